@@ -1,0 +1,4 @@
+set local lock_timeout = '5s';
+set local statement_timeout = '60s';
+drop view user_view;
+drop table users;

@@ -1,0 +1,1 @@
+"""A task manager's REST API over hand-written SQL."""

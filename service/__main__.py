@@ -1,0 +1,170 @@
+"""The command line: `python -m service COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import orjson
+import uvicorn
+
+from service import app, db, embedded, logs, migrations, readiness, settings, workbench
+from service.accounts import Accounts, check_admin
+from service.db import Database
+from service.errors import ServiceError, StartError
+from service.security import Passwords, Tokens
+from service.settings import Settings
+
+GRACE_SECONDS = 10
+
+T = TypeVar("T")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 it worked, 1 it failed and one line says why, 2 it was called wrongly."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed, settings.load()))
+    except ServiceError as error:
+        print(f"error: {error.detail}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m service", description="The task manager's service and its tools.")
+    parser.set_defaults(run=serve)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    command = commands.add_parser("serve", help="run the service (also without a command)")
+    command.set_defaults(run=serve)
+
+    command = commands.add_parser("migrate", help="bring the schema to this release's")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--to", metavar="MIGRATION", help="go no further than this one")
+    which.add_argument("--rollback", metavar="N", type=_positive, help="take the last N back")
+    which.add_argument("--status", action="store_true", help="only say where the schema stands")
+    command.set_defaults(run=migrate)
+
+    command = commands.add_parser("create-admin", help="make an administrator")
+    command.add_argument("username", metavar="USERNAME")
+    command.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    command.set_defaults(run=create_admin)
+
+    command = commands.add_parser("sql", help="the DBA's workbench")
+    tools = command.add_subparsers(title="tools", metavar="TOOL", required=True)
+    tool = tools.add_parser("check", help="hold every statement against its header and the schema")
+    tool.add_argument("--write", action="store_true", help="renew service/queries.pyi")
+    tool.set_defaults(run=sql_check)
+
+    command = commands.add_parser("openapi", help="print the OpenAPI document")
+    command.set_defaults(run=openapi)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def serve(_arguments: argparse.Namespace, given: Settings) -> int:
+    """Run the service until it is told to stop."""
+    logs.setup(given)
+    settings.signing_keys(given)
+    if given.admin_username:
+        check_admin(given.admin_username, given.admin_password.get_secret_value())
+    # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with embedded.database(given) as url:
+        if given.migrates_on_start:
+            migrations.migrate(url)
+        uvicorn.run(
+            "service.app:from_environment",
+            factory=True,
+            host=given.host,
+            port=given.port,
+            workers=given.workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    return 0
+
+
+def migrate(arguments: argparse.Namespace, given: Settings) -> int:
+    """Move the schema, or say where it stands."""
+    with embedded.database(given) as url:
+        if arguments.status:
+            for one in migrations.status(url):
+                print(f"{'applied' if one.applied else 'pending'}  {one.id}")
+        elif arguments.rollback:
+            for name in migrations.rollback(url, count=arguments.rollback):
+                print(f"rolled back  {name}")
+        else:
+            done = migrations.migrate(url, to=arguments.to)
+            print("\n".join(f"applied  {name}" for name in done) or "nothing to apply")
+    return 0
+
+
+def create_admin(arguments: argparse.Namespace, given: Settings) -> int:
+    """Make an administrator."""
+    if arguments.password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = getpass.getpass()
+        if getpass.getpass("Again: ") != password:
+            raise StartError("the two passwords differ")
+    check_admin(arguments.username, password)
+
+    async def create(database: Database) -> int:
+        passwords = Passwords()
+        accounts = Accounts(passwords=passwords, tokens=Tokens(settings.signing_keys(given), minutes=1))
+        return await accounts.create_admin(database, username=arguments.username, password=password)
+
+    print(f"administrator {arguments.username} made, id {_with_database(given, create)}")
+    return 0
+
+
+def sql_check(arguments: argparse.Namespace, given: Settings) -> int:
+    """Hold every statement against its header and the schema."""
+
+    async def check(database: Database) -> list[str]:
+        await readiness.check(database)
+        async with database.connection() as connection:
+            return await workbench.check(connection, write=arguments.write)
+
+    problems = _with_database(given, check)
+    print("\n".join(problems) or "every statement holds", file=sys.stderr if problems else sys.stdout)
+    return 1 if problems else 0
+
+
+def openapi(_arguments: argparse.Namespace, given: Settings) -> int:
+    """Print the OpenAPI document."""
+    document = app.create_app(given).openapi()
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    return 0
+
+
+def _with_database(given: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    async def run(url: str) -> T:
+        async with db.connected(url, given) as database:
+            return await work(database)
+
+    with embedded.database(given) as url:
+        if given.migrates_on_start:
+            migrations.migrate(url)
+        return asyncio.run(run(url))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

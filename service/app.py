@@ -1,0 +1,120 @@
+"""The application and its life: what is opened when it starts, in what order, and closed when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from loguru import logger
+from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
+
+from service import db, embedded, logs, readiness, settings
+from service.accounts import Accounts
+from service.cursors import Cursors
+from service.db import Database
+from service.errors import ServiceError
+from service.security import Passwords, Tokens
+from service.settings import Settings
+from service.web import analytics, auth, documents, ops, replies, tasks
+from service.web.deps import LARGEST_BODY, Rooms
+from service.web.middleware import Envelope
+
+VERSION = "0.1.0"
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
+EXPOSED = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+
+
+def from_environment() -> FastAPI:
+    """Make the application of one process: its settings are read anew, its log lines set up."""
+    given = settings.load()
+    logs.setup(given)
+    return create_app(given)
+
+
+def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAPI:
+    """Make the application; nothing is opened before its lifespan."""
+    keys = settings.signing_keys(given)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            url = await asyncio.to_thread(stack.enter_context, embedded.database(given))
+            database = await stack.enter_async_context(db.connected(url, given))
+            hashing = passwords or Passwords()
+            stack.callback(hashing.close)
+            accounts = Accounts(passwords=hashing, tokens=Tokens(keys, minutes=given.access_token_minutes))
+            app.state.rooms = Rooms(db=database, accounts=accounts, cursors=Cursors(keys))
+            preparation = _Preparation(database, accounts, given)
+            if not await preparation.done():
+                waiting = asyncio.create_task(preparation.wait())
+                stack.callback(waiting.cancel)
+            yield
+
+    app: FastAPI = FastAPIOffline(
+        title="Task Manager",
+        version=VERSION,
+        description=documents.DESCRIPTION,
+        openapi_tags=documents.TAGS,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        swagger_ui_parameters={"persistAuthorization": True},
+    )
+    for router in (auth.router, tasks.router, analytics.router, ops.router):
+        app.include_router(router)
+    app.add_exception_handler(ServiceError, replies.on_service_error)
+    app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
+    app.add_exception_handler(HTTPException, replies.on_http_exception)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
+    if given.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=given.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"],
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(Envelope)
+    documents.describe(app)
+    return app
+
+
+class _Preparation:
+    """What is done once, as soon as the database is ready: the first administrator is made."""
+
+    def __init__(self, database: Database, accounts: Accounts, given: Settings) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._given = given
+        self._said = ""
+
+    async def done(self) -> bool:
+        """Do it where the database is ready; else say once what is in the way."""
+        try:
+            await readiness.check(self._database)
+            if self._given.admin_username:
+                await self._accounts.ensure_admin(
+                    self._database,
+                    username=self._given.admin_username,
+                    password=self._given.admin_password.get_secret_value(),
+                )
+        except ServiceError as error:
+            if error.detail != self._said:
+                self._said = error.detail
+                logger.bind(cause=str(error.__cause__)).warning("not ready: {}", error.detail)
+            return False
+        logger.info("ready")
+        return True
+
+    async def wait(self) -> None:
+        """Try again until it is done."""
+        pause = FIRST_PAUSE_SECONDS
+        await asyncio.sleep(pause)
+        while not await self.done():
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)

@@ -1,0 +1,84 @@
+"""The pool of connections: made here, handed out with a timeout, never changed by a session setting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import asyncpg
+import asyncpg.pool
+import orjson
+
+from service.settings import Settings
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+APPLICATION_NAME = "task-manager"
+CONNECT_SECONDS = 5.0
+ACQUIRE_SECONDS = 5.0
+
+
+class Database:
+    """A pool whose connections are acquired with a timeout."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection for a few statements; TimeoutError after ACQUIRE_SECONDS without a free one."""
+        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            yield connection
+
+
+Executor: TypeAlias = "Database | Connection"
+
+
+@asynccontextmanager
+async def connected(url: str, settings: Settings) -> AsyncIterator[Database]:
+    """Open the pool on `url`. It connects at first use, so that the service starts while the database is away."""
+    milliseconds = settings.database_statement_timeout_ms
+    pool = await asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=settings.database_pool_size,
+        timeout=CONNECT_SECONDS,
+        command_timeout=milliseconds / 1000 + 1,
+        server_settings={
+            "application_name": APPLICATION_NAME,
+            "timezone": "UTC",
+            "statement_timeout": str(milliseconds),
+            "jit": "off",
+        },
+        init=_prepare,
+        reset=_keep,
+    )
+    try:
+        yield Database(pool)
+    finally:
+        await _close(pool)
+
+
+async def _prepare(connection: Connection) -> None:
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(kind, schema="pg_catalog", encoder=str, decoder=_fragment)
+
+
+def _fragment(text: str) -> orjson.Fragment:
+    """Keep JSON as the server wrote it: it goes into the reply as it is."""
+    return orjson.Fragment(text)
+
+
+async def _keep(_connection: Connection) -> None:
+    """No statement leaves session state behind, so the round trip of a reset query would buy nothing."""
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()

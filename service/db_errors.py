@@ -1,0 +1,54 @@
+"""The one door between the driver's errors and the service's: SQLSTATE and constraint name → ServiceError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import asyncpg
+
+from service.errors import ConflictError, InvalidError, ServiceError, UnauthorizedError, UnavailableError
+
+# What a violated constraint means to a client. `sql check` holds the headers' `raises` against this table, and a test
+# holds the table against the schema.
+CONSTRAINTS: dict[str, Callable[[], ServiceError]] = {
+    "users_username_key": partial(ConflictError, "This username is taken."),
+    "users_username_check": partial(InvalidError, "takes 3 to 50 of A-Z a-z 0-9 . _ -", pointer="/username"),
+    "users_role_check": partial(InvalidError, "takes user or admin", pointer="/role"),
+    "tasks_user_id_fkey": partial(UnauthorizedError, "The account of this token no longer exists."),
+    "tasks_title_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/title"),
+    "tasks_description_check": partial(InvalidError, "takes at most 10,000 characters", pointer="/description"),
+    "tasks_status_check": partial(InvalidError, "takes todo, in_progress or done", pointer="/status"),
+    "tasks_city_check": partial(InvalidError, "takes at most 100 characters", pointer="/city"),
+}
+
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+# SQLSTATE classes and codes (PostgreSQL documentation, appendix A) behind which a needed part is away, slow or full:
+# connection, transaction rollback, resources, operator intervention, authorization, unknown database, lock, read-only.
+AWAY = ("08", "40", "53", "57", "28", "3D", "55P03", "25006")
+# The schema is not the one that the statements were written for, or this role may not use it.
+BEHIND = ("42P01", "42703", "42883", "42501")
+
+
+def translate(error: BaseException) -> BaseException:
+    """Give the service's error for a driver's, or the same error where it is nobody's fault but ours (a 500)."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _translate_sqlstate(error)
+    if isinstance(error, asyncpg.DataError):
+        return InvalidError("A value is out of range.")
+    return UnavailableError("The database is away or busy.")
+
+
+def _translate_sqlstate(error: asyncpg.PostgresError) -> BaseException:
+    code = error.sqlstate or ""
+    name = getattr(error, "constraint_name", None)
+    if code.startswith("23") and name in CONSTRAINTS:
+        return CONSTRAINTS[name]()
+    if code.startswith("22"):
+        return InvalidError("A value is out of range.")
+    if code.startswith(AWAY):
+        return UnavailableError("The database is away or busy.")
+    if code.startswith(BEHIND):
+        return UnavailableError("The database's schema is not the one that this release needs.", retry_after=10)
+    return error

@@ -1,0 +1,156 @@
+"""Applies the SQL files of `migrations/` with yoyo, one process at a time, and says where they stand."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from yoyo import default_migration_table, read_migrations
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend as Backend
+from yoyo.connections import DatabaseURI
+
+from service.errors import StartError
+
+FOLDER = Path(__file__).parent.parent / "migrations"
+TURN, WORK = 0x7A5C_0001, 0x7A5C_0002  # advisory locks: whose turn it is; the session that changes the schema
+
+
+@dataclass(frozen=True)
+class Status:
+    """A line of `migrate --status`; one that is applied but not in `known()` came with a newer release."""
+
+    id: str
+    applied: bool
+
+
+def known(folder: Path = FOLDER) -> list[str]:
+    """Return this release's ids, `["0001.accounts", …]`, oldest first, from the files alone."""
+    return [migration.id for migration in _read(folder)]
+
+
+def status(url: str, *, folder: Path = FOLDER) -> list[Status]:
+    """Return what the folder or the database knows, oldest first; changes nothing. Raises `StartError`."""
+    with _told("cannot read the schema's state"), psycopg.connect(**_params(url)) as connection:
+        applied = _applied(connection)
+    return [Status(name, name in applied) for name in sorted({*known(folder), *applied})]
+
+
+def migrate(url: str, *, to: str | None = None, folder: Path = FOLDER, wait: float = 60) -> list[str]:
+    """Apply what is missing, up to and including `to` ("0002.tasks" or "0002"); return the ids applied.
+
+    Leaves alone what only a newer release knows. Raises `StartError`: `to` is unknown or behind the schema,
+    other migrators took longer than `wait` seconds, a migration failed (those before it stay applied).
+    """
+    migrations = _read(folder)
+    ends = {key: n for n, name in enumerate(known(folder), 1) for key in (name, name.partition(".")[0])}
+    end = len(migrations) if to is None else ends.get(to)
+    if end is None:
+        raise StartError(f"no migration is called {to!r}; known are {', '.join(known(folder)) or 'none'}")
+    with _turn(url, wait=wait) as (backend, applied):
+        if newer := [name for name in applied if name in known(folder)[end:]]:
+            raise StartError(f"{newer[-1]} is applied and newer than {to}: use --rollback {len(newer)}")
+        missing = [migration for migration in migrations[:end] if migration.id not in applied]
+        for migration in missing:
+            _run(backend, migration, "apply", wait=wait)
+    return [migration.id for migration in missing]
+
+
+def rollback(url: str, *, count: int, folder: Path = FOLDER, wait: float = 60) -> list[str]:
+    """Roll back the `count` newest migrations, newest first; return their ids.
+
+    Raises `StartError` as `migrate`, and with nothing touched: fewer are applied, one has no rollback file.
+    """
+    files = {migration.id: migration for migration in _read(folder)}
+    with _turn(url, wait=wait) as (backend, applied):
+        if not 1 <= count <= len(applied):
+            raise StartError(f"cannot roll back {count} migrations: {len(applied)} are applied")
+        newest = applied[::-1][:count]
+        if bare := [name for name in newest if not (folder / f"{name}.rollback.sql").exists()]:
+            raise StartError(f"this release has no rollback file for {', '.join(bare)}")
+        for name in newest:
+            _run(backend, files[name], "rollback", wait=wait)
+    return newest
+
+
+def _read(folder: Path) -> list[Any]:
+    if not folder.is_dir():  # yoyo would find nothing to do
+        raise StartError(f"no folder {folder}")
+    return list(read_migrations(glob.escape(str(folder))))
+
+
+def _params(url: str) -> dict[str, Any]:
+    try:  # libpq's own parser: yoyo's lower-cases socket folders and keeps `%20` in a database's name
+        params: dict[str, Any] = psycopg.conninfo.conninfo_to_dict("postgresql://" + url.partition("://")[2])
+    except psycopg.Error:
+        params = {"host": "@"}
+    if "@" in f"{params.get('host')}{params.get('dbname')}":  # a password cut in two, which errors would show
+        raise StartError("cannot read DATABASE_URL: special characters in it must be percent-encoded")
+    return {"connect_timeout": 10, "client_encoding": "utf8", "autocommit": True, **params}
+
+
+def _applied(connection: psycopg.Connection[Any]) -> list[str]:
+    try:
+        return sorted(row[0] for row in connection.execute("select migration_id from _yoyo_migration"))
+    except psycopg.errors.UndefinedTable:
+        return []
+
+
+def _take(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    # Not pg_advisory_lock: it waits inside a statement, for whose snapshot CREATE INDEX CONCURRENTLY waits.
+    while connection.execute("select pg_try_advisory_lock(%s)", (lock,)).fetchone() != (True,):
+        if time.monotonic() >= deadline:
+            raise StartError(f"another migration is still running after {wait:g} s")
+        time.sleep(0.1)
+
+
+@contextmanager
+def _turn(url: str, *, wait: float) -> Iterator[tuple[Backend, list[str]]]:
+    params = _params(url)
+    with _told("cannot migrate"), psycopg.connect(**params) as turn:
+        _take(turn, TURN, wait=wait)
+        with Backend(DatabaseURI("postgresql+psycopg", *[None] * 5, params), default_migration_table) as backend:
+            applied = _applied(turn)
+            if not applied:
+                backend.create_lock_table()
+            backend.break_lock()  # the turn is ours, so whoever left a row there was killed
+            with backend.lock():  # keeps yoyo's own command out
+                backend.ensure_internal_schema_updated()
+                yield backend, applied
+
+
+def _run(backend: Backend, migration: Any, direction: str, *, wait: float) -> None:
+    with _told(f"migration {migration.id}: {direction} failed"), backend.copy() as session:
+        _take(session.connection, WORK, wait=wait)  # a killed migrator's statement may still be running
+        migration.load()
+        # Not yoyo's apply_one: it commits before it marks, and logs what it asks of passwd and DNS.
+        mark = "mark_one" if direction == "apply" else "unmark_one"
+        if migration.use_transactions:
+            with session.transaction():
+                getattr(session, mark)(migration, log=False)  # first: the file may change role or search_path
+                migration.process_steps(session, direction)
+        else:
+            migration.process_steps(session, direction)
+            getattr(backend, mark)(migration, log=False)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except StartError:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while isinstance(cause, psycopg.OperationalError) and isinstance(cause.__context__, psycopg.Error):
+            cause = cause.__context__  # "the connection is closed" hides why it was
+        text = repr(cause)
+        if isinstance(cause, psycopg.Error):  # without the context, which quotes the file
+            text = f"{cause.diag.message_primary or cause} {cause.diag.message_detail or ''}"
+        raise StartError(f"{what}: {' '.join(text.split())}") from error

@@ -1,0 +1,248 @@
+# Made by `python -m service sql check --write` from sql/ and the migrated schema; not edited by hand.
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, TypedDict
+
+from orjson import Fragment
+
+from service.db import Executor
+
+class AccountsCreateRow(TypedDict):
+    id: int
+    username: str
+    role: str
+    created_at: datetime
+
+class AccountsCredentialsRow(TypedDict):
+    id: int
+    role: str
+    password_hash: str
+
+class AccountsGetRow(TypedDict):
+    id: int
+    username: str
+    role: str
+    created_at: datetime
+
+class AnalyticsSummaryRow(TypedDict):
+    by_status: Fragment
+    by_user: Fragment
+
+class DbaAppliedMigrationsRow(TypedDict):
+    migration_id: str
+
+class DbaNamesRow(TypedDict):
+    kind: str
+    name: str
+
+class TasksCreateRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class TasksDeleteRow(TypedDict):
+    verdict: str
+    version: int
+
+class TasksGetRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    verdict: str
+
+class TasksListRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksList:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+    ) -> Sequence[TasksListRow]: ...
+    async def estimate(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+    ) -> int: ...
+
+class TasksUpdateRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    verdict: str
+
+class _Accounts:
+    async def create(
+        self,
+        db: Executor,
+        *,
+        username: str,
+        password_hash: str,
+        role: str,
+    ) -> AccountsCreateRow: ...
+    async def create_first_admin(
+        self,
+        db: Executor,
+        *,
+        username: str,
+        password_hash: str,
+    ) -> int: ...
+    async def credentials(
+        self,
+        db: Executor,
+        *,
+        username: str,
+    ) -> AccountsCredentialsRow | None: ...
+    async def get(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+    ) -> AccountsGetRow | None: ...
+    async def has_admin(
+        self,
+        db: Executor,
+    ) -> bool: ...
+
+class _Analytics:
+    async def summary(
+        self,
+        db: Executor,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+    ) -> AnalyticsSummaryRow: ...
+
+class _Dba:
+    async def applied_migrations(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaAppliedMigrationsRow]: ...
+    async def names(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaNamesRow]: ...
+
+class _Tasks:
+    async def count(
+        self,
+        db: Executor,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+    ) -> int: ...
+    async def create(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        title: str,
+        description: str | None,
+        status: str,
+        city: str | None,
+    ) -> TasksCreateRow: ...
+    async def delete(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        expected_versions: Sequence[int] | None,
+    ) -> TasksDeleteRow | None: ...
+    async def get(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+    ) -> TasksGetRow | None: ...
+    list: _TasksList
+    async def update(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        expected_versions: Sequence[int] | None,
+        set_title: bool,
+        title: str | None,
+        set_description: bool,
+        description: str | None,
+        set_status: bool,
+        status: str | None,
+        set_city: bool,
+        city: str | None,
+    ) -> TasksUpdateRow | None: ...
+
+class _Queries:
+    accounts: _Accounts
+    analytics: _Analytics
+    dba: _Dba
+    tasks: _Tasks
+
+q: _Queries

@@ -1,0 +1,133 @@
+"""Passwords and tokens: how they are made and how they are verified."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import time
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import bcrypt
+import jwt
+
+from service.errors import UnauthorizedError, UnavailableError
+
+# bcrypt refuses more than 72 bytes and stops at NUL, so it is given a digest. The key is a constant of the application
+# and not SECRET_KEY, whose rotation must not lose passwords.
+PEPPER = b"task-manager/password/1"
+COST = 12
+WAITING = 64
+
+ALGORITHM = "HS256"
+ISSUER = "task-manager"
+AUDIENCE = "task-manager-api"
+TYPE = "at+jwt"  # RFC 9068, section 2.1
+LEEWAY_SECONDS = 5
+CLAIMS = ["iss", "aud", "sub", "role", "iat", "exp", "jti"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who asks: an account's id, and whether it is an administrator's."""
+
+    id: int
+    is_admin: bool
+
+
+class Passwords:
+    """Hashes and verifies passwords with bcrypt in threads of its own, with a bounded queue before them."""
+
+    def __init__(self, *, cost: int = COST, waiting: int = WAITING) -> None:
+        threads = max(1, (os.cpu_count() or 2) - 1)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt")
+        self._room = threads + waiting
+        self._cost = cost
+        # What an unknown user's password is verified against, so that the answer takes as long as for a known one.
+        self._nobody = bcrypt.hashpw(_digest(secrets.token_urlsafe()), bcrypt.gensalt(cost)).decode()
+
+    async def hash(self, password: str) -> str:
+        """Give the hash to keep; UnavailableError where too many wait."""
+        return await self._run(lambda: bcrypt.hashpw(_digest(password), bcrypt.gensalt(self._cost)).decode())
+
+    async def verify(self, password: str, kept: str | None) -> bool:
+        """Whether it is the password behind the kept hash; as slow where there is none. Errors as in `hash`."""
+        hashed = (kept or self._nobody).encode()
+        return await self._run(lambda: bcrypt.checkpw(_digest(password), hashed)) and kept is not None
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._room == 0:
+            raise UnavailableError("Too many log-ins at once.")
+        self._room -= 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future.add_done_callback(self._leave)
+        return await asyncio.shield(future)
+
+    def _leave(self, _future: asyncio.Future[T]) -> None:
+        self._room += 1
+
+    def close(self) -> None:
+        """Let the threads go; what waits is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _digest(password: str) -> bytes:
+    normal = unicodedata.normalize("NFC", password).encode()
+    return base64.b64encode(hmac.digest(PEPPER, normal, hashlib.sha256))
+
+
+class Tokens:
+    """Signs access tokens with the first key and verifies them with any: JWT (RFC 7519), HS256 and nothing else."""
+
+    def __init__(self, keys: tuple[str, ...], *, minutes: int) -> None:
+        self._keys = {_key_id(key): key for key in keys}
+        self._kid = _key_id(keys[0])
+        self.seconds = minutes * 60
+
+    def issue(self, *, user_id: int, role: str) -> str:
+        """Give an access token that is good for `seconds`."""
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": str(user_id),
+            "role": role,
+            "iat": now,
+            "exp": now + self.seconds,
+            "jti": secrets.token_urlsafe(16),
+        }
+        return jwt.encode(claims, self._keys[self._kid], ALGORITHM, headers={"kid": self._kid, "typ": TYPE})
+
+    def verify(self, token: str) -> Viewer:
+        """Give whom the token speaks for; UnauthorizedError where it is none of ours, or no longer good."""
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("typ") != TYPE:
+                raise jwt.InvalidTokenError
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                self._keys[header["kid"]],
+                [ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                leeway=LEEWAY_SECONDS,
+                options={"require": CLAIMS},
+            )
+            return Viewer(id=int(claims["sub"]), is_admin={"admin": True, "user": False}[claims["role"]])
+        except jwt.ExpiredSignatureError:
+            raise UnauthorizedError("The token has expired.") from None
+        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
+            raise UnauthorizedError("The token is not valid.") from None
+
+
+def _key_id(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:8]

@@ -1,0 +1,146 @@
+"""The service's settings, read once from the environment, `.env` and mounted secret files, and passed in from there."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.errors import StartError
+
+DATA = Path(".data")
+SECRETS = Path("/run/secrets")
+SECRET_KEY_BYTES = 32
+EXAMPLE_SECRET_KEY = "change-me"  # noqa: S105 - how the example's value begins, which must never sign anything
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class Settings(BaseSettings):
+    """All settings; the README's table says what each one means."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    database_url: SecretStr = SecretStr("")
+    database_pool_size: int = Field(default=10, ge=1, le=1000)
+    database_statement_timeout_ms: int = Field(default=5000, ge=1, le=3_600_000)
+    migrate_on_start: bool | None = None
+    secret_key: SecretStr = SecretStr("")
+    secret_key_previous: SecretStr = SecretStr("")
+    access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
+    admin_username: str = ""
+    admin_password: SecretStr = SecretStr("")
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
+    log_file: str = "app.log"
+    log_format: Literal["text", "json"] = "text"
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8000, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in values.items() if value != "" or name == "log_file"}
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        scheme, _, rest = value.get_secret_value().partition("://")
+        if not value or (rest and scheme in {"postgresql", "postgres", "postgresql+asyncpg"}):
+            return SecretStr(f"postgresql://{rest}") if value else value
+        raise ValueError("takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+
+    @field_validator("secret_key", "secret_key_previous")
+    @classmethod
+    def _check_key(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value()
+        if key.startswith(EXAMPLE_SECRET_KEY):
+            raise ValueError("holds the example's value and takes random bytes: `openssl rand -base64 48`")
+        if key and len(key.encode()) < SECRET_KEY_BYTES:
+            raise ValueError(f"takes at least {SECRET_KEY_BYTES} bytes: `openssl rand -base64 48`")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
+                raise ValueError("takes origins such as https://example.org, separated by commas")
+        return value
+
+    @model_validator(mode="after")
+    def _check_administrator(self) -> Self:
+        if self.admin_username and not self.admin_password.get_secret_value():
+            raise ValueError("ADMIN_USERNAME is set, so ADMIN_PASSWORD takes that account's password")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return not self.database_url.get_secret_value()
+
+    @property
+    def migrates_on_start(self) -> bool:
+        """`MIGRATE_ON_START`, which where it is not set holds for the embedded database alone."""
+        return self.embedded if self.migrate_on_start is None else self.migrate_on_start
+
+
+def load() -> Settings:
+    """Read the settings; StartError names the variable, what it holds (secrets masked) and what it takes."""
+    try:
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)  # type: ignore[call-arg]  # pydantic-settings' own
+    except ValidationError as error:
+        raise StartError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: ErrorDetails) -> str:
+    name = ".".join(str(part) for part in problem["loc"][:1])
+    message = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    secret = Settings.model_fields[name].annotation is SecretStr
+    return f"{name.upper()}={'***' if secret else problem['input']!r}: {message}"
+
+
+def signing_keys(settings: Settings, *, data: Path = DATA) -> tuple[str, ...]:
+    """Give the keys that verify tokens, the signing one first; StartError where there must be one and is none."""
+    key = settings.secret_key.get_secret_value()
+    if not key and not settings.embedded:
+        raise StartError(
+            f"SECRET_KEY='': with an external DATABASE_URL it takes at least {SECRET_KEY_BYTES} random bytes: "
+            "`openssl rand -base64 48`"
+        )
+    previous = settings.secret_key_previous.get_secret_value()
+    return (key or _kept_key(data / "secret_key"), *([previous] if previous else []))
+
+
+def _kept_key(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f"{path.name}.{os.getpid()}")
+    made.touch(mode=0o600)
+    made.write_text(secrets.token_urlsafe(48))
+    try:
+        path.hardlink_to(made)
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink()
+    return path.read_text()

@@ -1,0 +1,214 @@
+"""Finds the statements under `sql/`, reads their headers, expands their sorts and runs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+
+from service.db import Connection, Database, Executor
+from service.db_errors import DRIVER_ERRORS, translate
+
+FOLDER = Path(__file__).parent.parent / "sql"
+RETURNS = ("value", "row", "row?", "rows", "count", "script")
+FIELDS = ("returns", "params", "sort", "index", "raises", "why")
+AFTER = re.compile(r"/\* after \*/ (.*)")
+SORT = re.compile(r"/\* sort \*/ (.*)")
+
+
+class HeaderError(Exception):
+    """A file that does not keep to the conventions of sql/README.md; says which and where."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One `$n`: its keyword in Python, its SQL type, and whether it may be NULL."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    sentence: str
+    returns: str
+    params: tuple[Parameter, ...] = ()
+    sorts: dict[str, tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
+    index: tuple[str, ...] = ()
+    raises: dict[str, str] = field(default_factory=dict)
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One file: a callable that runs it with keyword arguments and gives what `returns` says."""
+
+    name: str
+    path: Path
+    header: Header
+    line: int
+    """Where the statement begins in its file, behind the header."""
+    texts: dict[str, str]
+    """The text sent to the server, by sort (`-created_at`); a file without sorts has one, under the empty key."""
+
+    async def __call__(self, db: Executor, *, sort: str = "", **values: Any) -> Any:
+        """Run the statement; ServiceError where the database refuses it or is away."""
+        return await self._run(db, self.texts[sort], self.header.returns, self._arguments(values))
+
+    async def estimate(self, db: Executor, *, sort: str = "", **values: Any) -> int:
+        """Give the planner's guess at how many rows there would be without the limit, without reading any."""
+        plan = await self._run(db, f"explain (format json) {self.texts[sort]}", "value", self._arguments(values))
+        limit = orjson.loads(orjson.dumps(plan))[0]["Plan"]
+        return int(limit["Plans"][0]["Plan Rows"])
+
+    def _arguments(self, values: dict[str, Any]) -> list[Any]:
+        arguments = [values.pop(parameter.name) for parameter in self.header.params]
+        if values:
+            raise TypeError(f"{self.name} takes no {', '.join(values)}")
+        return arguments
+
+    @staticmethod
+    async def _run(db: Executor, text: str, returns: str, arguments: list[Any]) -> Any:
+        try:
+            if isinstance(db, Database):
+                async with db.connection() as connection:
+                    return await _fetch(connection, text, returns, arguments)
+            return await _fetch(db, text, returns, arguments)
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
+
+
+async def _fetch(connection: Connection, text: str, returns: str, arguments: list[Any]) -> Any:
+    if returns in {"row", "row?"}:
+        return await connection.fetchrow(text, *arguments)
+    if returns == "rows":
+        return await connection.fetch(text, *arguments)
+    if returns == "value":
+        return await connection.fetchval(text, *arguments)
+    return int((await connection.execute(text, *arguments)).rpartition(" ")[2])
+
+
+def read(path: Path, *, folder: Path = FOLDER) -> Statement:
+    """Read one file; HeaderError where its header does not hold."""
+    name = ".".join(path.relative_to(folder).with_suffix("").parts)
+    try:
+        header, body, line = _split(path.read_text(encoding="utf-8"))
+        texts = dict(_expand(header, body)) if header.sorts else {"": body}
+    except ValueError as error:
+        raise HeaderError(f"{path}: {error}") from None
+    tagged = {sort: f"/* {f'{name} {sort}'.rstrip()} */ {text}" for sort, text in texts.items()}
+    return Statement(name, path, header, line, tagged)
+
+
+def read_all(folder: Path = FOLDER) -> list[Statement]:
+    """Read every file, in the order of their names."""
+    return [read(path, folder=folder) for path in sorted(folder.rglob("*.sql"))]
+
+
+def _split(text: str) -> tuple[Header, str, int]:
+    lines = text.splitlines()
+    length = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
+    comments = [line.removeprefix("--").removeprefix(" ") for line in lines[:length]]
+    body = "\n".join(lines[length:]).rstrip().removesuffix(";")
+    if not comments or not comments[0].endswith("."):
+        raise ValueError("line 1: takes a comment that says in one sentence what the statement does")
+    if not body:
+        raise ValueError("has no statement")
+    return _header(comments[0], _fields(comments[1:])), body, length + 1
+
+
+def _fields(comments: list[str]) -> list[tuple[str, str]]:
+    fields: list[tuple[str, str]] = []
+    for number, comment in enumerate(comments, start=2):
+        name, colon, value = comment.partition(":")
+        if comment.startswith(" ") and fields:
+            fields[-1] = (fields[-1][0], f"{fields[-1][1]} {comment.strip()}")
+        elif colon and name in FIELDS:
+            fields.append((name, value.strip()))
+        else:
+            raise ValueError(f"line {number}: {comment!r} is none of the fields {', '.join(FIELDS)}")
+    return fields
+
+
+def _header(sentence: str, fields: list[tuple[str, str]]) -> Header:
+    single = {name: value for name, value in fields if name != "sort"}
+    if single.get("returns") not in RETURNS:
+        raise ValueError(f"`returns` takes one of {', '.join(RETURNS)}")
+    return Header(
+        sentence=sentence,
+        returns=single["returns"],
+        params=tuple(_parameter(text) for text in _listed(single.get("params", ""))),
+        sorts=dict(_sort(value) for name, value in fields if name == "sort"),
+        index=tuple(_listed(single.get("index", ""))),
+        raises=dict(_raise(text) for text in _listed(single.get("raises", ""))),
+        why=single.get("why", ""),
+    )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parameter(text: str) -> Parameter:
+    name, _, kind = text.partition(" ")
+    if not name.isidentifier() or not kind:
+        raise ValueError(f"`params`: {text!r} takes NAME TYPE")
+    return Parameter(name, kind.removesuffix("?"), kind.endswith("?"))
+
+
+def _raise(text: str) -> tuple[str, str]:
+    constraint, arrow, code = text.partition(" -> ")
+    if not arrow:
+        raise ValueError(f"`raises`: {text!r} takes CONSTRAINT -> CODE")
+    return constraint, code
+
+
+def _sort(text: str) -> tuple[str, tuple[tuple[str, str], tuple[str, str]]]:
+    name, _, columns = text.partition(": ")
+    pairs = [tuple(column.split(" ")) for column in columns.split(", ")]
+    if [len(pair) for pair in pairs] != [2, 2]:
+        raise ValueError(f"`sort`: {text!r} takes NAME: COLUMN TYPE, COLUMN TYPE; the second column is the primary key")
+    (column, kind), (key, key_kind) = pairs
+    return name, ((column, kind), (key, key_kind))
+
+
+def _expand(header: Header, body: str) -> Iterator[tuple[str, str]]:
+    number = {parameter.name: f"${i}" for i, parameter in enumerate(header.params, start=1)}
+    if not {"after_value", "after_id"} <= number.keys():
+        raise ValueError("`sort` takes the parameters after_value and after_id")
+    value, key = number["after_value"], number["after_id"]
+    expected = []
+    for name, ((column, kind), (tie, tie_kind)) in header.sorts.items():
+        for sign, operator, direction in (("-", "<", "desc"), ("", ">", "asc")):
+            row = f"({value}::text::{kind}, {key}::{tie_kind})"
+            after = f"({key}::{tie_kind} is null or ({column}, {tie}) {operator} {row})"
+            order = f"{column} {direction}, {tie} {direction}"
+            expected.append((after, order))
+            yield f"{sign}{name}", SORT.sub(f"/* sort */ {order}", AFTER.sub(f"/* after */ {after}", body))
+    written = (_written(AFTER, body), _written(SORT, body))
+    if written != expected[0]:
+        raise ValueError(
+            "the `after` and `sort` lines take the text of the first sort, descending:\n{}\n{}".format(*expected[0])
+        )
+
+
+def _written(marker: re.Pattern[str], body: str) -> str:
+    lines = marker.findall(body)
+    return str(lines[0]) if len(lines) == 1 else ""
+
+
+def load(folder: Path = FOLDER) -> SimpleNamespace:
+    """Give every statement under its path: `sql/tasks/list.sql` is `tasks.list`."""
+    rooms: dict[str, SimpleNamespace] = {}
+    for statement in read_all(folder):
+        room, _, name = statement.name.rpartition(".")
+        setattr(rooms.setdefault(room, SimpleNamespace()), name, statement)
+    return SimpleNamespace(**rooms)

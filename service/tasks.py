@@ -1,0 +1,227 @@
+"""Tasks: what comes in, what goes out, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from loguru import logger
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from service.cursors import Cursors
+from service.db import Executor
+from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleError
+from service.queries import q
+from service.security import Viewer
+from service.values import Id, Input, Period, Text
+
+Status = Literal["todo", "in_progress", "done"]
+Sort = Literal[
+    "created_at",
+    "-created_at",
+    "updated_at",
+    "-updated_at",
+    "title",
+    "-title",
+    "status",
+    "-status",
+    "id",
+    "-id",
+]
+Count = Literal["none", "exact", "estimated"]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("takes a text that is not blank")
+    return text
+
+
+Title = Annotated[Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(_not_blank)]
+Description = Annotated[Text | None, Field(max_length=10_000, examples=["Collect monthly data"])]
+City = Annotated[Text | None, Field(max_length=100, examples=["Moscow"], description="Where the weather is looked up.")]
+
+
+class NewTask(Input):
+    """A task to be created; as the body of PUT it replaces all of these fields, and what is absent is cleared."""
+
+    title: Title
+    description: Description = None
+    status: Status = "todo"
+    city: City = None
+
+
+class TaskPatch(Input):
+    """A merge patch (RFC 7396): absent is unchanged, null is cleared."""
+
+    title: Title = Field(default_factory=str)
+    description: Description = Field(default_factory=lambda: None)
+    status: Status = Field(default_factory=lambda: "todo")
+    city: City = Field(default_factory=lambda: None)
+
+
+class Weather(BaseModel):
+    """The weather in the task's city, set by the service alone."""
+
+    model_config = ConfigDict(extra="allow")
+
+    temperature: Annotated[float, Field(description="°C", examples=[15.5])]
+    condition: Annotated[str, Field(examples=["Clouds"])]
+
+
+class Task(NewTask):
+    """A task."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: int
+    weather: Weather | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: Annotated[int, Field(description="Moved on by every change; the entity tag.")]
+
+
+class TaskPage(BaseModel):
+    """A page of tasks."""
+
+    items: list[Task]
+    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
+    total: Annotated[int | None, Field(description="How many there are on all pages; null unless `count` asks for it.")]
+
+
+class TaskQuery(Period):
+    """Filters, order and page of a list of tasks."""
+
+    status: Annotated[list[Status] | None, Field(description="Repeatable.")] = None
+    user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
+    city: Annotated[Text | None, Field(max_length=100)] = None
+    sort: Annotated[Sort, Field(description="`-` first: descending.")] = "-created_at"
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
+    offset: Annotated[int | None, Field(ge=0, le=10_000, description="Rows to skip; not together with `cursor`.")] = (
+        None
+    )
+    count: Annotated[Count, Field(description="Whether `total` is counted, estimated by the planner, or left out.")] = (
+        "none"
+    )
+
+
+async def create(db: Executor, viewer: Viewer, new: NewTask) -> Any:
+    """Make a task of the viewer's own and give its row."""
+    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump())
+    _log(viewer, row["id"], "task created")
+    return row
+
+
+async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
+    """Give a task; NotFoundError, ForbiddenError."""
+    row = await q.tasks.get(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
+    return _permitted(row)
+
+
+async def replace(
+    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None
+) -> dict[str, Any]:
+    """Replace all that a client may set; versions: those expected (`If-Match`), None for any.
+
+    Raises NotFoundError, ForbiddenError, StaleError.
+    """
+    return await _update(db, viewer, task_id, new.model_dump(), versions=versions)
+
+
+async def patch(
+    db: Executor, viewer: Viewer, task_id: int, changes: TaskPatch, *, versions: list[int] | None
+) -> dict[str, Any]:
+    """Change what was sent and nothing else; versions and errors as in `replace`."""
+    return await _update(db, viewer, task_id, changes.model_dump(exclude_unset=True), versions=versions)
+
+
+async def delete(db: Executor, viewer: Viewer, task_id: int, *, versions: list[int] | None) -> None:
+    """Delete a task; versions and errors as in `replace`."""
+    row = await q.tasks.delete(
+        db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, expected_versions=versions
+    )
+    _permitted(row)
+    _log(viewer, task_id, "task deleted")
+
+
+async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Cursors) -> dict[str, Any]:
+    """Give a page `{items, next_cursor, total}`; ForbiddenError for another's, InvalidError for a foreign cursor."""
+    if query.user_id not in (None, viewer.id) and not viewer.is_admin:
+        raise ForbiddenError("Only an administrator sees another's tasks.")
+    if query.cursor is not None and query.offset is not None:
+        raise InvalidError("takes no cursor beside it", pointer="/query/offset")
+    filters: dict[str, Any] = {
+        "viewer_id": viewer.id,
+        "viewer_is_admin": viewer.is_admin,
+        "user_id": query.user_id,
+        "status": sorted(set(query.status)) if query.status else None,
+        "city": query.city,
+        "created_from": query.start_date,
+        "created_before": query.end_date,
+    }
+    bound_to = [query.sort, filters]
+    after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor is not None else (None, None)
+    rows: Sequence[Mapping[str, Any]] = await q.tasks.list(
+        db,
+        sort=query.sort,
+        **filters,
+        after_value=after[0],
+        after_id=after[1],
+        row_limit=query.limit + 1,
+        row_offset=query.offset or 0,
+    )
+    items, more = rows[: query.limit], len(rows) > query.limit
+    last = items[-1] if more else None
+    column = query.sort.removeprefix("-")
+    return {
+        "items": items,
+        "next_cursor": last and cursors.make(value=last[column], key=last["id"], bound_to=bound_to),
+        "total": await _total(db, query, filters),
+    }
+
+
+async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any]) -> int | None:
+    if query.count == "exact":
+        return int(await q.tasks.count(db, **filters))
+    if query.count == "estimated":
+        first: dict[str, Any] = {"after_value": None, "after_id": None, "row_limit": 1, "row_offset": 0}
+        return await q.tasks.list.estimate(db, sort="-created_at", **filters, **first)
+    return None
+
+
+async def _update(
+    db: Executor, viewer: Viewer, task_id: int, changes: dict[str, Any], *, versions: list[int] | None
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in NewTask.model_fields:
+        values |= {f"set_{name}": name in changes, name: changes.get(name)}
+    row = await q.tasks.update(
+        db,
+        task_id=task_id,
+        viewer_id=viewer.id,
+        viewer_is_admin=viewer.is_admin,
+        expected_versions=versions,
+        **values,
+    )
+    task = _permitted(row)
+    _log(viewer, task_id, "task updated", version=task["version"], sent=",".join(changes))
+    return task
+
+
+def _permitted(row: Any) -> dict[str, Any]:
+    if row is None:
+        raise NotFoundError("There is no such task.")
+    task = dict(row)
+    verdict = task.pop("verdict")
+    if verdict == "forbidden":
+        raise ForbiddenError("This task is another's.")
+    if verdict == "stale":
+        raise StaleError("The task has changed since that version.", version=task["version"])
+    return task
+
+
+def _log(viewer: Viewer, task_id: int, what: str, **fields: Any) -> None:
+    logger.bind(task_id=task_id, actor_id=viewer.id, **fields).info(what)

@@ -1,0 +1,102 @@
+"""Values that come from outside in more than one room: text, ids, and the period between two dates."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Self, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+LARGEST_ID = 2**63 - 1
+RESOLUTION = timedelta(microseconds=1)
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("takes no NUL character")
+    return text
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_without_nul)]
+Id: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+
+
+class Input(BaseModel):
+    """Base of all that is read from outside: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _read(text: object) -> date | datetime:
+    if not isinstance(text, str) or not MOMENT.fullmatch(text):
+        raise ValueError("takes a date (2025-05-24) or an RFC 3339 timestamp (2025-05-24T14:35:00Z, + written as %2B)")
+    try:
+        if len(text) == len("2025-05-24"):
+            return date.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("takes a date or timestamp of the calendar, from year 1 to 9999") from None
+
+
+def _start_of_day(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _from(value: object) -> datetime | None:
+    if value is None:
+        return None
+    moment = _read(value)
+    return moment if isinstance(moment, datetime) else _start_of_day(moment)
+
+
+def _before(value: object) -> datetime | None:
+    if value is None:
+        return None
+    moment = _read(value)
+    try:
+        if isinstance(moment, datetime):
+            return moment + RESOLUTION
+        return _start_of_day(moment + timedelta(days=1))
+    except OverflowError:
+        return None
+
+
+_SCHEMA = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
+_DESCRIPTION = "A date (the whole day, UTC) or an RFC 3339 timestamp (exact; without a zone: UTC); included."
+
+
+class Period(Input):
+    """When tasks were created: `start_date` and `end_date`, both included, open where absent.
+
+    Read into the half-open interval from `start_date` to before `end_date`, at the database's resolution of 1 µs.
+    """
+
+    start_date: Annotated[
+        datetime | None,
+        BeforeValidator(_from),
+        WithJsonSchema(_SCHEMA),
+        Field(description=f"Created from. {_DESCRIPTION}"),
+    ] = None
+    end_date: Annotated[
+        datetime | None,
+        BeforeValidator(_before),
+        WithJsonSchema(_SCHEMA),
+        Field(description=f"Created until. {_DESCRIPTION}"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.start_date and self.end_date and self.start_date >= self.end_date:
+            raise ValueError("start_date takes a moment that is not after end_date")
+        return self

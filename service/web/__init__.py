@@ -1,0 +1,1 @@
+"""HTTP: the only room besides `app` that knows of it."""

@@ -1,0 +1,77 @@
+"""Routes of accounts: register, log in, who am I."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from service.accounts import Account, Credentials, Registration, Token
+from service.web import replies
+from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
+from service.web.documents import problems
+
+FORM = "application/x-www-form-urlencoded"
+# What an OAuth 2 client (Swagger UI's Authorize, say) sends beside the password grant's username and password.
+OAUTH_FIELDS = frozenset({"grant_type", "scope", "client_id", "client_secret"})
+LOGIN_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Credentials"}},
+            FORM: {"schema": {"$ref": "#/components/schemas/Credentials"}},
+        },
+    }
+}
+
+router = APIRouter(prefix="/auth", tags=["accounts"], dependencies=[no_query])
+
+
+async def _credentials(request: Request) -> Credentials:
+    kind = media_type(request)
+    if JSON.fullmatch(kind):
+        fields = await _parsed(request)
+    elif kind == FORM:
+        async with request.form(max_fields=20) as form:
+            fields = {name: value for name, value in form.items() if name not in OAUTH_FIELDS}
+    else:
+        raise HTTPException(415, f"The body takes Content-Type: application/json or {FORM}.")
+    try:
+        return Credentials.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in error.errors()]) from None
+
+
+async def _parsed(request: Request) -> Any:
+    try:
+        return await request.json()
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "The body is not JSON.") from None
+
+
+@router.post(
+    "/register",
+    status_code=201,
+    response_model=Account,
+    dependencies=[json_body],
+    responses=problems(400, 401, 403, 409, 413, 415),
+)
+async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
+    """Make an account. Only an administrator may set the role `admin`."""
+    row = await rooms.accounts.register(rooms.db, viewer, new)
+    return replies.json(row, status=201, headers={"Location": "/auth/me"})
+
+
+@router.post("/login", response_model=Token, openapi_extra=LOGIN_BODY, responses=problems(400, 401, 413, 415))
+async def login(rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
+    """Exchange username and password, as JSON or as a form, for an access token."""
+    return replies.json(await rooms.accounts.log_in(rooms.db, credentials))
+
+
+@router.get("/me", response_model=Account, responses=problems(401))
+async def me(rooms: In, viewer: Known) -> Response:
+    """Give the account that the token speaks for."""
+    return replies.json(await rooms.accounts.me(rooms.db, viewer))

@@ -1,0 +1,122 @@
+"""What handlers ask for: the rooms, the viewer, the entity tags of a precondition; and what every route refuses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends, Header, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import OAuth2PasswordBearer
+from starlette.exceptions import HTTPException
+
+from service.accounts import Accounts
+from service.cursors import Cursors
+from service.db import Database
+from service.errors import UnauthorizedError
+from service.security import Viewer
+from service.values import LARGEST_ID
+
+LARGEST_BODY = 1_000_000
+JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
+# RFC 9110, section 8.8.3.
+ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+VERSION = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What a request needs of the process; made by the lifespan."""
+
+    db: Database
+    accounts: Accounts
+    cursors: Cursors
+
+
+async def _rooms(request: Request) -> Rooms:
+    rooms: Rooms = request.app.state.rooms
+    return rooms
+
+
+In: TypeAlias = Annotated[Rooms, Depends(_rooms)]
+
+_bearer = OAuth2PasswordBearer(
+    "auth/login",
+    scheme_name="Bearer",
+    description="The access token of `POST /auth/login`.",
+    auto_error=False,
+)
+
+
+async def _anyone(rooms: In, request: Request, token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
+    if token is None and "authorization" not in request.headers:
+        return None
+    return rooms.accounts.tokens.verify(token or "")
+
+
+async def _viewer(viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
+    if viewer is None:
+        raise UnauthorizedError("A token is needed: `Authorization: Bearer …`.")
+    return viewer
+
+
+Anyone: TypeAlias = Annotated[Viewer | None, Depends(_anyone)]
+Known: TypeAlias = Annotated[Viewer, Depends(_viewer)]
+TaskId: TypeAlias = Annotated[int, Path(ge=1, le=LARGEST_ID, examples=[1])]
+
+
+async def _no_query(request: Request) -> None:
+    unknown = [
+        {"type": "extra_forbidden", "loc": ("query", name), "msg": "is not known here"} for name in request.query_params
+    ]
+    if unknown:
+        raise RequestValidationError(unknown)
+
+
+def media_type(request: Request) -> str:
+    """Give the body's media type without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _json_body(request: Request) -> None:
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if has_body and not JSON.fullmatch(media_type(request)):
+        raise HTTPException(415, "The body takes Content-Type: application/json.")
+
+
+no_query = Depends(_no_query)
+json_body = Depends(_json_body)
+
+
+def _tags(header: str | None) -> list[tuple[str, str]] | None:
+    if header is None or header.strip() == "*":
+        return None
+    return ENTITY_TAG.findall(header)
+
+
+async def _if_match(
+    if_match: Annotated[
+        str | None, Header(description="Entity tags; 412 where the task has another.", examples=['"1"'])
+    ] = None,
+) -> list[int] | None:
+    tags = _tags(if_match)
+    # RFC 9110, section 13.1.1: compared strongly, so that a weak tag never matches.
+    return None if tags is None else [int(tag) for weak, tag in tags if not weak and VERSION.fullmatch(tag)]
+
+
+Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
+"""The versions that `If-Match` expects; None where any will do."""
+
+
+async def _if_none_match(
+    if_none_match: Annotated[str | None, Header(description="Entity tags; 304 where the task has one of them.")] = None,
+) -> list[str]:
+    if if_none_match is None:
+        return []
+    tags = _tags(if_none_match)
+    return ["*"] if tags is None else [tag for _, tag in tags]
+
+
+KnownTags: TypeAlias = Annotated[list[str], Depends(_if_none_match)]
+"""The opaque parts of `If-None-Match`, compared weakly; `*` for any."""

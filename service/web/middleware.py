@@ -1,0 +1,109 @@
+"""What every request and reply passes: its id, its headers, its time, and the last net under errors. Pure ASGI."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from loguru import logger
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import logs
+from service.web import replies
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+DOCUMENTS = ("/docs", "/redoc", "/static-offline-docs")
+DOCUMENTS_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; worker-src blob:; frame-ancestors 'none'"
+)
+
+
+class Envelope:
+    """Gives each request an id and each reply its headers; what fails inside becomes a problem, and is logged."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        reply = _Reply(scope, send)
+        token = logs.request_id.set(reply.request_id)
+        try:
+            await self.app(scope, receive, reply.send)
+        except Exception:  # the last net: whatever it was, the client gets a problem and the log the trace
+            logger.opt(exception=True).error("request failed")
+            if reply.started:
+                raise
+            await replies.problem(500, replies.DETAILS[500])(scope, receive, reply.send)
+        finally:
+            reply.log()
+            logs.request_id.reset(token)
+
+
+class _Reply:
+    def __init__(self, scope: Scope, send: Send) -> None:
+        given = Headers(scope=scope).get("x-request-id", "")
+        self.request_id = given if SANE_ID.fullmatch(given) else secrets.token_hex(16)
+        self.started = False
+        self._scope = scope
+        self._send = send
+        self._begun = time.perf_counter()
+        self._status = 0
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            if message["status"] >= 400 and headers.get("content-type") != "application/problem+json":
+                self._replaced = True
+                await self._replace(message["status"], headers)
+                return
+            self._start(message["status"], headers)
+        await self._send(message)
+
+    async def _replace(self, status: int, headers: MutableHeaders) -> None:
+        """Send a problem in place of an error that a part of the framework worded in plain text."""
+        kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
+        response = replies.problem(status, replies.DETAILS.get(status, "The request was refused."), headers=kept)
+        self._start(status, response.headers)
+        await self._send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
+        await self._send({"type": "http.response.body", "body": response.body})
+
+    def _start(self, status: int, headers: MutableHeaders) -> None:
+        self.started, self._status = True, status
+        if self._scope["path"].startswith(DOCUMENTS):
+            headers["Content-Security-Policy"] = DOCUMENTS_POLICY
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)
+        headers["X-Request-ID"] = self.request_id
+        headers["Server-Timing"] = f"total;dur={self._milliseconds():.1f}"
+
+    def _milliseconds(self) -> float:
+        return (time.perf_counter() - self._begun) * 1000
+
+    def log(self) -> None:
+        logger.bind(
+            method=self._scope["method"],
+            path=self._scope["path"],
+            status=self._status,
+            milliseconds=round(self._milliseconds(), 1),
+        ).debug("request")

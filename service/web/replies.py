@@ -1,0 +1,166 @@
+"""What goes out: JSON, entity tags and problems (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import asyncpg
+import orjson
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from loguru import logger
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from service import errors, logs
+
+STATUS: dict[type[errors.ServiceError], int] = {
+    errors.InvalidError: 422,
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
+    errors.NotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.StaleError: 412,
+    errors.UnavailableError: 503,
+}
+"""The status of each code; an error's class is looked up along its bases."""
+
+CODES = {
+    400: "malformed",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    500: "internal",
+}
+DETAILS = {
+    404: "There is nothing at this path.",
+    405: "This path does not take this method; `Allow` says which it takes.",
+    413: "The body is too large.",
+    400: "The body cannot be read.",
+    500: "Something went wrong here. The request id leads to it in the log.",
+}
+# RFC 9110's names, which Python's releases do not agree on.
+PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+MOST_ERRORS = 100
+
+
+class FieldError(BaseModel):
+    """One value that was refused."""
+
+    pointer: Annotated[str, Field(description="RFC 6901, into the body; `/query/…`, `/path/…`, `/header/…` elsewhere.")]
+    message: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: Annotated[str, Field(examples=["about:blank"])] = "about:blank"
+    title: Annotated[str, Field(examples=["Not Found"])]
+    status: Annotated[int, Field(examples=[404])]
+    detail: Annotated[str, Field(examples=["There is no such task."])]
+    code: Annotated[str, Field(description="Stable, for machines.", examples=["not_found"])]
+    request_id: str
+    errors: Annotated[list[FieldError] | None, Field(description="On 422: every value that was refused.")] = None
+
+
+def _render(value: Any) -> Any:
+    if isinstance(value, asyncpg.Record):
+        return dict(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    raise TypeError(type(value).__name__)
+
+
+def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Render rows, models and plain values."""
+    body = orjson.dumps(content, _render, orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+    return Response(body, status, headers, "application/json")
+
+
+def tag(version: int) -> str:
+    """Give the entity tag (RFC 9110, section 8.8.3) of a version."""
+    return f'"{version}"'
+
+
+def cached(version: int) -> dict[str, str]:
+    """Give the headers that let a client keep a task and ask whether it has changed."""
+    return {"ETag": tag(version), "Cache-Control": "private, no-cache"}
+
+
+def task(row: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Render a task with its entity tag."""
+    return json(row, status=status, headers={**cached(row["version"]), **(headers or {})})
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    fields: Sequence[Mapping[str, str]] | None = None,
+) -> Response:
+    """Render an error."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": PHRASES.get(status) or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code or CODES.get(status, "error"),
+        "request_id": logs.request_id.get(),
+    }
+    if fields is not None:
+        content["errors"] = fields
+    return Response(orjson.dumps(content), status, headers, "application/problem+json")
+
+
+async def on_service_error(_request: Request, error: Exception) -> Response:
+    """Answer a ServiceError with its code's status."""
+    assert isinstance(error, errors.ServiceError)
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    headers, fields = {}, None
+    match error:
+        case errors.InvalidError():
+            fields = [{"pointer": error.pointer, "message": error.detail}]
+        case errors.UnauthorizedError():
+            headers = {"WWW-Authenticate": "Bearer"}
+        case errors.StaleError():
+            headers = {"ETag": tag(error.version)}
+        case errors.UnavailableError():
+            headers = {"Retry-After": str(error.retry_after)}
+            logger.bind(cause=repr(error.__cause__)).warning("unavailable: {}", error.detail)
+    return problem(status, error.detail, code=error.code, headers=headers, fields=fields)
+
+
+async def on_http_exception(_request: Request, error: Exception) -> Response:
+    """Answer what the framework refused."""
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, DETAILS.get(error.status_code, error.detail), headers=error.headers)
+
+
+async def on_invalid_request(_request: Request, error: Exception) -> Response:
+    """Answer a request whose values do not hold: 400 where it is no JSON at all, else 422 with a pointer to each."""
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        return problem(400, "The body is not JSON.")
+    fields = [{"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:MOST_ERRORS]]
+    return problem(422, "Some values do not hold; `errors` says which.", fields=fields)
+
+
+def _pointer(location: Sequence[Any]) -> str:
+    parts = [str(part).replace("~", "~0").replace("/", "~1")[:200] for part in location]
+    if parts and parts[0] == "body":
+        parts = parts[1:]
+    return "".join(f"/{part}" for part in parts).encode(errors="replace").decode()
+
+
+def _message(one: Mapping[str, Any]) -> str:
+    message = str(one["msg"]).removeprefix("Value error, ")
+    return message.encode(errors="replace").decode()

@@ -1,0 +1,89 @@
+"""Routes of tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service import tasks
+from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
+from service.web import replies
+from service.web.deps import In, Known, KnownTags, TaskId, Versions, json_body, no_query
+from service.web.documents import MERGE_PATCH, TASK_HEADERS, problems
+
+router = APIRouter(prefix="/tasks", tags=["tasks"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Task,
+    dependencies=[no_query, json_body],
+    responses=TASK_HEADERS[201] | problems(400, 401, 413, 415),
+)
+async def create_task(rooms: In, viewer: Known, new: NewTask) -> Response:
+    """Make a task of one's own."""
+    row = await tasks.create(rooms.db, viewer, new)
+    return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
+
+
+@router.get("", response_model=TaskPage, responses=problems(401, 403))
+async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
+    """List one's own tasks; an administrator's list is of all."""
+    page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
+    headers = {}
+    if page["next_cursor"]:
+        following = request.url.remove_query_params("offset").include_query_params(cursor=page["next_cursor"])
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return replies.json(page, headers=headers)
+
+
+@router.get(
+    "/{task_id}",
+    response_model=Task,
+    dependencies=[no_query],
+    responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404),
+)
+async def get_task(rooms: In, viewer: Known, task_id: TaskId, known: KnownTags) -> Response:
+    """Give one task."""
+    task = await tasks.get(rooms.db, viewer, task_id)
+    if "*" in known or str(task["version"]) in known:
+        return Response(status_code=304, headers=replies.cached(task["version"]))
+    return replies.task(task)
+
+
+@router.put(
+    "/{task_id}",
+    response_model=Task,
+    dependencies=[no_query, json_body],
+    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
+)
+async def replace_task(rooms: In, viewer: Known, task_id: TaskId, new: NewTask, versions: Versions) -> Response:
+    """Replace title, description, status and city: what is absent is cleared, or back at its default."""
+    return replies.task(await tasks.replace(rooms.db, viewer, task_id, new, versions=versions))
+
+
+@router.patch(
+    "/{task_id}",
+    response_model=Task,
+    dependencies=[no_query, json_body],
+    openapi_extra=MERGE_PATCH,
+    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
+)
+async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPatch, versions: Versions) -> Response:
+    """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
+    return replies.task(await tasks.patch(rooms.db, viewer, task_id, changes, versions=versions))
+
+
+@router.delete(
+    "/{task_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[no_query],
+    responses=problems(401, 403, 404, 412),
+)
+async def delete_task(rooms: In, viewer: Known, task_id: TaskId, versions: Versions) -> Response:
+    """Delete a task."""
+    await tasks.delete(rooms.db, viewer, task_id, versions=versions)
+    return Response(status_code=204)

@@ -1,0 +1,10 @@
+-- What a log-in is checked against, by name without regard to case.
+-- returns: row?
+-- params: username text
+-- index: users_username_key
+select
+    u.id,
+    u.role,
+    u.password_hash
+from users as u
+where lower(u.username) = lower($1);

@@ -1,0 +1,29 @@
+-- The end of one task, where the viewer may end it and the version is still one of those expected.
+-- returns: row?
+-- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, expected_versions bigint[]?
+-- index: tasks_pkey
+-- why: the row is locked first, so that the verdict speaks of the version that is then deleted.
+with target as materialized (
+    select
+        t.id,
+        t.version,
+        case
+            when not (t.user_id = $2 or $3) then 'forbidden'
+            when t.version <> all($4::bigint[]) then 'stale'
+            else 'ok'
+        end as verdict
+    from tasks as t
+    where t.id = $1
+    for update
+),
+
+deleted as (
+    delete from tasks as t
+    using target
+    where t.id = target.id and target.verdict = 'ok'
+)
+
+select
+    target.verdict,
+    target.version
+from target;

@@ -1,0 +1,179 @@
+"""Where the tests' PostgreSQL comes from, a database of its own for each worker, and what tests ask for.
+
+`TEST_DATABASE_URL` where it is set, else a container where a Docker engine answers, else the embedded one. The server is
+started once, by the process that the others are started from; a template database is migrated once and cloned.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service import db, embedded, migrations
+from service.app import create_app
+from service.db import Database
+from service.security import Passwords
+from service.settings import Settings
+from tests.factories import Factory
+
+SECRET_KEY = "tests-" + "k" * 32
+SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
+_opened = pytest.StashKey[ExitStack]()
+
+for name in Settings.model_fields:
+    os.environ.pop(name.upper(), None)  # a developer's shell does not reach into the tests
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server, in the first process alone."""
+    if SERVER in os.environ or config.option.collectonly:
+        return
+    with ExitStack() as stack:
+        kind, url = stack.enter_context(_server())
+        template = f"template_{uuid4().hex}"
+        _execute(url, f"create database {template}")
+        stack.callback(_execute, url, f"drop database {template} with (force)")
+        migrations.migrate(_at(url, template))
+        os.environ |= {SERVER: url, TEMPLATE: template, KIND: kind}
+        config.stash[_opened] = stack.pop_all()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started."""
+    if stack := config.stash.get(_opened, None):
+        stack.close()
+        for name in (SERVER, TEMPLATE, KIND):
+            os.environ.pop(name)
+
+
+def pytest_report_header() -> str:
+    """Say which PostgreSQL it is."""
+    return f"PostgreSQL: {os.environ.get(KIND, 'not started')}"
+
+
+@contextmanager
+def _server() -> Iterator[tuple[str, str]]:
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield "TEST_DATABASE_URL", url
+    elif _docker_answers():
+        from testcontainers.community.postgres import PostgresContainer
+
+        with PostgresContainer("postgres:18", driver=None).with_command("postgres -c fsync=off") as container:
+            yield "testcontainers, postgres:18", container.get_connection_url()
+    else:
+        options = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+        with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg"), options=options) as url:
+            yield "embedded", url
+
+
+def _docker_answers() -> bool:
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _at(url: str, database: str) -> str:
+    """Give the URL of another database on the same server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+def _execute(url: str, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+@contextmanager
+def _database(template: str) -> Iterator[str]:
+    server, name = os.environ[SERVER], f"test_{uuid4().hex}"
+    _execute(server, f"create database {name} template {template}")
+    try:
+        yield _at(server, name)
+    finally:
+        _execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def empty_database_url() -> Iterator[str]:
+    """A database of the test's own, with nothing in it."""
+    with _database("template0") as url:
+        yield url
+
+
+@pytest.fixture
+def own_database_url() -> Iterator[str]:
+    """A migrated database of the test's own, for what would disturb others: DDL, outages."""
+    with _database(os.environ[TEMPLATE]) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """The migrated database of this worker; `sql` and `client` leave it empty."""
+    with _database(os.environ[TEMPLATE]) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> Settings:
+    """Settings of the application under test."""
+    return make_settings(database_url)
+
+
+def make_settings(database_url: str, **values: object) -> Settings:
+    """Give settings that nothing outside the test has a say in."""
+    given = {"database_url": database_url, "secret_key": SECRET_KEY, "log_file": "", **values}
+    return Settings(_env_file=None, **given)  # type: ignore[arg-type, call-arg]
+
+
+@pytest.fixture(scope="session")
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application, started; its passwords are hashed at bcrypt's lowest cost."""
+    app = create_app(settings, passwords=Passwords(cost=4))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture(scope="session")
+async def database(database_url: str, settings: Settings) -> AsyncIterator[Database]:
+    """The pool, for statements that are tested without HTTP."""
+    async with db.connected(database_url, settings) as database:
+        yield database
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A session of its own as a DBA's psql has one; the tables are empty before and after."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("delete from tasks; delete from users")
+    yield connection
+    await connection.execute("delete from tasks; delete from users")
+    await connection.close()
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application, without a token."""
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+async def make(sql: asyncpg.Connection[asyncpg.Record], app: FastAPI) -> Factory:
+    """Makes accounts, their clients, and tasks."""
+    return Factory(sql, app)
+

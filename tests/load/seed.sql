@@ -1,0 +1,25 @@
+-- 1,000 users and :rows tasks, skewed as real ones are: a tenth of the users owns most tasks, statuses, cities and days
+-- are uneven, titles repeat. Deterministic, so that two runs measure the same.
+select setseed(0.42);
+
+insert into users (username, password_hash, role)
+select
+    'load-' || n as username,
+    '!' as password_hash,
+    case when n = 1 then 'admin' else 'user' end as role
+from generate_series(1, 1000) as n;
+
+insert into tasks (user_id, title, description, status, city, created_at, updated_at)
+select
+    (select min(u.id) from users as u where u.username like 'load-%') + floor(1000 * power(random(), 3))::bigint,
+    (array['Prepare', 'Review', 'Send', 'Plan', 'Book', 'Fix'])[1 + floor(6 * random())::int]
+    || ' ' || md5((n % 200000)::text),
+    case when random() < 0.7 then repeat('lorem ipsum ', 1 + (n % 20)) end,
+    case when random() < 0.6 then 'done' when random() < 0.95 then 'todo' else 'in_progress' end,
+    case when random() < 0.6 then 'City ' || floor(500 * power(random(), 4))::text end,
+    timestamptz '2026-11-01Z' - interval '2 years' * power(random(), 1.5),
+    timestamptz '2026-11-01Z' + interval '20 days' * random()
+from generate_series(1, :rows) as n;
+
+vacuum analyze users;
+vacuum analyze tasks;
