@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import orjson
 import uvicorn
+from loguru import logger
 
 from service import app, db, embedded, logs, migrations, readiness, settings, workbench
 from service.accounts import Accounts, check_admin
 from service.db import Database
 from service.errors import ServiceError, StartError
 from service.security import Passwords, Tokens
-from service.settings import Settings
+from service.settings import DATA, Settings
 
 GRACE_SECONDS = 10
 
@@ -28,6 +29,7 @@ T = TypeVar("T")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 it worked, 1 it failed and one line says why, 2 it was called wrongly."""
     parsed = _parser().parse_args(arguments)
+    logger.remove()  # loguru's own, which shows what variables hold; a command says what it did, `serve` sets up a log
     try:
         return int(parsed.run(parsed, settings.load()))
     except ServiceError as error:
@@ -81,23 +83,31 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     settings.signing_keys(given)
     if given.admin_username:
         check_admin(given.admin_username, given.admin_password.get_secret_value())
+    if given.embedded:
+        logger.warning("DATABASE_URL is empty: an embedded PostgreSQL under {} serves, for development only", DATA)
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with embedded.database(given) as url:
         if given.migrates_on_start:
             migrations.migrate(url)
-        uvicorn.run(
-            "service.app:from_environment",
-            factory=True,
-            host=given.host,
-            port=given.port,
-            workers=given.workers,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        try:
+            uvicorn.run(
+                "service.app:from_environment",
+                factory=True,
+                host=given.host,
+                port=given.port,
+                workers=given.workers,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",  # uvicorn would log a WebSocket's query string and answer with its library's name
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        except SystemExit as stopped:
+            if stopped.code:  # uvicorn's own, for an address in use and the like
+                raise StartError(f"cannot serve on HOST={given.host!r} PORT={given.port}: the log says why") from None
+            raise
     return 0
 
 

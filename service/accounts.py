@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from loguru import logger
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from service.db import Executor
 from service.errors import ConflictError, ForbiddenError, StartError, UnauthorizedError
@@ -18,9 +19,17 @@ from service.values import Input, Text
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
 PASSWORD_LENGTH = range(8, 257)
+LONGEST_DECOMPOSED = 4 * PASSWORD_LENGTH[-1]
+
+
+def _composed(password: str) -> str:
+    """Give the NFC form, whose characters are counted; far too long a text, slow to compose, stays as it is."""
+    return unicodedata.normalize("NFC", password) if len(password) <= LONGEST_DECOMPOSED else password
+
 
 Role = Literal["user", "admin"]
-Password = Annotated[Text, Field(min_length=PASSWORD_LENGTH[0], max_length=PASSWORD_LENGTH[-1])]
+Composed = Annotated[Text, AfterValidator(_composed)]
+Password = Annotated[Composed, Field(min_length=PASSWORD_LENGTH[0], max_length=PASSWORD_LENGTH[-1])]
 
 
 class Registration(Input):
@@ -35,7 +44,7 @@ class Credentials(Input):
     """A log-in."""
 
     username: Annotated[Text, Field(max_length=256, examples=["ada"])]
-    password: Annotated[Text, Field(max_length=256, examples=["correct horse battery staple"])]
+    password: Annotated[Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])]
 
 
 class Account(BaseModel):
@@ -116,5 +125,5 @@ def check_admin(username: str, password: str) -> None:
     """StartError where an operator's choice of name or password will not do."""
     if not re.fullmatch(USERNAME, username):
         raise StartError(f"{username!r} is no username: 3 to 50 of A-Z a-z 0-9 . _ -")
-    if len(password) not in PASSWORD_LENGTH:
+    if len(_composed(password)) not in PASSWORD_LENGTH:
         raise StartError(f"a password takes {PASSWORD_LENGTH[0]} to {PASSWORD_LENGTH[-1]} characters")

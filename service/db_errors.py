@@ -50,5 +50,7 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> BaseException:
     if code.startswith(AWAY):
         return UnavailableError("The database is away or busy.")
     if code.startswith(BEHIND):
-        return UnavailableError("The database's schema is not the one that this release needs.", retry_after=10)
+        return UnavailableError(
+            "The database's schema is not this release's: has `python -m service migrate` run?", retry_after=10
+        )
     return error

@@ -151,14 +151,14 @@ class _Cluster:
 
     def _create(self) -> None:
         """Make the cluster elsewhere and rename it: initdb writes PG_VERSION long before it is done."""
-        for abandoned in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.new-*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f"{self.folder.name}.new-"))
         self._hand_over(staging)
         # Not the environment's locale: C would neither fold case nor split words beyond ASCII.
         locale = ("--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8")
         self._run("initdb", "--username=postgres", "--auth=trust", *locale, f"--pgdata={staging}")
         staging.rename(self.folder)
+        for abandoned in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.new-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
 
     def _clear(self) -> None:
         """Remove what a killed cluster left: processes, and files whose pid may be another's by now."""

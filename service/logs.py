@@ -6,19 +6,20 @@ import logging
 import sys
 import traceback
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import orjson
 from loguru import logger
 
 from service.errors import StartError
-from service.settings import Settings
+from service.settings import LogLevel, Settings
 
 if TYPE_CHECKING:
     from loguru import Record
 
 ROTATION = "50 MB"
 RETENTION = 5
+LEVELS = get_args(LogLevel)
 FIRST = ("at", "level", "request_id", "logger", "message")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -35,7 +36,7 @@ def setup(settings: Settings) -> None:
     if settings.log_file:
         try:
             logger.add(
-                settings.log_file,
+                settings.log_file.replace("{", "{{").replace("}", "}}"),  # a name, and not loguru's pattern for one
                 format=form,
                 level=settings.log_level,
                 backtrace=False,
@@ -54,12 +55,16 @@ class _Intercept(logging.Handler):
     """Hands a standard library record to loguru, under the name of the logger that it came from."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        named = logger.patch(lambda target: target.update({"name": record.name}))
-        named.opt(exception=record.exc_info).log(record.levelname, "{}", record.getMessage())
+        try:
+            level = record.levelname if record.levelname in LEVELS else record.levelno
+            named = logger.patch(lambda target: target.update({"name": record.name}))
+            named.opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+        except Exception:  # as every handler: who logs badly is told on stderr, and goes on
+            self.handleError(record)
 
 
 def _fields(record: Record) -> dict[str, object]:
-    first = (record["time"], record["level"].name, request_id.get(), record["name"], record["message"])
+    first = (record["time"].isoformat(), record["level"].name, request_id.get(), record["name"], record["message"])
     return {
         **dict(zip(FIRST, first, strict=True)),
         **{name: value for name, value in record["extra"].items() if name != "line"},
@@ -68,13 +73,22 @@ def _fields(record: Record) -> dict[str, object]:
 
 def _trace(record: Record) -> str:
     exception = record["exception"]
-    return "".join(traceback.format_exception(exception.value)) if exception and exception.value else ""
+    lines = traceback.format_exception(exception.value) if exception and exception.value else []
+    return _encodable("".join(lines))
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _json(record: Record) -> str:
     trace = _trace(record)
     fields = _fields(record) | ({"exception": trace} if trace else {})
-    record["extra"]["line"] = orjson.dumps(fields, default=str, option=orjson.OPT_UTC_Z).decode()
+    try:
+        line = orjson.dumps(fields, str, orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # a lone surrogate, an integer past 64 bits: rather as text than not at all
+        line = orjson.dumps({name: _encodable(str(value)) for name, value in fields.items()})
+    record["extra"]["line"] = line.decode()
     return "{extra[line]}\n"
 
 

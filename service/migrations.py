@@ -47,24 +47,24 @@ def migrate(url: str, *, to: str | None = None, folder: Path = FOLDER, wait: flo
     Leaves alone what only a newer release knows. Raises `StartError`: `to` is unknown or behind the schema,
     other migrators took longer than `wait` seconds, a migration failed (those before it stay applied).
     """
-    migrations = _read(folder)
-    ends = {key: n for n, name in enumerate(known(folder), 1) for key in (name, name.partition(".")[0])}
-    end = len(migrations) if to is None else ends.get(to)
-    if end is None:
-        raise StartError(f"no migration is called {to!r}; known are {', '.join(known(folder)) or 'none'}")
+    files = {migration.id: migration for migration in _read(folder)}
+    names = list(files)
+    end = max((n for n, name in enumerate(names, 1) if to in {None, name, name.partition(".")[0]}), default=0)
+    if to is not None and not end:
+        raise StartError(f"no migration is called {to!r}; known are {', '.join(names) or 'none'}")
     with _turn(url, wait=wait) as (backend, applied):
-        if newer := [name for name in applied if name in known(folder)[end:]]:
+        if newer := [name for name in names[end:] if name in applied]:
             raise StartError(f"{newer[-1]} is applied and newer than {to}: use --rollback {len(newer)}")
-        missing = [migration for migration in migrations[:end] if migration.id not in applied]
-        for migration in missing:
-            _run(backend, migration, "apply", wait=wait)
-    return [migration.id for migration in missing]
+        missing = [name for name in names[:end] if name not in applied]
+        for name in missing:
+            _run(backend, files[name], "apply", wait=wait)
+    return missing
 
 
 def rollback(url: str, *, count: int, folder: Path = FOLDER, wait: float = 60) -> list[str]:
-    """Roll back the `count` newest migrations, newest first; return their ids.
+    """Roll back the `count` newest; return their ids, newest first. Raises `StartError`, as `migrate` does.
 
-    Raises `StartError` as `migrate`, and with nothing touched: fewer are applied, one has no rollback file.
+    Touches nothing where fewer are applied, or where one of them has no rollback file here.
     """
     files = {migration.id: migration for migration in _read(folder)}
     with _turn(url, wait=wait) as (backend, applied):
@@ -113,9 +113,10 @@ def _take(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> Non
 @contextmanager
 def _turn(url: str, *, wait: float) -> Iterator[tuple[Backend, list[str]]]:
     params = _params(url)
+    uri = DatabaseURI("postgresql+psycopg", *[None] * 5, params)
     with _told("cannot migrate"), psycopg.connect(**params) as turn:
         _take(turn, TURN, wait=wait)
-        with Backend(DatabaseURI("postgresql+psycopg", *[None] * 5, params), default_migration_table) as backend:
+        with Backend(uri, default_migration_table) as backend:
             applied = _applied(turn)
             if not applied:
                 backend.create_lock_table()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -31,6 +31,17 @@ def _upper(value: object) -> object:
 
 
 LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def _readable(address: str) -> bool:
+    """Whether an address, which may name several hosts, falls into parts; a password cut in two would be logged."""
+    try:
+        parts = urlsplit(f"//{address}")
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
+    except ValueError:
+        return False
+    return bool(address) and "@" not in parts.path and not parts.fragment
 
 
 class Settings(BaseSettings):
@@ -64,9 +75,13 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, value: SecretStr) -> SecretStr:
         scheme, _, rest = value.get_secret_value().partition("://")
-        if not value or (rest and scheme in {"postgresql", "postgres", "postgresql+asyncpg"}):
-            return SecretStr(f"postgresql://{rest}") if value else value
-        raise ValueError("takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+        if not value:
+            return value
+        if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"} or not _readable(rest):
+            raise ValueError(
+                "takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded"
+            )
+        return SecretStr(f"postgresql://{rest}")
 
     @field_validator("secret_key", "secret_key_previous")
     @classmethod
@@ -129,12 +144,15 @@ def signing_keys(settings: Settings, *, data: Path = DATA) -> tuple[str, ...]:
             "`openssl rand -base64 48`"
         )
     previous = settings.secret_key_previous.get_secret_value()
-    return (key or _kept_key(data / "secret_key"), *([previous] if previous else []))
+    try:
+        return (key or _kept_key(data / "secret_key"), *([previous] if previous else []))
+    except OSError as error:
+        raise StartError(f"DATABASE_URL='': the embedded default needs a folder {data}/: {error.strerror}") from None
 
 
 def _kept_key(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f"{path.name}.{os.getpid()}")
+    made = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     made.touch(mode=0o600)
     made.write_text(secrets.token_urlsafe(48))
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,6 @@ from service.db_errors import DRIVER_ERRORS, translate
 
 FOLDER = Path(__file__).parent.parent / "sql"
 RETURNS = ("value", "row", "row?", "rows", "count", "script")
-FIELDS = ("returns", "params", "sort", "index", "raises", "why")
 AFTER = re.compile(r"/\* after \*/ (.*)")
 SORT = re.compile(r"/\* sort \*/ (.*)")
 
@@ -70,10 +69,10 @@ class Statement:
         return int(limit["Plans"][0]["Plan Rows"])
 
     def _arguments(self, values: dict[str, Any]) -> list[Any]:
-        arguments = [values.pop(parameter.name) for parameter in self.header.params]
-        if values:
-            raise TypeError(f"{self.name} takes no {', '.join(values)}")
-        return arguments
+        names = [parameter.name for parameter in self.header.params]
+        if wrong := values.keys() ^ names:
+            raise TypeError(f"{self.name}: missing or unknown: {', '.join(sorted(wrong))}")
+        return [values[name] for name in names]
 
     @staticmethod
     async def _run(db: Executor, text: str, returns: str, arguments: list[Any]) -> Any:
@@ -97,13 +96,15 @@ async def _fetch(connection: Connection, text: str, returns: str, arguments: lis
 
 
 def read(path: Path, *, folder: Path = FOLDER) -> Statement:
-    """Read one file; HeaderError where its header does not hold."""
+    """Read one file; HeaderError where its header does not hold, with the line."""
     name = ".".join(path.relative_to(folder).with_suffix("").parts)
     try:
         header, body, line = _split(path.read_text(encoding="utf-8"))
-        texts = dict(_expand(header, body)) if header.sorts else {"": body}
+        texts = dict(_expand(header, body, line)) if header.sorts else {"": body}
+    except UnicodeDecodeError as error:
+        raise HeaderError(f"{path}:{error.object.count(10, 0, error.start) + 1}: {error}") from None
     except ValueError as error:
-        raise HeaderError(f"{path}: {error}") from None
+        raise HeaderError(f"{path}:{error}") from None
     tagged = {sort: f"/* {f'{name} {sort}'.rstrip()} */ {text}" for sort, text in texts.items()}
     return Statement(name, path, header, line, tagged)
 
@@ -119,55 +120,75 @@ def _split(text: str) -> tuple[Header, str, int]:
     comments = [line.removeprefix("--").removeprefix(" ") for line in lines[:length]]
     body = "\n".join(lines[length:]).rstrip().removesuffix(";")
     if not comments or not comments[0].endswith("."):
-        raise ValueError("line 1: takes a comment that says in one sentence what the statement does")
+        raise ValueError("1: takes a comment that says in one sentence what the statement does")
     if not body:
-        raise ValueError("has no statement")
+        raise ValueError(f"{length + 1}: takes a statement")
     return _header(comments[0], _fields(comments[1:])), body, length + 1
 
 
-def _fields(comments: list[str]) -> list[tuple[str, str]]:
-    fields: list[tuple[str, str]] = []
-    for number, comment in enumerate(comments, start=2):
+def _fields(comments: list[str]) -> list[tuple[int, str, str]]:
+    fields: list[tuple[int, str, str]] = []
+    for line, comment in enumerate(comments, start=2):
         name, colon, value = comment.partition(":")
         if comment.startswith(" ") and fields:
-            fields[-1] = (fields[-1][0], f"{fields[-1][1]} {comment.strip()}")
+            begun, field_name, before = fields[-1]
+            fields[-1] = (begun, field_name, f"{before} {comment.strip()}")
         elif colon and name in FIELDS:
-            fields.append((name, value.strip()))
+            fields.append((line, name, value.strip()))
         else:
-            raise ValueError(f"line {number}: {comment!r} is none of the fields {', '.join(FIELDS)}")
+            raise ValueError(f"{line}: {comment!r} is none of the fields {', '.join(FIELDS)}")
     return fields
 
 
-def _header(sentence: str, fields: list[tuple[str, str]]) -> Header:
-    single = {name: value for name, value in fields if name != "sort"}
-    if single.get("returns") not in RETURNS:
-        raise ValueError(f"`returns` takes one of {', '.join(RETURNS)}")
-    return Header(
-        sentence=sentence,
-        returns=single["returns"],
-        params=tuple(_parameter(text) for text in _listed(single.get("params", ""))),
-        sorts=dict(_sort(value) for name, value in fields if name == "sort"),
-        index=tuple(_listed(single.get("index", ""))),
-        raises=dict(_raise(text) for text in _listed(single.get("raises", ""))),
-        why=single.get("why", ""),
-    )
+def _header(sentence: str, fields: list[tuple[int, str, str]]) -> Header:
+    said: dict[str, Any] = {}
+    for line, name, value in fields:
+        try:
+            if name == "sort":
+                said.setdefault("sorts", {}).update([_sort(value)])
+            elif name in said:
+                raise ValueError("is there already")  # noqa: TRY301
+            else:
+                said[name] = FIELDS[name](value)
+        except ValueError as error:
+            raise ValueError(f"{line}: `{name}`: {error}") from None
+    if "returns" not in said:
+        raise ValueError(f"1: `returns` is missing; it takes one of {', '.join(RETURNS)}")
+    return Header(sentence=sentence, **said)
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _returns(text: str) -> str:
+    if text not in RETURNS:
+        raise ValueError(f"takes one of {', '.join(RETURNS)}")
+    return text
+
+
+def _parameters(text: str) -> tuple[Parameter, ...]:
+    parameters = tuple(_parameter(part) for part in _listed(text))
+    if len({parameter.name for parameter in parameters}) < len(parameters):
+        raise ValueError("takes each NAME once")
+    return parameters
+
+
 def _parameter(text: str) -> Parameter:
     name, _, kind = text.partition(" ")
-    if not name.isidentifier() or not kind:
-        raise ValueError(f"`params`: {text!r} takes NAME TYPE")
+    if not name.isidentifier() or not kind.removesuffix("?"):
+        raise ValueError(f"{text!r} takes NAME TYPE")
     return Parameter(name, kind.removesuffix("?"), kind.endswith("?"))
+
+
+def _raises(text: str) -> dict[str, str]:
+    return dict(_raise(part) for part in _listed(text))
 
 
 def _raise(text: str) -> tuple[str, str]:
     constraint, arrow, code = text.partition(" -> ")
     if not arrow:
-        raise ValueError(f"`raises`: {text!r} takes CONSTRAINT -> CODE")
+        raise ValueError(f"{text!r} takes CONSTRAINT -> CODE")
     return constraint, code
 
 
@@ -175,15 +196,26 @@ def _sort(text: str) -> tuple[str, tuple[tuple[str, str], tuple[str, str]]]:
     name, _, columns = text.partition(": ")
     pairs = [tuple(column.split(" ")) for column in columns.split(", ")]
     if [len(pair) for pair in pairs] != [2, 2]:
-        raise ValueError(f"`sort`: {text!r} takes NAME: COLUMN TYPE, COLUMN TYPE; the second column is the primary key")
+        raise ValueError(f"{text!r} takes NAME: COLUMN TYPE, COLUMN TYPE; the second column is the primary key")
     (column, kind), (key, key_kind) = pairs
     return name, ((column, kind), (key, key_kind))
 
 
-def _expand(header: Header, body: str) -> Iterator[tuple[str, str]]:
+FIELDS: dict[str, Callable[[str], Any]] = {
+    "returns": _returns,
+    "params": _parameters,
+    "sort": _sort,
+    "index": lambda text: tuple(_listed(text)),
+    "raises": _raises,
+    "why": str,
+}
+"""What a header may say, and how that is read."""
+
+
+def _expand(header: Header, body: str, line: int) -> Iterator[tuple[str, str]]:
     number = {parameter.name: f"${i}" for i, parameter in enumerate(header.params, start=1)}
     if not {"after_value", "after_id"} <= number.keys():
-        raise ValueError("`sort` takes the parameters after_value and after_id")
+        raise ValueError(f"{line}: `sort` takes the parameters after_value and after_id")
     value, key = number["after_value"], number["after_id"]
     expected = []
     for name, ((column, kind), (tie, tie_kind)) in header.sorts.items():
@@ -196,7 +228,9 @@ def _expand(header: Header, body: str) -> Iterator[tuple[str, str]]:
     written = (_written(AFTER, body), _written(SORT, body))
     if written != expected[0]:
         raise ValueError(
-            "the `after` and `sort` lines take the text of the first sort, descending:\n{}\n{}".format(*expected[0])
+            "{}: the `after` and `sort` lines take the text of the first sort, descending: {} | {}".format(
+                line, *expected[0]
+            )
         )
 
 

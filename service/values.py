@@ -19,15 +19,16 @@ from pydantic import (
 LARGEST_ID = 2**63 - 1
 RESOLUTION = timedelta(microseconds=1)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text takes neither
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("takes no NUL character")
+def _storable(text: str) -> str:
+    if UNSTORABLE.search(text):
+        raise ValueError("takes no NUL character and no lone surrogate")
     return text
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(_without_nul)]
+Text: TypeAlias = Annotated[str, AfterValidator(_storable)]
 Id: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 
 

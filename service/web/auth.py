@@ -58,6 +58,7 @@ async def _parsed(request: Request) -> Any:
     response_model=Account,
     dependencies=[json_body],
     responses=problems(400, 401, 403, 409, 413, 415),
+    openapi_extra={"security": [{}]},
 )
 async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
     """Make an account. Only an administrator may set the role `admin`."""

@@ -1,4 +1,4 @@
-"""What every request and reply passes: its id, its headers, its time, and the last net under errors. Pure ASGI."""
+"""What every request and reply passes: its id, its headers, its time, and the last net under errors; pure ASGI."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Health(BaseModel):
     status: str
 
 
-@router.get("/healthz", response_model=Health)
+@router.get("/healthz", response_model=Health, responses=problems())
 async def healthz() -> Response:
     """Say that the process is up; asks nothing of anyone."""
     return replies.json({"status": "ok"})

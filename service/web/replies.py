@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
-import asyncpg
 import orjson
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -70,11 +69,9 @@ class Problem(BaseModel):
 
 
 def _render(value: Any) -> Any:
-    if isinstance(value, asyncpg.Record):
-        return dict(value)
     if isinstance(value, BaseModel):
         return value.model_dump()
-    raise TypeError(type(value).__name__)
+    return dict(value)  # a row: it has keys; TypeError for what has none
 
 
 def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -138,10 +135,18 @@ async def on_service_error(_request: Request, error: Exception) -> Response:
     return problem(status, error.detail, code=error.code, headers=headers, fields=fields)
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what the framework refused."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 405 and (methods := _methods(request)):
+        error.headers = {"Allow": ", ".join(methods)}
     return problem(error.status_code, DETAILS.get(error.status_code, error.detail), headers=error.headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Give all methods of the path; the framework names those of the first route alone."""
+    path = getattr(request.scope.get("route"), "path_format", "")
+    return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, {}))
 
 
 async def on_invalid_request(_request: Request, error: Exception) -> Response:

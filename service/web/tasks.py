@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service import tasks
 from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
-from service.web.deps import In, Known, KnownTags, TaskId, Versions, json_body, no_query
+from service.web.deps import In, Known, KnownTags, TaskId, Versions, json_body, no_query, whole_body
 from service.web.documents import MERGE_PATCH, TASK_HEADERS, problems
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -80,8 +80,8 @@ async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPa
     "/{task_id}",
     status_code=204,
     response_class=Response,
-    dependencies=[no_query],
-    responses=problems(401, 403, 404, 412),
+    dependencies=[no_query, whole_body],
+    responses=problems(401, 403, 404, 412, 413),
 )
 async def delete_task(rooms: In, viewer: Known, task_id: TaskId, versions: Versions) -> Response:
     """Delete a task."""

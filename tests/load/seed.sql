@@ -9,17 +9,26 @@ select
     case when n = 1 then 'admin' else 'user' end as role
 from generate_series(1, 1000) as n;
 
+-- In the order of their creation, as ids are; most are changed for the last time soon after.
 insert into tasks (user_id, title, description, status, city, created_at, updated_at)
 select
     (select min(u.id) from users as u where u.username like 'load-%') + floor(1000 * power(random(), 3))::bigint,
     (array['Prepare', 'Review', 'Send', 'Plan', 'Book', 'Fix'])[1 + floor(6 * random())::int]
     || ' ' || md5((n % 200000)::text),
     case when random() < 0.7 then repeat('lorem ipsum ', 1 + (n % 20)) end,
-    case when random() < 0.6 then 'done' when random() < 0.95 then 'todo' else 'in_progress' end,
+    case
+        when random() < 0.9 * n / :rows::float then 'todo'
+        when random() < 0.95 then 'done'
+        else 'in_progress'
+    end,
     case when random() < 0.6 then 'City ' || floor(500 * power(random(), 4))::text end,
-    timestamptz '2026-11-01Z' - interval '2 years' * power(random(), 1.5),
-    timestamptz '2026-11-01Z' + interval '20 days' * random()
-from generate_series(1, :rows) as n;
+    d.created_at,
+    least(d.created_at + interval '1 day' * (-5 * ln(1 - random())), timestamptz '2026-11-02Z')
+from generate_series(1, :rows) as n
+cross join lateral (
+    select timestamptz '2024-11-01Z' + interval '1 day' * 730 * sqrt(n / :rows::float) as created_at
+) as d
+order by n;
 
 vacuum analyze users;
 vacuum analyze tasks;

