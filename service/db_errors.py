@@ -22,11 +22,19 @@ CONSTRAINTS: dict[str, Callable[[], ServiceError]] = {
     "tasks_city_check": partial(InvalidError, "takes at most 100 characters", pointer="/city"),
 }
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# InternalClientError: a connection used after the server said that it ends (57P01) and before it did.
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 # SQLSTATE classes and codes (PostgreSQL documentation, appendix A) behind which a needed part is away, slow or full:
-# connection, transaction rollback, resources, operator intervention, authorization, unknown database, lock, read-only.
-AWAY = ("08", "40", "53", "57", "28", "3D", "55P03", "25006")
+# connection, transaction rollback, resources, operator intervention, authorization, unknown or closed database, lock,
+# read-only.
+AWAY = ("08", "40", "53", "57", "28", "3D", "55000", "55P03", "25006")
 # The schema is not the one that the statements were written for, or this role may not use it.
 BEHIND = ("42P01", "42703", "42883", "42501")
 
@@ -35,8 +43,6 @@ def translate(error: BaseException) -> BaseException:
     """Give the service's error for a driver's, or the same error where it is nobody's fault but ours (a 500)."""
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error)
-    if isinstance(error, asyncpg.DataError):
-        return InvalidError("A value is out of range.")
     return UnavailableError("The database is away or busy.")
 
 

@@ -13,6 +13,7 @@ import orjson
 
 from service.db import Connection, Database, Executor
 from service.db_errors import DRIVER_ERRORS, translate
+from service.timing import measured
 
 FOLDER = Path(__file__).parent.parent / "sql"
 RETURNS = ("value", "row", "row?", "rows", "count", "script")
@@ -44,6 +45,8 @@ class Header:
     index: tuple[str, ...] = ()
     raises: dict[str, str] = field(default_factory=dict)
     why: str = ""
+    lines: dict[str, int] = field(default_factory=dict)
+    """Where each field begins."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,11 @@ class Statement:
     @staticmethod
     async def _run(db: Executor, text: str, returns: str, arguments: list[Any]) -> Any:
         try:
-            if isinstance(db, Database):
-                async with db.connection() as connection:
-                    return await _fetch(connection, text, returns, arguments)
-            return await _fetch(db, text, returns, arguments)
+            with measured("db"):
+                if isinstance(db, Database):
+                    async with db.connection() as connection:
+                        return await _fetch(connection, text, returns, arguments)
+                return await _fetch(db, text, returns, arguments)
         except DRIVER_ERRORS as error:
             raise translate(error) from error
 
@@ -147,14 +151,14 @@ def _header(sentence: str, fields: list[tuple[int, str, str]]) -> Header:
             if name == "sort":
                 said.setdefault("sorts", {}).update([_sort(value)])
             elif name in said:
-                raise ValueError("is there already")  # noqa: TRY301
+                raise ValueError("is there already")
             else:
                 said[name] = FIELDS[name](value)
         except ValueError as error:
             raise ValueError(f"{line}: `{name}`: {error}") from None
     if "returns" not in said:
         raise ValueError(f"1: `returns` is missing; it takes one of {', '.join(RETURNS)}")
-    return Header(sentence=sentence, **said)
+    return Header(sentence=sentence, lines={name: line for line, name, _ in fields}, **said)
 
 
 def _listed(text: str) -> list[str]:

@@ -64,7 +64,7 @@ async def check(connection: Connection, *, folder: Path = FOLDER, stub: Path = S
     """Prepare every file and compare it with its header, and the stub with all of them.
 
     write: renew the stub, where every file holds.
-    Gives what does not hold, a line each: file, line where known, what to do.
+    Gives what does not hold, a line each: file, line, what to do.
     """
     catalogue = await _catalogue(connection)
     prepared: list[Prepared] = []
@@ -72,12 +72,12 @@ async def check(connection: Connection, *, folder: Path = FOLDER, stub: Path = S
     for path in sorted(folder.rglob("*.sql")):
         try:
             statement = read(path, folder=folder)
+            if statement.header.returns == "script":
+                continue
             prepared.append(await _prepare(connection, statement))
-            problems += [f"{path}: {problem}" for problem in _compare(prepared[-1], catalogue)]
+            problems += _compare(prepared[-1], catalogue)
         except HeaderError as error:
             problems.append(str(error))
-        except asyncpg.PostgresError as error:
-            problems.append(f"{path}:{_line(statement, error)}: {error}")
     return problems or _check_stub(_stub(prepared, catalogue), stub, write=write)
 
 
@@ -99,7 +99,11 @@ async def _catalogue(connection: Connection) -> Catalogue:
 
 async def _prepare(connection: Connection, statement: Statement) -> Prepared:
     for text in statement.texts.values():
-        prepared = await connection.prepare(text)
+        try:
+            prepared = await connection.prepare(text)
+        except asyncpg.PostgresError as error:
+            line = statement.line + text.count("\n", 0, int(getattr(error, "position", None) or 1))
+            raise HeaderError(f"{statement.path}:{line}: {' '.join(str(error).split())}") from None
     return Prepared(
         statement,
         [kind.name for kind in prepared.get_parameters()],
@@ -107,33 +111,35 @@ async def _prepare(connection: Connection, statement: Statement) -> Prepared:
     )
 
 
-def _line(statement: Statement, error: asyncpg.PostgresError) -> int:
-    position = int(getattr(error, "position", None) or 1)
-    text = next(iter(statement.texts.values()))
-    return statement.line + text.count("\n", 0, position)
-
-
 def _compare(prepared: Prepared, catalogue: Catalogue) -> Iterator[str]:
+    statement = prepared.statement
+    for name, problem in _differences(prepared, catalogue):
+        yield f"{statement.path}:{statement.header.lines.get(name, statement.line)}: {name}: {problem}"
+
+
+def _differences(prepared: Prepared, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Give what does not hold of each field, or of the columns."""
     header = prepared.statement.header
     declared = [_server_name(parameter.type) for parameter in header.params]
     for number, (said, found) in enumerate(zip_longest(declared, prepared.parameters), start=1):
         if said != found:
-            yield f"params: ${number} is {found or 'not used'} to the server, and {said or 'nothing'} in the header"
+            yield "params", f"${number} is {found or 'not used'} to the server, and {said or 'nothing'} in the header"
     if len(prepared.columns) not in COLUMNS[header.returns]:
-        yield f"returns: {header.returns} does not go with {len(prepared.columns)} columns"
-    for column, kind in prepared.columns.items():
-        if kind.removesuffix("[]") not in PYTHON:
-            yield f"column {column} is {kind}, which workbench.PYTHON does not know"
-    yield from (f"index: the schema has no {name}" for name in header.index if name not in catalogue.indexes)
+        yield "returns", f"{header.returns} does not go with {len(prepared.columns)} columns"
+    for field, types in (("params", declared), ("columns", prepared.columns.values())):
+        for kind in types:
+            if kind.removesuffix("[]") not in PYTHON:
+                yield field, f"{kind} is a type that workbench.PYTHON does not know"
+    yield from (("index", f"the schema has no {name}") for name in header.index if name not in catalogue.indexes)
     yield from _compare_raises(header.raises, catalogue)
 
 
-def _compare_raises(raises: dict[str, str], catalogue: Catalogue) -> Iterator[str]:
+def _compare_raises(raises: dict[str, str], catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     for name, code in raises.items():
         if name not in catalogue.constraints:
-            yield f"raises: the schema has no {name}"
+            yield "raises", f"the schema has no {name}"
         elif name not in CONSTRAINTS or CONSTRAINTS[name]().code != code:
-            yield f"raises: db_errors.CONSTRAINTS does not say {name} -> {code}"
+            yield "raises", f"db_errors.CONSTRAINTS does not say {name} -> {code}"
 
 
 def _server_name(kind: str) -> str:

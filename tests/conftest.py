@@ -1,7 +1,7 @@
 """Where the tests' PostgreSQL comes from, a database of its own for each worker, and what tests ask for.
 
-`TEST_DATABASE_URL` where it is set, else a container where a Docker engine answers, else the embedded one. The server is
-started once, by the process that the others are started from; a template database is migrated once and cloned.
+`TEST_DATABASE_URL` where it is set, else a container where a Docker engine answers, else the embedded one. The server
+is started once, by the process that the others are started from; a template database is migrated once and cloned.
 """
 
 from __future__ import annotations
@@ -64,17 +64,32 @@ def pytest_report_header() -> str:
 
 @contextmanager
 def _server() -> Iterator[tuple[str, str]]:
-    if url := os.environ.get("TEST_DATABASE_URL"):
-        yield "TEST_DATABASE_URL", url
-    elif _docker_answers():
-        from testcontainers.community.postgres import PostgresContainer
+    with ExitStack() as stack:
+        if url := os.environ.get("TEST_DATABASE_URL"):
+            kind = "TEST_DATABASE_URL"
+        elif not _docker_answers():
+            kind, url = "embedded", stack.enter_context(_embedded())
+        else:
+            try:
+                kind, url = "testcontainers, postgres:18", stack.enter_context(_container())
+            except Exception as error:  # an engine that answers and has no image, say
+                kind, url = f"embedded (no container: {error!r:.200})", stack.enter_context(_embedded())
+        yield kind, url
 
-        with PostgresContainer("postgres:18", driver=None).with_command("postgres -c fsync=off") as container:
-            yield "testcontainers, postgres:18", container.get_connection_url()
-    else:
-        options = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
-        with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg"), options=options) as url:
-            yield "embedded", url
+
+@contextmanager
+def _container() -> Iterator[str]:
+    from testcontainers.community.postgres import PostgresContainer
+
+    with PostgresContainer("postgres:18", driver=None).with_command("postgres -c fsync=off") as container:
+        yield container.get_connection_url()
+
+
+@contextmanager
+def _embedded() -> Iterator[str]:
+    options = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+    with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg"), options=options) as url:
+        yield url
 
 
 def _docker_answers() -> bool:
@@ -93,7 +108,7 @@ def _execute(url: str, statement: str) -> None:
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute(statement)
 
 
 @contextmanager
@@ -176,4 +191,3 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def make(sql: asyncpg.Connection[asyncpg.Record], app: FastAPI) -> Factory:
     """Makes accounts, their clients, and tasks."""
     return Factory(sql, app)
-

@@ -10,7 +10,7 @@ from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs
+from service import logs, timing
 from service.web import replies
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -66,6 +66,7 @@ class _Reply:
         self._send = send
         self._begun = time.perf_counter()
         self._status = 0
+        self._spent = timing.begin()
         self._replaced = False
 
     async def send(self, message: Message) -> None:
@@ -95,7 +96,8 @@ class _Reply:
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
         headers["X-Request-ID"] = self.request_id
-        headers["Server-Timing"] = f"total;dur={self._milliseconds():.1f}"
+        spent = {**self._spent, "total": self._milliseconds()}
+        headers["Server-Timing"] = ", ".join(f"{part};dur={milliseconds:.1f}" for part, milliseconds in spent.items())
 
     def _milliseconds(self) -> float:
         return (time.perf_counter() - self._begun) * 1000

@@ -76,7 +76,7 @@ def _render(value: Any) -> Any:
 
 def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Render rows, models and plain values."""
-    body = orjson.dumps(content, _render, orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+    body = orjson.dumps(content, _render, orjson.OPT_UTC_Z)
     return Response(body, status, headers, "application/json")
 
 

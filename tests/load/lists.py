@@ -23,7 +23,7 @@ from service.settings import Settings
 from service.statements import FOLDER, read
 
 SEED = Path(__file__).with_name("seed.sql")
-SORTS = list(read(FOLDER / "tasks" / "list.sql").texts)
+SORTS: list[Any] = list(read(FOLDER / "tasks" / "list.sql").texts)
 EVERYTHING: dict[str, Any] = {
     "viewer_id": 1,
     "viewer_is_admin": True,

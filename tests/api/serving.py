@@ -1,0 +1,23 @@
+"""A second application with settings of its own, started for one test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from service.app import create_app
+from service.security import Passwords
+from service.settings import Settings
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """Start the application and give a client of it, without a token."""
+    app = create_app(settings, passwords=Passwords(cost=4))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client,
+    ):
+        yield client

@@ -1,0 +1,80 @@
+"""Figures over tasks: by status and by owner, and who sees whose."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.problems import problem
+from tests.factories import Factory, User
+
+NONE = {"todo": 0, "in_progress": 0, "done": 0}
+
+
+async def figures(user: User, **params: Any) -> Any:
+    answer = await user.client.get("/analytics", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def fill(make: Factory) -> tuple[User, User, User]:
+    """Make Ada with three tasks of two statuses, Bob with one of another day, and an administrator with none."""
+    ada, bob, admin = await make.user(username="Ada"), await make.user(username="bob"), await make.admin()
+    for status in ("todo", "todo", "done"):
+        await make.task(ada, status=status, created_at=datetime(2025, 5, 24, 12, tzinfo=UTC))
+    await make.task(bob, status="in_progress", created_at=datetime(2025, 5, 25, tzinfo=UTC))
+    return ada, bob, admin
+
+
+async def test_where_there_are_no_tasks_every_status_is_zero(make: Factory) -> None:
+    for viewer in (await make.user(), await make.admin()):
+        assert await figures(viewer) == {"by_status": NONE, "by_user": {}}
+
+
+async def test_a_user_sees_own_figures(make: Factory) -> None:
+    ada, bob, _ = await fill(make)
+    expected = {"by_status": {"todo": 2, "in_progress": 0, "done": 1}, "by_user": {"Ada": 3}}
+    assert await figures(ada) == await figures(ada, user_id=ada.id) == expected
+    assert await figures(bob) == {"by_status": NONE | {"in_progress": 1}, "by_user": {"bob": 1}}
+
+
+async def test_an_administrator_sees_everyones_figures_or_one_users(make: Factory) -> None:
+    ada, bob, admin = await fill(make)
+    assert await figures(admin) == {
+        "by_status": {"todo": 2, "in_progress": 1, "done": 1},
+        "by_user": {"Ada": 3, "bob": 1},
+    }
+    assert await figures(admin, user_id=ada.id) == await figures(ada)
+    assert await figures(admin, user_id=bob.id) == await figures(bob)
+    assert await figures(admin, user_id=2**40) == {"by_status": NONE, "by_user": {}}
+
+
+async def test_a_period_narrows_both_figures(make: Factory) -> None:
+    *_, admin = await fill(make)
+    first = {"by_status": {"todo": 2, "in_progress": 0, "done": 1}, "by_user": {"Ada": 3}}
+    assert await figures(admin, end_date="2025-05-24") == first
+    assert await figures(admin, start_date="2025-05-24", end_date="2025-05-24T23:59:59.999999Z") == first
+    assert (await figures(admin, start_date="2025-05-25"))["by_user"] == {"bob": 1}
+    assert (await figures(admin, start_date="2025-05-24T12:00:00Z", end_date="2025-05-25T00:00:00Z"))["by_user"] == {
+        "Ada": 3,
+        "bob": 1,
+    }
+
+
+async def test_anothers_figures_are_forbidden(make: Factory) -> None:
+    ada, bob, admin = await fill(make)
+    for user_id in (bob.id, admin.id, 2**40):
+        problem(await ada.client.get("/analytics", params={"user_id": user_id}), 403)
+
+
+async def test_figures_are_for_those_with_a_token(client: httpx.AsyncClient) -> None:
+    problem(await client.get("/analytics"), 401)
+
+
+@pytest.mark.parametrize("user_id", ["0", "-1", "", "me", "1.5", str(2**63)])
+async def test_a_user_id_that_is_none_is_refused(make: Factory, user_id: str) -> None:
+    admin = await make.admin()
+    problem(await admin.client.get("/analytics", params={"user_id": user_id}), 422, pointers={"/query/user_id"})

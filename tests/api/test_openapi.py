@@ -1,0 +1,178 @@
+"""The OpenAPI document and the pages that show it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation
+from tests.factories import PASSWORD, Factory
+
+every = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+OPEN = {"POST /auth/login", "GET /healthz", "GET /readyz"}
+OPTIONAL = {"POST /auth/register"}
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return dict(DOCUMENT["components"]["schemas"][name]) if name else schema
+
+
+async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/openapi.json")).json() == DOCUMENT
+    assert {str(operation) for operation in OPERATIONS} == {
+        "POST /auth/register",
+        "POST /auth/login",
+        "GET /auth/me",
+        "POST /tasks",
+        "GET /tasks",
+        "GET /tasks/{task_id}",
+        "PUT /tasks/{task_id}",
+        "PATCH /tasks/{task_id}",
+        "DELETE /tasks/{task_id}",
+        "GET /analytics",
+        "GET /healthz",
+        "GET /readyz",
+    }
+
+
+@every
+def test_every_operation_documents_its_errors_as_problems(operation: Operation) -> None:
+    said = operation.said["responses"]
+    expected = {"422", "500", "503"}
+    expected |= set() if str(operation) in OPEN | OPTIONAL else {"401"}
+    expected |= {"400", "413", "415"} if operation.fields else set()
+    expected |= {"404", "403"} if "{task_id}" in operation.template else set()
+    expected |= {"412"} if operation.method in {"PUT", "PATCH", "DELETE"} else set()
+    assert expected <= said.keys()
+    for status, response in said.items():
+        if int(status) >= 400:
+            reference = response["content"]["application/problem+json"]["schema"]["$ref"]
+            assert response["content"].keys() == {"application/problem+json"}
+            assert reference == "#/components/schemas/Problem"
+            assert response["description"]
+            assert ("Retry-After" in response.get("headers", {})) == (status == "503")
+            assert ("WWW-Authenticate" in response.get("headers", {})) == (status == "401")
+
+
+@every
+def test_every_operation_says_what_it_does(operation: Operation) -> None:
+    assert operation.said["summary"]
+    assert operation.said["description"].endswith(".")
+    assert operation.said["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
+
+
+@every
+def test_a_token_is_asked_for_where_one_is_needed(operation: Operation) -> None:
+    needed: list[dict[str, Any]] | None = [{"Bearer": []}]
+    if str(operation) in OPEN:
+        needed = None
+    if str(operation) in OPTIONAL:
+        needed = [{"Bearer": []}, {}]
+    assert operation.said.get("security") == needed
+
+
+def test_authorize_is_given_the_log_in() -> None:
+    (scheme,) = DOCUMENT["components"]["securitySchemes"].values()
+    assert scheme["type"] == "oauth2"
+    assert scheme["flows"]["password"]["tokenUrl"] == "auth/login"
+    login = DOCUMENT["paths"]["/auth/login"]["post"]["requestBody"]["content"]
+    assert login.keys() == {"application/json", "application/x-www-form-urlencoded"}
+
+
+def test_nothing_of_the_frameworks_own_errors_is_left() -> None:
+    assert "HTTPValidationError" not in str(DOCUMENT)
+    assert not {"HTTPValidationError", "ValidationError"} & DOCUMENT["components"]["schemas"].keys()
+
+
+def test_every_reference_leads_somewhere() -> None:
+    names = set(re.findall(r"#/components/schemas/(\w+)", str(DOCUMENT)))
+    assert names <= DOCUMENT["components"]["schemas"].keys()
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+def test_every_field_of_a_body_has_an_example(operation: Operation) -> None:
+    for content in operation.said["requestBody"]["content"].values():
+        for name, field in resolved(content["schema"])["properties"].items():
+            assert field.get("examples") or field.get("enum"), name
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+def test_no_field_beyond_those_of_a_body_is_documented(operation: Operation) -> None:
+    for content in operation.said["requestBody"]["content"].values():
+        assert resolved(content["schema"])["additionalProperties"] is False
+
+
+async def test_what_succeeds_is_as_documented(make: Factory) -> None:
+    ada = await make.user()
+    weather = '{"temperature": 1.5, "condition": "Snow"}'
+    task = f"/tasks/{await make.task(ada, city='Oslo', weather=weather)}"
+    bodies: dict[str, Any] = {
+        "/auth/register": {"username": "new", "password": PASSWORD},
+        "/auth/login": {"username": ada.username, "password": PASSWORD},
+        "/tasks": {"title": "x"},
+        "/tasks/{task_id}": {"title": "x"},
+    }
+    for operation in sorted(OPERATIONS, key=lambda operation: operation.method == "DELETE"):
+        body = bodies[operation.template] if operation.fields else None
+        path = operation.template.replace("/tasks/{task_id}", task)
+        answer = await ada.client.request(operation.method, path, json=body)
+        (status, said), *_ = [item for item in operation.said["responses"].items() if int(item[0]) < 300]
+        assert answer.status_code == int(status), operation
+        assert {name for name in ("etag", "location") if name in answer.headers} >= {
+            name.lower() for name in said.get("headers", {})
+        }
+        if status != "204":
+            (kind,) = said["content"]
+            assert answer.headers["Content-Type"] == kind
+            conforms(answer.json(), said["content"][kind]["schema"])
+
+
+def conforms(value: Any, schema: dict[str, Any]) -> None:
+    """Hold a value against as much of JSON Schema as the document's replies use."""
+    schema = resolved(schema)
+    if "anyOf" in schema:
+        schema = next(one for one in schema["anyOf"] if (one.get("type") == "null") == (value is None))
+        schema = resolved(schema)
+    kinds: dict[str, Any] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "null": type(None),
+    }
+    assert isinstance(value, kinds[schema["type"]]), (value, schema)
+    if schema["type"] == "array":
+        for item in value:
+            conforms(item, schema["items"])
+    if "properties" in schema:
+        open_ended = schema.get("additionalProperties", False) is not False
+        assert value.keys() >= set(schema["required"])
+        assert open_ended or value.keys() <= schema["properties"].keys()
+        for name in value.keys() & schema["properties"].keys():
+            conforms(value[name], schema["properties"][name])
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_a_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient, page: str) -> None:
+    answer = await client.get(page)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert not re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]+", answer.text)
+    needed = re.findall(r"""(?:src|href)=["']([^"']+)["']""", answer.text)
+    assert any(path.endswith(".js") for path in needed)
+    for path in needed:
+        part = await client.get(path)
+        assert (part.status_code, len(part.content) > 100) == (200, True), path
+    assert "/openapi.json" in answer.text
+
+
+async def test_a_pages_policy_lets_its_scripts_run_and_nothing_foreign(client: httpx.AsyncClient) -> None:
+    policy = (await client.get("/docs")).headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    assert "default-src 'none'" in (await client.get("/healthz")).headers["Content-Security-Policy"]

@@ -1,0 +1,83 @@
+"""Health and readiness: what they ask of the database, and what they say where it is away or behind."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+
+from service import migrations
+from tests.api.problems import problem
+from tests.api.serving import serving
+from tests.conftest import make_settings
+
+NOWHERE = "postgresql://nobody:hidden@127.0.0.1:1/nothing"
+
+
+def not_ready(answer: httpx.Response) -> None:
+    body = problem(answer, 503)
+    assert body["code"] == "unavailable"
+    assert "hidden" not in answer.text
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_a_service_with_its_database_is_healthy_and_ready(client: httpx.AsyncClient) -> None:
+    for path in ("/healthz", "/readyz"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_without_a_database_the_process_is_healthy_and_not_ready() -> None:
+    async with serving(make_settings(NOWHERE)) as client:
+        assert (await client.get("/healthz")).status_code == 200
+        not_ready(await client.get("/readyz"))
+
+
+@pytest.mark.parametrize("path", ["/auth/login", "/auth/register"])
+async def test_without_a_database_a_request_is_told_to_come_again(path: str) -> None:
+    async with serving(make_settings(NOWHERE)) as client:
+        not_ready(await client.post(path, json={"username": "ada", "password": "correct horse"}))
+
+
+async def test_with_the_schema_behind_it_is_not_ready_until_migrated(own_database_url: str) -> None:
+    (newest,) = migrations.rollback(own_database_url, count=1)
+    async with serving(make_settings(own_database_url)) as client:
+        answer = await client.get("/readyz")
+        not_ready(answer)
+        assert "migrate" in answer.json()["detail"]
+        assert (await client.get("/healthz")).status_code == 200
+        assert migrations.migrate(own_database_url) == [newest]
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_virgin_database_is_not_ready_until_migrated(empty_database_url: str) -> None:
+    async with serving(make_settings(empty_database_url)) as client:
+        not_ready(await client.get("/readyz"))
+        migrations.migrate(empty_database_url)
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_migration_of_a_newer_release_does_not_take_readiness_away(own_database_url: str) -> None:
+    connection = await asyncpg.connect(own_database_url)
+    await connection.execute(
+        "insert into _yoyo_migration (migration_hash, migration_id, applied_at_utc) values ('x', '9999.later', now())"
+    )
+    await connection.close()
+    async with serving(make_settings(own_database_url)) as client:
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_database_that_comes_back_makes_it_ready_again(
+    sql: asyncpg.Connection[asyncpg.Record], own_database_url: str
+) -> None:
+    name = urlsplit(own_database_url).path[1:]
+    async with serving(make_settings(own_database_url)) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        await sql.execute(f"alter database {name} allow_connections false")
+        await sql.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
+        not_ready(await client.get("/readyz"))
+        await sql.execute(f"alter database {name} allow_connections true")
+        assert (await client.get("/readyz")).status_code == 200

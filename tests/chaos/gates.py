@@ -1,0 +1,83 @@
+"""A gate before the database: a TCP port that lets everything through, or nothing, as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Gate:
+    """Open until told otherwise; `url` is the database's, through it; `held`: how many messages silence has kept."""
+
+    def __init__(self, url: str) -> None:
+        self.url = ""
+        self.held = 0
+        self._behind = urlsplit(url)
+        self._port = 0
+        self._accepting: asyncio.Server | None = None
+        self._closing = False
+        self._flowing = asyncio.Event()
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        """Let everything through."""
+        self._closing = False
+        self._flowing.set()
+        if self._accepting is None:
+            self._accepting = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
+            self._port = self._accepting.sockets[0].getsockname()[1]
+            user = self._behind.netloc.rpartition("@")[0]
+            self.url = urlunsplit(self._behind._replace(netloc=f"{user}@127.0.0.1:{self._port}", query=""))
+
+    async def shut(self, how: str) -> None:
+        """`refused`: nobody listens. `cut`: everyone is hung up on. `silent`: nobody is answered."""
+        self._closing = how != "silent"
+        if how == "silent":
+            self._flowing.clear()
+            return
+        if how == "refused" and self._accepting:
+            self._accepting.close()
+            self._accepting = None
+        for end in self._ends:
+            end.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closing:
+            writer.transport.abort()
+            return
+        behind_reader, behind_writer = await self._dial()
+        self._ends |= {writer, behind_writer}
+        await asyncio.gather(self._pump(reader, behind_writer), self._pump(behind_reader, writer))
+        self._ends -= {writer, behind_writer}
+
+    async def _dial(self) -> Streams:
+        query = parse_qs(self._behind.query)
+        port = int(query.get("port", [self._behind.port or 5432])[0])
+        if folder := query.get("host"):
+            return await asyncio.open_unix_connection(f"{folder[0]}/.s.PGSQL.{port}")
+        return await asyncio.open_connection(self._behind.hostname, port)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                self.held += not self._flowing.is_set()
+                await self._flowing.wait()
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+@asynccontextmanager
+async def gate(url: str) -> AsyncIterator[Gate]:
+    """Stand a gate before the database."""
+    gate = Gate(url)
+    await gate.open()
+    try:
+        yield gate
+    finally:
+        await gate.open()
+        await gate.shut("refused")

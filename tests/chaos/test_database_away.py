@@ -1,0 +1,313 @@
+"""While its database is away, silent or too slow, the service says 503 in time, and is well again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+from fastapi import FastAPI
+from loguru import logger
+
+from service import db, embedded, migrations
+from service.app import create_app
+from service.security import Passwords
+from tests.chaos.gates import gate
+from tests.conftest import make_settings
+from tests.factories import PASSWORD, Factory, User
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+PATIENCE_SECONDS = 20
+ANSWER_SECONDS = (
+    6  # what all of the service's timeouts, as short as they are here, come to, and some for a busy machine
+)
+# Every route that needs the database, in an order in which all of them work, and what they then answer.
+ROUTES = [
+    ("post", "/auth/register", 201),
+    ("post", "/auth/login", 200),
+    ("get", "/auth/me", 200),
+    ("post", "/tasks", 201),
+    ("get", "/tasks", 200),
+    ("get", "/tasks/{task_id}", 200),
+    ("put", "/tasks/{task_id}", 200),
+    ("patch", "/tasks/{task_id}", 200),
+    ("delete", "/tasks/{task_id}", 204),
+    ("get", "/analytics", 200),
+    ("get", "/readyz", 200),
+]
+
+
+@pytest.fixture(autouse=True)
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
+    """What the service logs; what is expected to fail leaves no trace in it, nor in asyncio's log."""
+    records: list[Record] = []
+
+    def keep(message: Message) -> None:
+        records.append(message.record)
+
+    sink = logger.add(keep)
+    yield records
+    logger.remove(sink)
+    assert not [one for one in records if one["exception"] or one["level"].no >= 40]
+    assert not [one for one in caplog.records if one.exc_info or one.levelno >= 40]
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.5)
+
+
+@asynccontextmanager
+async def started(url: str, *, milliseconds: int = 300, connections: int = 10) -> AsyncIterator[FastAPI]:
+    values = {"database_statement_timeout_ms": milliseconds, "database_pool_size": connections}
+    app = create_app(make_settings(url, **values), passwords=Passwords(cost=4))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@asynccontextmanager
+async def dba(url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def slow_tasks(url: str) -> AsyncIterator[None]:
+    """Let every statement on tasks wait, for as long as this lasts."""
+    async with dba(url) as sql, sql.transaction():
+        await sql.execute("lock table tasks")
+        yield
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def ready(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/readyz")).status_code == 200
+
+
+async def running(sql: asyncpg.Connection[asyncpg.Record]) -> int:
+    """How many statements of the service run, or wait."""
+    found = await sql.fetchval(
+        "select count(*) from pg_stat_activity "
+        "where datname = current_database() and application_name = $1 and state <> 'idle'",
+        db.APPLICATION_NAME,
+    )
+    return int(found)
+
+
+async def terminate(sql: asyncpg.Connection[asyncpg.Record]) -> int:
+    """End the service's connections."""
+    found = await sql.fetchval(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+        "where datname = current_database() and application_name = $1",
+        db.APPLICATION_NAME,
+    )
+    return int(found)
+
+
+async def ask(user: User, method: str, path: str, *, task_id: int = 1) -> httpx.Response:
+    """Make a request that would work, and wait for its answer no longer than a client would."""
+    body: dict[str, Any] | None = None
+    if path.startswith("/auth") and method == "post":
+        name = user.username if path == "/auth/login" else f"user-{uuid4().hex}"
+        body = {"username": name, "password": PASSWORD}
+    elif method in {"post", "put", "patch"}:
+        body = {"title": f"task {uuid4()}"}
+    begun = time.monotonic()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        answer = await user.client.request(method, path.format(task_id=task_id), json=body)
+    assert time.monotonic() - begun < ANSWER_SECONDS
+    return answer
+
+
+async def all_work(user: User) -> None:
+    task_id = (await ask(user, "post", "/tasks")).json()["id"]
+    assert [(await ask(user, *one, task_id=task_id)).status_code for *one, _ in ROUTES] == [one[-1] for one in ROUTES]
+
+
+async def none_work(user: User) -> None:
+    *answers, health = await asyncio.gather(*(ask(user, *one) for *one, _ in ROUTES), user.client.get("/healthz"))
+    assert health.status_code == 200
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), answer.text
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_every_route_is_tried() -> None:
+    app = create_app(make_settings("postgresql://localhost/tasks"))
+    known = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    assert known == {(method, path) for method, path, _ in ROUTES} | {("get", "/healthz")}
+
+
+@pytest.mark.parametrize("how", ["refused", "cut", "silent"])
+async def test_every_route_says_503_without_a_database_and_works_when_it_is_back(
+    own_database_url: str, how: str
+) -> None:
+    async with gate(own_database_url) as door, started(door.url) as app, dba(own_database_url) as sql:
+        user = await Factory(sql, app).user()
+        await all_work(user)
+        await door.shut(how)
+        await none_work(user)
+        await none_work(user)
+        await door.open()
+        await until(lambda: ready(user.client))
+        await all_work(user)
+
+
+async def test_a_start_without_a_database_ends_well_when_there_is_one(own_database_url: str) -> None:
+    async with gate(own_database_url) as door, dba(own_database_url) as sql:
+        await door.shut("refused")
+        async with started(door.url) as app:
+            user = await Factory(sql, app).user()
+            await none_work(user)
+            await door.open()
+            await until(lambda: ready(user.client))
+            await all_work(user)
+
+
+async def test_a_stopped_and_a_crashed_server_are_waited_for() -> None:
+    # Not tmp_path: PostgreSQL, which does not run as root, may not reach what is in there.
+    with tempfile.TemporaryDirectory() as path:
+        folder, options = Path(path, "postgres"), {"fsync": "off", "shared_buffers": "16MB"}
+        with embedded.running(folder, options=options) as url:
+            migrations.migrate(url)
+            async with started(url) as app:
+                async with dba(url) as sql:
+                    user = await Factory(sql, app).user()
+                for how in (signal.SIGINT, signal.SIGQUIT):  # PostgreSQL's fast stop, and its stop without a farewell
+                    await all_work(user)
+                    postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
+                    os.kill(postmaster.pid, how)
+                    await until(lambda: gone(postmaster))  # noqa: B023
+                    await none_work(user)
+                    with embedded.running(folder, options=options):
+                        await until(lambda: ready(user.client))
+                await all_work(user)
+
+
+async def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_requests_whose_connections_are_ended_get_503_and_the_next_ones_work(own_database_url: str) -> None:
+    async with started(own_database_url, milliseconds=10_000) as app, dba(own_database_url) as sql:
+        user = await Factory(sql, app).user()
+        async with slow_tasks(own_database_url), asyncio.TaskGroup() as group:
+            requests = [group.create_task(ask(user, "post", "/tasks")) for _ in range(5)]
+            await until(lambda: equals(running(sql), 5))
+            assert await terminate(sql) >= 5
+        assert [request.result().status_code for request in requests] == [503] * 5
+        await all_work(user)
+
+
+async def equals(found: Awaitable[int] | int, expected: int) -> bool:
+    return (found if isinstance(found, int) else await found) == expected
+
+
+async def test_connections_ended_under_load_never_give_500(own_database_url: str) -> None:
+    over = asyncio.Event()
+
+    async def write(user: User) -> list[int]:
+        seen = []
+        while not over.is_set():
+            seen.append((await ask(user, "post", "/tasks")).status_code)
+        return seen
+
+    async with started(own_database_url, connections=4) as app, dba(own_database_url) as sql:
+        user = await Factory(sql, app).user()
+        async with asyncio.TaskGroup() as group:
+            writers = [group.create_task(write(user)) for _ in range(6)]
+            for _ in range(10):
+                await until(lambda: terminate(sql))
+            over.set()
+        seen = [status for writer in writers for status in writer.result()]
+        assert set(seen) <= {201, 503}
+        assert await sql.fetchval("select count(*) from tasks") >= seen.count(201) > 0
+        await all_work(user)
+
+
+async def test_the_database_ends_a_statement_that_takes_too_long(own_database_url: str, said: list[Record]) -> None:
+    async with started(own_database_url) as app, dba(own_database_url) as sql:
+        user = await Factory(sql, app).user()
+        async with slow_tasks(own_database_url):
+            for method, path, status in ROUTES:
+                needs_tasks = path.startswith(("/tasks", "/analytics"))
+                assert (await ask(user, method, path)).status_code == (503 if needs_tasks else status)
+            assert await running(sql) == 0
+        causes = [one["extra"]["cause"] for one in said if "unavailable" in one["message"]]
+        assert causes
+        assert all(cause.startswith("QueryCanceledError") for cause in causes)
+        await all_work(user)
+
+
+async def test_a_request_that_finds_no_free_connection_gets_503_and_the_others_their_answers(
+    own_database_url: str,
+) -> None:
+    async with started(own_database_url, milliseconds=30_000, connections=2) as app, dba(own_database_url) as sql:
+        user = await Factory(sql, app).user()
+        async with asyncio.TaskGroup() as group, slow_tasks(own_database_url):
+            slow = [group.create_task(ask(user, "get", "/tasks")) for _ in range(2)]
+            await until(lambda: equals(running(sql), 2))
+            await none_work(user)
+            assert await running(sql) == 2
+        assert [request.result().status_code for request in slow] == [200, 200]
+
+
+async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_statement_running(
+    own_database_url: str,
+) -> None:
+    async with started(own_database_url, milliseconds=30_000, connections=1) as app, dba(own_database_url) as sql:
+        user = await Factory(sql, app).user()
+        async with slow_tasks(own_database_url):
+            served = asyncio.create_task(ask(user, "post", "/tasks"))
+            await until(lambda: equals(running(sql), 1))
+            queued = asyncio.create_task(ask(user, "post", "/tasks"))
+            await asyncio.sleep(0)
+            for request in (served, queued):
+                request.cancel()
+            await asyncio.wait((served, queued))
+            assert served.cancelled()
+            assert queued.cancelled()
+            await until(lambda: equals(running(sql), 0))
+        pool = app.state.rooms.db.pool
+        assert pool.get_idle_size() == pool.get_size()
+        await all_work(user)
+
+
+async def test_a_client_that_goes_away_while_the_service_connects_leaves_no_place_taken(own_database_url: str) -> None:
+    async with gate(own_database_url) as door, started(door.url, connections=1) as app, dba(own_database_url) as sql:
+        user = await Factory(sql, app).user()
+        await door.shut("cut")
+        pool = app.state.rooms.db.pool
+        await until(lambda: equals(pool.get_size(), 0))
+        await door.shut("silent")
+        for held in (1, 2, 3):
+            request = asyncio.create_task(ask(user, "get", "/auth/me"))
+            await until(lambda: equals(door.held, held))  # noqa: B023
+            request.cancel()
+            await asyncio.wait([request])
+        await door.open()
+        await until(lambda: ready(user.client))
+        await all_work(user)

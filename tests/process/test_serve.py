@@ -1,0 +1,288 @@
+"""The real server over real sockets: how it starts, what it logs, what it withstands and how it stops."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+
+from service import embedded, migrations
+from tests.conftest import SECRET_KEY
+from tests.process.servers import Server, serving, until
+
+PASSWORD = "correct horse battery staple"
+ADMIN = {"ADMIN_USERNAME": "root", "ADMIN_PASSWORD": PASSWORD}
+LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+0000 [A-Z]+ +[\w.-]+ [\w.]+: .+")
+BODY = b"POST /auth/register HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterator[Server]:
+    """A server for what changes nothing in the database."""
+    with serving(tmp_path_factory.mktemp("server"), DATABASE_URL=database_url, LOG_LEVEL="TRACE") as server:
+        yield server
+
+
+def log_in(server: Server, username: str) -> httpx.Response:
+    with server.client() as http:
+        return http.post("/auth/login", json={"username": username, "password": PASSWORD})
+
+
+def register(server: Server, username: str) -> str:
+    """Make an account and give its token."""
+    with server.client() as http:
+        assert http.post("/auth/register", json={"username": username, "password": PASSWORD}).status_code == 201
+    return str(log_in(server, username).json()["access_token"])
+
+
+def waiting(db: psycopg.Connection[Any]) -> int:
+    """How many statements wait for a lock in this database."""
+    # Not pg_stat_activity, which stands still within a transaction.
+    return len(
+        db.execute(
+            "select from pg_locks where not granted and relation in ('tasks'::regclass, 'users'::regclass)"
+        ).fetchall()
+    )
+
+
+@pytest.mark.parametrize("applied", [0, 1])
+def test_a_schema_that_is_behind_is_said_once_and_waited_for(
+    tmp_path: Path, empty_database_url: str, applied: int
+) -> None:
+    for name in migrations.known()[:applied]:
+        migrations.migrate(empty_database_url, to=name)
+    with serving(tmp_path, DATABASE_URL=empty_database_url, **ADMIN) as server:
+        assert [server.status("/healthz"), server.status("/readyz"), server.status("/healthz")] == [200, 503, 200]
+        migrations.migrate(empty_database_url)
+        until(lambda: " ready\n" in server.log())
+        assert server.status("/readyz") == 200
+        assert log_in(server, "root").status_code == 200
+        (said,) = re.findall("not ready: .*", server.log())
+        assert "python -m service migrate" in said
+
+
+def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url: str) -> None:
+    with serving(tmp_path, DATABASE_URL=empty_database_url, MIGRATE_ON_START="true", **ADMIN) as server:
+        assert server.status("/readyz") == 200
+        assert log_in(server, "root").status_code == 200
+        assert "not ready" not in server.log()
+        assert "embedded" not in server.log()
+
+
+def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
+    values = {"WORKERS": "2", "DATABASE_STATEMENT_TIMEOUT_MS": "30000", **ADMIN}
+    with psycopg.connect(own_database_url) as db, serving(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+        db.execute("lock table users in share row exclusive mode")
+        until(lambda: waiting(db) == 2)
+        db.rollback()
+        until(lambda: server.log().count(" ready\n") == 2)
+        assert server.log().count("first administrator made") == 1
+        assert db.execute("select username, role from users").fetchall() == [("root", "admin")]
+        db.rollback()
+        assert log_in(server, "root").status_code == 200
+        workers = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        assert server.stop() == 0
+        until(lambda: not [one for one in workers if one.is_running()])
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_log_tells_who_did_what_and_no_secret(tmp_path: Path, own_database_url: str, form: str) -> None:
+    values = {"LOG_FILE": "app.log", "LOG_FORMAT": form, "LOG_LEVEL": "TRACE"}
+    with serving(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+        token = register(server, "ada")
+        with server.client(token) as http:
+            http.headers.update({"X-Request-ID": "trip-1", "X-Forwarded-For": "203.0.113.9"})
+            made = http.post("/tasks", json={"title": "{task_id} %s\nforged"}).json()
+            path = f"/tasks/{made['id']}"
+            assert http.patch(path, json={"status": "done"}).headers["X-Request-ID"] == "trip-1"
+            assert http.get("/tasks", params={"city": "Atlantis"}).json()["items"] == []
+            assert http.get("/tasks", params={"status": "done"}).json()["total"] is None
+            assert http.get("/ws", params={"ticket": "Atlantis"}, headers=upgrade()).status_code == 404
+            assert http.delete(path).status_code == 204
+            assert "server" not in http.get("/healthz").headers
+            wrong = {"username": "ada", "password": "Atlantis"}
+            assert http.post("/auth/login", json=wrong).status_code == 401
+            assert http.post("/auth/register", json=wrong | {"password": "hunter2"}).status_code == 422
+            assert http.get("/auth/me", headers={"Authorization": "Bearer Atlantis"}).status_code == 401
+        assert server.stop() == 0
+        log = server.log()
+    assert log == (tmp_path / "app.log").read_text()
+    done = [parsed(line, form) for line in log.splitlines() if re.search("task (created|updated|deleted)", line)]
+    assert done == [
+        ("trip-1", f"task {what}", made["id"], made["user_id"]) for what in ("created", "updated", "deleted")
+    ]
+    assert {"uvicorn.error", "service.app", "service.tasks"} <= {logger_of(line, form) for line in log.splitlines()}
+    for secret in (
+        PASSWORD,
+        SECRET_KEY,
+        token,
+        token.rpartition(".")[2],
+        "Atlantis",
+        "hunter2",
+        "203.0.113.9",
+        "forged",
+    ):
+        assert secret not in log
+
+
+def upgrade() -> dict[str, str]:
+    """Give the headers of a WebSocket's first request."""
+    return {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+
+
+def parsed(line: str, form: str) -> tuple[object, ...]:
+    """Give the request, what was done, the task and who did it."""
+    if form == "json":
+        fields = orjson.loads(line)
+        return fields["request_id"], fields["message"], fields["task_id"], fields["actor_id"]
+    found = re.search(r" ([\w-]+) service\.tasks: ([a-z ]+) task_id=(\d+) actor_id=(\d+)", line)
+    assert found, line
+    return found[1], found[2], int(found[3]), int(found[4])
+
+
+def logger_of(line: str, form: str) -> str:
+    if form == "json":
+        fields = orjson.loads(line)
+        assert list(fields)[:5] == ["at", "level", "request_id", "logger", "message"]
+        return str(fields["logger"])
+    assert LINE.fullmatch(line), line
+    return line.split()[3].removesuffix(":")
+
+
+def conversation(server: Server, *parts: bytes) -> bytes:
+    """Send all, as far as the server listens, and give all that it answers before it hangs up."""
+    answer = b""
+    with server.dial() as line:
+        try:
+            for part in parts:
+                line.sendall(part)
+            line.shutdown(socket.SHUT_WR)
+            while more := line.recv(65536):
+                answer += more
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    return answer
+
+
+def test_a_body_past_a_megabyte_is_refused_on_the_socket(server: Server) -> None:
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    with server.dial() as line:
+        line.sendall(BODY + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 16)
+        assert line.recv(65536).startswith(b"HTTP/1.1 413 ")
+    with server.dial() as line:
+        line.sendall(BODY + b"Content-Length: 1000001\r\n\r\n")
+        answer = line.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"content-type: application/problem+json\r\n" in answer.lower()
+    assert server.status("/readyz") == 200
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9,
+        b"\x00" * 4096,
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"GET //[ HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"CONNECT test:443 HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: test\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: test\r\nX: \x00\r\n\r\n",
+        BODY + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        BODY + b"Content-Length: -1\r\n\r\n",
+        BODY + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        BODY + b"Content-Length: 100\r\n\r\n{",
+    ],
+)
+def test_garbage_on_the_socket_does_no_harm(server: Server, garbage: bytes) -> None:
+    said = len(server.log())
+    answer = conversation(server, garbage)
+    assert not answer or re.match(rb"HTTP/1.1 (400|404|405|431) ", answer)
+    assert server.status("/healthz") == 200
+    assert not re.search("Traceback|ERROR", server.log()[said:])
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_a_running_request_end_and_waits_for_nobody(
+    tmp_path: Path, own_database_url: str, how: signal.Signals
+) -> None:
+    with (
+        psycopg.connect(own_database_url) as db,
+        serving(tmp_path, DATABASE_URL=own_database_url) as server,
+        ThreadPoolExecutor(1) as thread,
+        server.client() as idle,
+        server.client(register(server, "ada")) as busy,
+        server.dial(),
+    ):
+        assert idle.get("/healthz").status_code == 200
+        db.execute("lock table tasks")
+        running = thread.submit(busy.post, "/tasks", json={"title": "last"})
+        until(lambda: waiting(db) == 1)
+        server.process.send_signal(how)
+        until(lambda: "Shutting down" in server.log())
+        assert server.status("/healthz") == 0
+        db.rollback()
+        assert running.result().status_code == 201
+        assert server.process.wait(10) == 0
+        assert not re.search("Traceback|ERROR", server.log())
+
+
+def test_a_client_that_goes_away_gives_its_connection_back(tmp_path: Path, own_database_url: str) -> None:
+    with (
+        psycopg.connect(own_database_url) as db,
+        serving(tmp_path, DATABASE_URL=own_database_url, DATABASE_POOL_SIZE="1") as server,
+        server.client(register(server, "ada")) as http,
+    ):
+        db.execute("lock table tasks")
+        with pytest.raises(httpx.ReadTimeout):
+            http.get("/tasks", timeout=0.5)
+        until(lambda: waiting(db) == 1)
+        db.rollback()
+        assert http.get("/tasks").status_code == 200
+        assert not re.search("Traceback|ERROR", server.log())
+
+
+def test_the_embedded_database_comes_back_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not tmp_path: PostgreSQL, which does not run as root, may not reach what is in there.
+    with tempfile.TemporaryDirectory() as path:
+        folder, data = Path(path), Path(path, ".data")
+        try:
+            with serving(folder, SECRET_KEY="") as server:
+                (said,) = re.findall(".*WARNING.*", server.log())
+                assert re.search("embedded PostgreSQL .* development", said)
+                assert server.status("/readyz") == 200
+                token = register(server, "ada")
+                with server.client(token) as http:
+                    task = http.post("/tasks", json={"title": "kept"}).json()
+                server.process.kill()
+                server.process.wait()
+            assert (data / "secret_key").stat().st_mode & 0o777 == 0o600
+            with serving(folder, SECRET_KEY="") as server:
+                with server.client(token) as http:
+                    assert http.get(f"/tasks/{task['id']}").json() == task
+                pid = int((data / "postgres" / "postmaster.pid").read_text().split()[0])
+                family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+                assert server.stop() == 0
+            assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+            assert not (data / "postgres" / "postmaster.pid").exists()
+        finally:
+            with embedded.running(data / "postgres"):
+                pass  # takes over what a failed test left, and stops it

@@ -1,0 +1,56 @@
+"""The statements of `sql/analytics/`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from service.db import Database
+from service.queries import q
+from service.security import Viewer
+from tests.factories import Factory
+
+NOON = datetime(2025, 5, 24, 12, tzinfo=UTC)
+
+
+async def summary(db: Database, viewer: Viewer, **values: Any) -> tuple[dict[str, int], dict[str, int]]:
+    given = {"user_id": None, "created_from": None, "created_before": None, **values}
+    row = await q.analytics.summary(db, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **given)
+    return orjson.loads(orjson.dumps(row["by_status"])), orjson.loads(orjson.dumps(row["by_user"]))
+
+
+async def test_without_tasks_every_status_is_there_and_no_user(database: Database, make: Factory) -> None:
+    ada = await make.admin()
+    assert await summary(database, ada.viewer) == ({"todo": 0, "in_progress": 0, "done": 0}, {})
+
+
+async def test_tasks_are_counted_by_status_and_by_owner(database: Database, make: Factory) -> None:
+    ada, bob, root = await make.user(username="ada"), await make.user(username="Bob"), await make.admin()
+    for owner, status, number in ((ada, "todo", 3), (ada, "done", 1), (bob, "done", 2)):
+        for _ in range(number):
+            await make.task(owner, status=status)
+    everyone = ({"todo": 3, "in_progress": 0, "done": 3}, {"Bob": 2, "ada": 4})
+    adas = ({"todo": 3, "in_progress": 0, "done": 1}, {"ada": 4})
+    nothing: tuple[dict[str, int], dict[str, int]] = ({"todo": 0, "in_progress": 0, "done": 0}, {})
+    assert await summary(database, root.viewer) == everyone
+    assert await summary(database, root.viewer, user_id=ada.id) == adas
+    assert await summary(database, ada.viewer) == adas
+    assert await summary(database, ada.viewer, user_id=ada.id) == adas
+    assert await summary(database, ada.viewer, user_id=bob.id) == nothing
+
+
+async def test_the_period_holds_its_start_and_not_its_end(database: Database, make: Factory) -> None:
+    ada = await make.user(username="ada")
+    for hours in range(4):
+        await make.task(ada, created_at=NOON + timedelta(hours=hours))
+    for first, last, number in ((None, None, 4), (1, None, 3), (None, 1, 1), (1, 3, 2), (4, None, 0)):
+        by_status, by_user = await summary(
+            database,
+            ada.viewer,
+            created_from=None if first is None else NOON + timedelta(hours=first),
+            created_before=None if last is None else NOON + timedelta(hours=last),
+        )
+        assert by_status == {"todo": number, "in_progress": 0, "done": 0}
+        assert by_user == ({"ada": number} if number else {})

@@ -1,0 +1,34 @@
+"""The statements of `sql/dba/`."""
+
+from __future__ import annotations
+
+import pytest
+
+from service import db, migrations
+from service.db import Database
+from service.errors import UnavailableError
+from service.queries import q
+from tests.conftest import make_settings
+
+
+async def test_the_applied_migrations_are_told_in_their_order(database: Database) -> None:
+    assert [row["migration_id"] for row in await q.dba.applied_migrations(database)] == migrations.known()
+
+
+async def test_without_a_schema_the_database_is_not_the_one(empty_database_url: str) -> None:
+    async with db.connected(empty_database_url, make_settings(empty_database_url)) as database:
+        with pytest.raises(UnavailableError, match="schema"):
+            await q.dba.applied_migrations(database)
+
+
+async def test_the_schemas_names_are_told_by_kind(database: Database) -> None:
+    names = {(row["kind"], row["name"]) for row in await q.dba.names(database)}
+    assert names >= {
+        ("constraint", "tasks_user_id_fkey"),
+        ("index", "tasks_user_created_idx"),
+        ("index", "users_pkey"),
+        ("nullable", "description"),
+        ("nullable", "weather"),
+    }
+    assert ("nullable", "title") not in names
+    assert not {name for kind, name in names if kind == "nullable" and name in {"migration_id", "hostname"}}

@@ -1,0 +1,154 @@
+"""What the planner makes of the statements on a table that is large and skewed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from service import db
+from service.db import Connection, Database
+from service.statements import Statement, read_all
+from tests.conftest import TEMPLATE, _database, make_settings
+
+STATEMENTS = {one.name: one for one in read_all()}
+LISTS = [(name, sort) for name, one in STATEMENTS.items() for sort in one.header.sorts and one.texts]
+# 30,000 tasks: half of them one user's, the rest spread over 500; nearly all done; few with a city.
+SEED = """
+insert into users (username, password_hash, role)
+select 'user' || n, '', case when n = 1 then 'admin' else 'user' end from generate_series(1, 500) as n;
+insert into tasks (user_id, title, status, city, created_at, updated_at)
+select
+    u.ids[case when n % 2 = 0 then 2 else 1 + (n / 2 * 7919) % 500 end],
+    md5(n::text),
+    case when n % 50 = 0 then 'todo' when n % 51 = 0 then 'in_progress' else 'done' end,
+    case when n % 11 = 0 then 'city' || n % 97 end,
+    '2025-01-01Z'::timestamptz + n * interval '7 minutes',
+    '2025-06-01Z'::timestamptz + (n * 7919) % 30000 * interval '7 minutes'
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+"""
+EVERYONE: dict[str, Any] = {
+    "user_id": None,
+    "status": None,
+    "city": None,
+    "created_from": None,
+    "created_before": None,
+    "row_limit": 21,
+    "row_offset": 0,
+}
+FIRST: dict[str, Any] = {"after_value": None, "after_id": None}
+
+
+@pytest.fixture(scope="module")
+async def large(module_database_url: str) -> AsyncIterator[Database]:
+    """The pool on a database with many tasks."""
+    async with db.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as database:
+        async with database.connection() as connection:
+            await connection.execute(SEED)
+            await connection.execute("vacuum analyze tasks")
+            await connection.execute("vacuum analyze users")
+        yield database
+
+
+@pytest.fixture(scope="module")
+def module_database_url() -> Iterator[str]:
+    """A migrated database of this file's own."""
+    with _database(os.environ[TEMPLATE]) as url:
+        yield url
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give every node of a plan."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+async def explain(connection: Connection, statement: Statement, values: dict[str, Any], *, sort: str = "") -> Any:
+    arguments = [values[parameter.name] for parameter in statement.header.params]
+    plan = await connection.fetchval(f"explain (format json) {statement.texts[sort]}", *arguments)
+    return list(nodes(orjson.loads(orjson.dumps(plan))[0]["Plan"]))
+
+
+async def someone(connection: Connection, who: str) -> dict[str, Any]:
+    name = {"admin": "user1", "busy user": "user2", "small user": "user77"}[who]
+    user = await connection.fetchval("select id from users where username = $1", name)
+    return {"viewer_id": user, "viewer_is_admin": who == "admin"}
+
+
+@pytest.mark.parametrize("name", [name for name, one in STATEMENTS.items() if one.header.index])
+async def test_the_index_of_a_header_is_the_one_that_is_used(large: Database, name: str) -> None:
+    statement = STATEMENTS[name]
+    async with large.connection() as connection:
+        task = await connection.fetchrow("select id as task_id, user_id from tasks order by id desc limit 1")
+        assert task is not None
+        values: dict[str, Any] = {parameter.name: None for parameter in statement.header.params}
+        values |= {**dict(task), "viewer_id": task["user_id"], "viewer_is_admin": False, "username": "User77"}
+        plan = await explain(connection, statement, values)
+    used = {node["Index Name"] for node in plan if "Index Name" in node}
+    assert used == set(statement.header.index)
+    assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
+
+
+def test_there_are_lists() -> None:
+    assert len(LISTS) >= 10
+
+
+@pytest.mark.parametrize("who", ["admin", "busy user"])  # who has a few tasks may as well have them sorted
+@pytest.mark.parametrize(("name", "sort"), LISTS)
+async def test_a_page_of_a_list_is_read_off_an_index(large: Database, name: str, sort: str, who: str) -> None:
+    statement = STATEMENTS[name]
+    column = sort.removeprefix("-")
+    async with large.connection() as connection:
+        values = {**EVERYONE, **await someone(connection, who)}
+        busy = await someone(connection, "busy user")
+        row = await connection.fetchrow(
+            f"select {column} as value, id from tasks where user_id = $1 order by {column}, id offset 7000 limit 1",
+            busy["viewer_id"],
+        )
+        assert row is not None
+        text = row["value"].isoformat() if isinstance(row["value"], datetime) else str(row["value"])
+        for page in (FIRST, {"after_value": text, "after_id": row["id"]}):
+            plan = await explain(connection, statement, {**values, **page}, sort=sort)
+            assert [node for node in plan if "Index Name" in node]
+            assert not [node for node in plan if "Sort" in node["Node Type"] or node["Node Type"] == "Seq Scan"]
+
+
+@pytest.mark.parametrize("who", ["admin", "small user"])
+async def test_a_rare_city_and_a_period_are_found_by_an_index(large: Database, who: str) -> None:
+    statement = STATEMENTS["tasks.list"]
+    start = datetime(2025, 3, 1, tzinfo=UTC)
+    periods = {"created_from": start, "created_before": start + timedelta(days=1)}
+    async with large.connection() as connection:
+        values = {**EVERYONE, **FIRST, **await someone(connection, who)}
+        for filters in ({"city": "city10"}, periods):
+            plan = await explain(connection, statement, {**values, **filters}, sort="-created_at")
+            assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
+
+
+@pytest.mark.parametrize(("name", "sort"), LISTS)
+async def test_no_mixture_of_calls_leads_a_list_to_a_generic_plan(large: Database, name: str, sort: str) -> None:
+    statement = STATEMENTS[name]
+    async with large.connection() as connection:
+        viewers = [await someone(connection, who) for who in ("admin", "busy user", "small user")]
+        filters: list[dict[str, Any]] = [
+            {},
+            {"status": ["todo"]},
+            {"city": "city10"},
+            {"created_from": datetime(2025, 3, 1, tzinfo=UTC)},
+            {"user_id": viewers[1]["viewer_id"], "status": ["done", "todo"]},
+        ]
+        for number in range(50):
+            values = {**EVERYONE, **FIRST, **viewers[number % 3], **filters[number % 5]}
+            await statement(connection, sort=sort, **values)
+        plans = await connection.fetchrow(
+            "select sum(generic_plans) as generic, sum(custom_plans) as custom from pg_prepared_statements"
+            " where statement = $1",
+            statement.texts[sort],
+        )
+    assert plans is not None
+    assert (plans["generic"], plans["custom"]) == (0, 50)

@@ -1,0 +1,220 @@
+"""The schema as psql meets it: its constraints, defaults, names and trigger, and the way down and up again."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeAlias
+
+import asyncpg
+import psycopg
+import pytest
+
+from service import db_errors, errors, migrations
+
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+INVALID, CONFLICT, GONE = errors.InvalidError, errors.ConflictError, errors.UnauthorizedError
+# A statement that violates each constraint, and what that means to a client; None where no client can cause it.
+# `first` is the id of the account and of the task that are there.
+VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
+    "users_pkey": (
+        "insert into users (id, username, password_hash) overriding system value values (:u, 'bob', '')",
+        None,
+    ),
+    "users_username_key": ("insert into users (username, password_hash) values ('ADA', '')", CONFLICT),
+    "users_username_check": ("insert into users (username, password_hash) values ('a b', '')", INVALID),
+    "users_role_check": ("insert into users (username, password_hash, role) values ('bob', '', 'root')", INVALID),
+    "users_id_not_null": (
+        "insert into users (id, username, password_hash) overriding system value values (null, 'bob', '')",
+        None,
+    ),
+    "users_username_not_null": ("insert into users (username, password_hash) values (null, '')", None),
+    "users_password_hash_not_null": ("insert into users (username) values ('bob')", None),
+    "users_role_not_null": ("update users set role = null", None),
+    "users_created_at_not_null": ("update users set created_at = null", None),
+    "tasks_pkey": ("insert into tasks (id, user_id, title) overriding system value values (:t, :u, 'x')", None),
+    "tasks_user_id_fkey": ("insert into tasks (user_id, title) values (:u + 1, 'x')", GONE),
+    "tasks_title_check": ("update tasks set title = E' \\n'", INVALID),
+    "tasks_description_check": ("update tasks set description = repeat('x', 10001)", INVALID),
+    "tasks_status_check": ("update tasks set status = 'later'", INVALID),
+    "tasks_city_check": ("update tasks set city = repeat('x', 101)", INVALID),
+    "tasks_id_not_null": (
+        "insert into tasks (id, user_id, title) overriding system value values (null, :u, 'x')",
+        None,
+    ),
+    "tasks_user_id_not_null": ("update tasks set user_id = null", None),
+    "tasks_title_not_null": ("update tasks set title = null", None),
+    "tasks_status_not_null": ("update tasks set status = null", None),
+    "tasks_created_at_not_null": ("update tasks set created_at = null", None),
+    "tasks_updated_at_not_null": ("insert into tasks (user_id, title, updated_at) values (:u, 'x', null)", None),
+    "tasks_version_not_null": ("insert into tasks (user_id, title, version) values (:u, 'x', null)", None),
+}
+OWN = "c.relnamespace = current_schema()::regnamespace and c.relname not like '%yoyo%'"
+CATALOGUE = {
+    "columns": f"""select c.relname, c.relkind, a.attname, format_type(a.atttypid, a.atttypmod),
+        a.attcollation::regcollation, a.attnotnull, a.attidentity,
+        pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
+        from pg_class as c join pg_attribute as a on a.attrelid = c.oid
+        left join pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum
+        where {OWN} and a.attnum > 0 and not a.attisdropped order by 1, a.attnum""",
+    "constraints": f"""select c.relname, o.conname, o.contype, o.convalidated, pg_get_constraintdef(o.oid)
+        from pg_constraint as o join pg_class as c on o.conrelid = c.oid where {OWN} order by 1, 2""",
+    "indexes": f"""select c.relname, pg_get_indexdef(c.oid) from pg_class as c
+        where {OWN} and c.relkind = 'i' order by 1""",
+    "views": f"""select c.relname, pg_get_viewdef(c.oid) from pg_class as c
+        where {OWN} and c.relkind = 'v' order by 1""",
+    "functions": """select pg_get_functiondef(p.oid) from pg_proc as p
+        where p.pronamespace = current_schema()::regnamespace order by 1""",
+    "triggers": f"""select c.relname, pg_get_triggerdef(t.oid)
+        from pg_trigger as t join pg_class as c on t.tgrelid = c.oid
+        where {OWN} and not t.tgisinternal order by 1, 2""",
+    "tables": f"""select c.relname, c.relkind, obj_description(c.oid) from pg_class as c where {OWN} order by 1""",
+}
+
+
+def catalogue(url: str) -> dict[str, list[Any]]:
+    with psycopg.connect(url) as connection:
+        return {kind: connection.execute(query.encode()).fetchall() for kind, query in CATALOGUE.items()}
+
+
+@pytest.fixture
+async def first(sql: Session) -> dict[str, int]:
+    """The ids of the account and of the task that are there."""
+    user = await sql.fetchval("insert into users (username, password_hash) values ('Ada', '') returning id")
+    task = await sql.fetchval("insert into tasks (user_id, title) values ($1, 'first') returning id", user)
+    return {":u": user, ":t": task}
+
+
+async def test_every_constraint_has_a_case_and_every_entry_of_the_error_table_a_constraint(sql: Session) -> None:
+    rows = await sql.fetch(
+        f"""select o.conname::text as name from pg_constraint as o join pg_class as c on o.conrelid = c.oid where {OWN}
+        union select i.relname::text from pg_index as x join pg_class as i on i.oid = x.indexrelid
+        join pg_class as c on c.oid = x.indrelid where x.indisunique and {OWN}"""
+    )
+    assert {row["name"] for row in rows} == VIOLATIONS.keys()
+    assert db_errors.CONSTRAINTS.keys() == {name for name, (_, meaning) in VIOLATIONS.items() if meaning}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+async def test_a_constraint_holds_and_means_what_the_error_table_says(
+    sql: Session, first: dict[str, int], name: str
+) -> None:
+    statement, meaning = VIOLATIONS[name]
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as failure:
+        await sql.execute(re.sub(r":[ut]", lambda mark: str(first[mark[0]]), statement))
+    violated = failure.value
+    if isinstance(violated, asyncpg.NotNullViolationError):
+        assert f"{violated.table_name}_{violated.column_name}_not_null" == name
+    else:
+        assert violated.constraint_name == name
+    assert type(db_errors.translate(violated)) is (meaning or type(violated))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("title", "x"),
+        ("title", "\N{GRINNING FACE}" * 100),
+        ("description", "x" * 10_000),
+        ("city", "я" * 100),
+        ("city", ""),
+    ]
+    + [("status", status) for status in ("todo", "in_progress", "done")],
+)
+async def test_a_limits_own_value_is_taken(sql: Session, first: dict[str, int], column: str, value: str) -> None:
+    assert await sql.execute(f"update tasks set {column} = $1", value) == "UPDATE 1"
+
+
+async def test_a_dbas_plain_inserts_work(sql: Session) -> None:
+    user = await sql.fetchrow("insert into users (username, password_hash) values ('bob', 'x') returning *")
+    assert user is not None
+    task = await sql.fetchrow("insert into tasks (user_id, title) values ($1, 'Plain') returning *", user["id"])
+    assert task is not None
+    now = await sql.fetchval("select now()")
+    assert user["role"] == "user"
+    assert (task["status"], task["version"]) == ("todo", 1)
+    assert (task["description"], task["city"], task["weather"]) == (None, None, None)
+    assert task["created_at"] == task["updated_at"]
+    assert 0 <= (now - task["created_at"]).total_seconds() < 60
+
+
+async def test_a_change_by_anyone_moves_version_and_updated_at_on(sql: Session, first: dict[str, int]) -> None:
+    changes = ["title = 'other'", "description = 'x'", "description = null", "status = 'done'", "city = 'Moscow'"]
+    changes += ["""weather = '{"temperature": 1, "condition": "Snow"}'""", "created_at = '2020-01-01Z'"]
+    before = await sql.fetchrow("select * from tasks")
+    for change in changes:
+        assert before is not None
+        after = await sql.fetchrow(f"update tasks set {change} returning *")
+        assert after is not None
+        assert after["version"] == before["version"] + 1
+        assert after["updated_at"] > before["updated_at"]
+        before = after
+
+
+@pytest.mark.parametrize(
+    "change", ["title = title", "description = null", "version = 99", "updated_at = '2020-01-01Z'"]
+)
+async def test_a_change_that_changes_nothing_moves_neither(sql: Session, first: dict[str, int], change: str) -> None:
+    before = await sql.fetchrow("select * from tasks")
+    assert await sql.execute(f"update tasks set {change}") == "UPDATE 1"
+    assert await sql.fetchrow("select * from tasks") == before
+
+
+async def test_version_and_updated_at_cannot_be_tampered_with(sql: Session, first: dict[str, int]) -> None:
+    before = await sql.fetchrow("select * from tasks")
+    after = await sql.fetchrow(
+        "update tasks set title = 'other', version = 99, updated_at = '2020-01-01Z' returning *, now() as now"
+    )
+    assert before is not None
+    assert after is not None
+    assert (after["version"], after["updated_at"]) == (2, after["now"])
+
+
+async def test_updated_at_does_not_go_back_with_the_clock(
+    sql: Session, database_url: str, first: dict[str, int]
+) -> None:
+    """A transaction that began earlier may change the row later."""
+    await sql.execute("begin; select now()")
+    other = await asyncpg.connect(database_url)
+    later = await other.fetchval("update tasks set title = 'by the later one' returning updated_at")
+    await other.close()
+    assert await sql.fetchval("select now()") < later
+    assert await sql.fetchval("update tasks set title = 'by the earlier one' returning updated_at") == later
+    await sql.execute("commit")
+
+
+async def test_names_say_table_columns_and_kind(sql: Session) -> None:
+    kinds = {"p": "pkey", "f": "fkey", "c": "check", "n": "not_null", "u": "key"}
+    constraints = await sql.fetch(
+        f"""select c.relname, o.conname, o.contype::text, (select array_agg(a.attname::text order by a.attnum)
+        from pg_attribute as a where a.attrelid = c.oid and a.attnum = any (o.conkey)) as columns
+        from pg_constraint as o join pg_class as c on o.conrelid = c.oid where {OWN}"""
+    )
+    for one in constraints:
+        columns = [] if one["contype"] == "p" else one["columns"]
+        assert one["conname"] == "_".join([one["relname"], *columns, kinds[one["contype"]]])
+    indexes = await sql.fetch(
+        f"""select c.relname, i.relname as name, x.indisunique
+        from pg_index as x join pg_class as i on i.oid = x.indexrelid
+        join pg_class as c on c.oid = x.indrelid where {OWN} and not x.indisprimary"""
+    )
+    assert len(indexes) > 5
+    for one in indexes:
+        assert re.fullmatch(rf"{one['relname']}_[a-z_]+_{'key' if one['indisunique'] else 'idx'}", one["name"])
+
+
+def test_the_way_down_and_up_again_leads_to_the_same_schema(own_database_url: str, empty_database_url: str) -> None:
+    before = catalogue(own_database_url)
+    assert len(before["constraints"]) == len(VIOLATIONS) - 1  # users_username_key is an index
+    count = len(migrations.known())
+    assert migrations.rollback(own_database_url, count=count) == migrations.known()[::-1]
+    assert catalogue(own_database_url) == catalogue(empty_database_url)
+    migrations.migrate(own_database_url)
+    assert catalogue(own_database_url) == before
+
+
+@pytest.mark.parametrize("steps", range(1, len(migrations.known())))
+def test_each_migration_can_be_taken_back_alone(own_database_url: str, empty_database_url: str, steps: int) -> None:
+    migrations.rollback(own_database_url, count=steps)
+    migrations.migrate(empty_database_url, to=migrations.known()[-1 - steps])
+    assert catalogue(own_database_url) == catalogue(empty_database_url)

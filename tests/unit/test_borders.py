@@ -1,0 +1,92 @@
+"""The borders of the house: who imports whom, where SQL is, what lies at the top."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "service").rglob("*.py"))
+
+SQL = re.compile(
+    r"""\s*(/\*.*?\*/\s*)?
+        (select|insert\s+into|update\s+\S+\s+set|delete\s+from|with\s+\w+\s+as|explain|truncate
+        |(create|alter|drop)\s+(table|view|index|function|trigger|role|database)|set\s+(local|session)|lock\s+table
+        |prepare\s+\w+\s+(as|\(.*\)\s+as)|((un)?listen|notify|savepoint)\s\w+)\b
+      |.*\bselect\b.*\bfrom\b|.*\border\s+by\b|.*\bwhere\s+\w+\.\w+|.*\bpg_\w+\s*\(""",
+    re.VERBOSE | re.DOTALL,
+)
+ALLOWED_SQL = {
+    ("migrations.py", "select migration_id from _yoyo_migration"),  # the tables are yoyo's, and absent at first
+    ("migrations.py", "select pg_try_advisory_lock(%s)"),
+    ("statements.py", "explain (format json) "),  # around a file's own text
+}
+ALLOWED_AT_THE_TOP = {
+    *("service", "sql", "tests", "migrations", "Dockerfile", "docker-compose.yml", "requirements.txt"),
+    *("requirements-dev.txt", "README.md", "Makefile", "pyproject.toml", "LICENSE"),
+}
+
+
+def strings(module: Path) -> Iterator[str]:
+    """Give the string constants of a module, docstrings aside."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def test_the_import_contracts_are_kept() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    run = subprocess.run([linter, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_sql_is_in_files_and_the_named_exceptions_are_still_needed() -> None:
+    found = {(module.name, text) for module in MODULES for text in strings(module) if SQL.match(text.lower())}
+    assert found == ALLOWED_SQL
+
+
+@pytest.mark.parametrize(
+    ("text", "is_sql"),
+    [
+        ("select 1", True),
+        ("\n  insert into tasks (title) values ($1)", True),
+        ("/* tasks.get */ delete from tasks", True),
+        ("update tasks set title = $1", True),
+        (" order by t.id", True),
+        ("with a as (", True),
+        ("LISTEN tasks", True),
+        ("PREPARE one (int) AS", True),
+        ("only say where the schema stands", False),
+        ("with an external DATABASE_URL it takes", False),
+        ("rollback", False),
+        ("Prepare Report", False),
+        ("set by the service alone", False),
+        ("takes a date of the calendar, from year 1", False),
+    ],
+)
+def test_sql_is_told_from_prose(text: str, is_sql: bool) -> None:
+    assert bool(SQL.match(text.lower())) is is_sql
+
+
+def test_nothing_but_the_named_files_lies_at_the_top() -> None:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    top = {path.partition("/")[0] for path in listing.stdout.splitlines()}
+    assert top, listing
+    assert {name for name in top if not name.startswith(".")} <= ALLOWED_AT_THE_TOP
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def test_a_module_says_in_one_sentence_what_it_owns(module: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    assert re.fullmatch(r"[^\n]+[^.\n]\.", docstring.partition("\n\n")[0])
+    assert ". " not in docstring.partition("\n\n")[0]

@@ -1,0 +1,238 @@
+"""Passwords: what is hashed, how many wait, who else may go on meanwhile; tokens: who is believed, and how long."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import bcrypt
+import jwt
+import orjson
+import pytest
+
+from service import security
+from service.errors import UnauthorizedError, UnavailableError
+from service.security import Passwords, Tokens, Viewer
+
+KEY, OTHER_KEY = "a" * 32, "b" * 32
+TOKENS = Tokens((KEY,), minutes=15)
+
+
+@pytest.fixture
+def passwords() -> Iterator[Passwords]:
+    """Hashed at the lowest cost."""
+    passwords = Passwords(cost=4)
+    yield passwords
+    passwords.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until it is set, no hash comes to its end."""
+    gate, hashpw = threading.Event(), bcrypt.hashpw
+
+    def held(password: bytes, salt: bytes) -> bytes:
+        gate.wait(30)
+        return hashpw(password, salt)
+
+    monkeypatch.setattr(bcrypt, "hashpw", held)
+    yield gate
+    gate.set()
+
+
+@pytest.mark.parametrize("password", ["correct horse", "пароль на кириллице", "密码" * 128, "\0nul", "x" * 256])
+async def test_a_password_is_known_again_and_no_other_is(passwords: Passwords, password: str) -> None:
+    kept = await passwords.hash(password)
+    assert await passwords.verify(password, kept)
+    assert not await passwords.verify(password + ".", kept)
+    assert not await passwords.verify(password[:-1], kept)
+    assert password not in kept
+
+
+async def test_the_two_spellings_of_an_accent_are_one_password(passwords: Passwords) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "crème brûlée") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    assert await passwords.verify(decomposed, await passwords.hash(composed))
+
+
+async def test_what_differs_behind_72_bytes_or_a_nul_differs(passwords: Passwords) -> None:
+    assert not await passwords.verify("x" * 72 + "b", await passwords.hash("x" * 72 + "a"))
+    assert not await passwords.verify("same\0b", await passwords.hash("same\0a"))
+
+
+def test_bcrypt_is_given_text_that_it_takes_whole() -> None:
+    digests = [security._digest(f"password {number}") for number in range(1000)]
+    assert all(len(digest) == 44 and b"\0" not in digest for digest in digests)
+
+
+async def test_equal_passwords_have_different_hashes(passwords: Passwords) -> None:
+    assert await passwords.hash("one password") != await passwords.hash("one password")
+
+
+def test_the_cost_is_twelve_where_no_test_lowers_it() -> None:
+    passwords = Passwords()
+    assert passwords._nobody.startswith("$2b$12$")
+    passwords.close()
+
+
+async def test_an_unknown_user_costs_a_real_hash_and_is_never_let_in(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = Mock(side_effect=bcrypt.checkpw)
+    monkeypatch.setattr(bcrypt, "checkpw", checked)
+    kept = await passwords.hash("known")
+    assert await passwords.verify("known", kept)
+    assert not await passwords.verify("known", None)
+    known, unknown = (call.args[1] for call in checked.call_args_list)
+    assert known[:7] == unknown[:7]  # the same algorithm and cost
+
+    monkeypatch.setattr(bcrypt, "checkpw", Mock(return_value=True))
+    assert not await passwords.verify("a guess of nobody's password", None)
+
+
+@pytest.mark.parametrize("kept", ["", "!", "locked", "$2b$99$" + "." * 53, "\N{CYRILLIC SMALL LETTER A}"])
+async def test_what_a_dba_puts_in_a_hashs_place_lets_nobody_in(passwords: Passwords, kept: str) -> None:
+    assert not await passwords.verify("any", kept)
+
+
+async def test_beyond_the_queue_a_log_in_is_refused_and_taken_again_later(gate: threading.Event) -> None:
+    gate.set()
+    passwords = Passwords(cost=4, waiting=2)
+    gate.clear()
+    threads = passwords._pool._max_workers
+    running = [asyncio.create_task(passwords.hash("any")) for _ in range(threads + 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(UnavailableError):
+        await passwords.hash("one too many")
+    with pytest.raises(UnavailableError):
+        await passwords.verify("one too many", None)
+    gate.set()
+    assert len(await asyncio.gather(*running)) == threads + 2
+    assert await passwords.hash("again")
+    passwords.close()
+
+
+async def test_a_caller_that_leaves_keeps_its_place_until_its_hash_is_done(gate: threading.Event) -> None:
+    gate.set()
+    passwords = Passwords(cost=4, waiting=0)
+    gate.clear()
+    running = [asyncio.create_task(passwords.hash("any")) for _ in range(passwords._room)]
+    await asyncio.sleep(0)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+    with pytest.raises(UnavailableError):  # the threads are at work still
+        await passwords.hash("one too many")
+    gate.set()
+    async with asyncio.timeout(10):
+        while passwords._room < len(running):  # noqa: ASYNC110 - there is nothing to wait on
+            await asyncio.sleep(0)
+    passwords.close()
+
+
+async def test_the_event_loop_turns_while_a_password_is_hashed(gate: threading.Event) -> None:
+    gate.set()
+    passwords = Passwords(cost=4)
+    gate.clear()
+    hashing = asyncio.create_task(passwords.hash("any"))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert not hashing.done()
+    gate.set()
+    assert await hashing
+    passwords.close()
+
+
+@pytest.mark.parametrize("role", ["user", "admin"])
+def test_a_token_speaks_for_whom_it_was_issued(role: str) -> None:
+    assert TOKENS.verify(TOKENS.issue(user_id=2**63 - 1, role=role)) == Viewer(2**63 - 1, is_admin=role == "admin")
+
+
+def test_a_token_has_the_claims_of_the_contract_and_an_id_of_its_own() -> None:
+    one, two = (TOKENS.issue(user_id=1, role="user") for _ in range(2))
+    claims = jwt.decode(one, options={"verify_signature": False})
+    assert set(claims) == {"iss", "aud", "sub", "role", "iat", "exp", "jti"}
+    assert claims["exp"] - claims["iat"] == TOKENS.seconds == 900
+    header = jwt.get_unverified_header(one)
+    assert (header["alg"], header["typ"]) == ("HS256", "at+jwt")
+    assert header["kid"] not in KEY
+    assert claims["jti"] != jwt.decode(two, options={"verify_signature": False})["jti"]
+
+
+def test_after_a_rotation_the_previous_key_verifies_and_does_not_sign() -> None:
+    old = TOKENS.issue(user_id=1, role="user")
+    rotated = Tokens((OTHER_KEY, KEY), minutes=15)
+    assert rotated.verify(old).id == 1
+    new = rotated.issue(user_id=2, role="user")
+    assert Tokens((OTHER_KEY,), minutes=15).verify(new).id == 2
+    with pytest.raises(UnauthorizedError):
+        TOKENS.verify(new)
+    with pytest.raises(UnauthorizedError):
+        Tokens((OTHER_KEY,), minutes=15).verify(old)
+
+
+def forged(
+    *, key: str = KEY, algorithm: str = "HS256", header: dict[str, str] | None = None, without: str = "", **claims: Any
+) -> str:
+    """Give a token that differs from a good one in what is named."""
+    now = int(time.time())
+    good = {"iss": "task-manager", "aud": "task-manager-api", "sub": "1", "role": "user", "iat": now, "exp": now + 60}
+    told = {**good, "jti": "x", **claims}
+    told.pop(without, None)
+    headers = {"kid": security._key_id(KEY), "typ": "at+jwt", **(header or {})}
+    return jwt.encode(told, key, algorithm, headers=headers)
+
+
+def encoded(*parts: bytes) -> str:
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+
+
+def test_a_token_with_nothing_forged_is_good() -> None:
+    assert TOKENS.verify(forged()) == Viewer(1, is_admin=False)
+
+
+HEADER = {"alg": "HS256", "typ": "at+jwt", "kid": security._key_id(KEY)}
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "no.token.atall",
+        "\N{CYRILLIC SMALL LETTER A}",
+        forged()[:-2],
+        encoded(b"[" * 40_000, b"{}", b"x"),
+        encoded(orjson.dumps(HEADER), b"[" * 40_000, b"x"),
+        encoded(b'{"kid": ' + b"1" * 10_000 + b"}", b"{}", b"x"),
+        forged(key=OTHER_KEY),
+        forged(key="", algorithm="none"),
+        forged(algorithm="HS512", key="a" * 64),
+        forged(header={"typ": "JWT"}),
+        forged(header={"kid": "another"}),
+        forged(iss="another"),
+        forged(aud="another"),
+        forged(exp=int(time.time()) - 6),
+        forged(iat=int(time.time()) + 600),
+        forged(role="owner"),
+        forged(role=["admin"]),
+        forged(sub="ada"),
+        *(forged(without=claim) for claim in security.CLAIMS),
+    ],
+)
+def test_a_token_that_is_not_good_is_refused(token: str) -> None:
+    with pytest.raises(UnauthorizedError) as refused:
+        TOKENS.verify(token)
+    assert refused.value.__cause__ is None
+
+
+def test_an_expired_token_is_told_so_and_a_clock_may_be_five_seconds_off() -> None:
+    now = int(time.time())
+    with pytest.raises(UnauthorizedError, match="expired"):
+        TOKENS.verify(forged(exp=now - 30))
+    assert TOKENS.verify(forged(exp=now - 2, iat=now + 2)).id == 1

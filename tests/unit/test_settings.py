@@ -1,0 +1,189 @@
+"""Settings: what each variable takes, what a bad one says, and where the signing key comes from."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from service import settings
+from service.errors import StartError
+from service.settings import Settings, load, signing_keys
+
+KEY = "0123456789abcdef" * 2
+OTHER_KEY = "fedcba9876543210" * 2
+URL = "postgresql://ada:s3cret@db.example:5432/tasks"
+
+# A variable, its default, a good value and what that is read as.
+GOOD: list[tuple[str, object, str, object]] = [
+    ("DATABASE_URL", "", URL, URL),
+    ("DATABASE_POOL_SIZE", 10, "1", 1),
+    ("DATABASE_STATEMENT_TIMEOUT_MS", 5000, "250", 250),
+    ("MIGRATE_ON_START", None, "false", False),
+    ("SECRET_KEY", "", KEY, KEY),
+    ("SECRET_KEY_PREVIOUS", "", OTHER_KEY, OTHER_KEY),
+    ("ACCESS_TOKEN_MINUTES", 15, "60", 60),
+    ("ADMIN_USERNAME", "", "root", "root"),
+    ("ADMIN_PASSWORD", "", "a long password", "a long password"),
+    ("CORS_ORIGINS", (), "https://a.example, http://b.example:8080", ("https://a.example", "http://b.example:8080")),
+    ("LOG_LEVEL", "INFO", "debug", "DEBUG"),
+    ("LOG_FILE", "app.log", "", ""),
+    ("LOG_FORMAT", "text", "json", "json"),
+    ("HOST", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
+    ("PORT", 8000, "0", 0),
+    ("WORKERS", 1, "4", 4),
+]
+# A variable, a bad value, and what the line says that it takes.
+BAD = [
+    ("DATABASE_URL", "mysql://ada:s3cret@db/tasks", "takes postgresql://"),
+    ("DATABASE_URL", "s3cret", "takes postgresql://"),
+    ("DATABASE_URL", "postgresql://", "takes postgresql://"),
+    ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
+    ("DATABASE_STATEMENT_TIMEOUT_MS", "5s", "integer"),
+    ("MIGRATE_ON_START", "perhaps", "boolean"),
+    ("SECRET_KEY", "s3cret", "takes at least 32 bytes"),
+    ("SECRET_KEY", "change-me-s3cret-" + KEY, "takes random bytes"),
+    ("SECRET_KEY_PREVIOUS", "s3cret", "takes at least 32 bytes"),
+    ("ACCESS_TOKEN_MINUTES", "1.5", "integer"),
+    ("CORS_ORIGINS", "https://a.example,b.example", "takes origins such as https://example.org"),
+    ("CORS_ORIGINS", "https://a.example/path", "takes origins such as https://example.org"),
+    ("LOG_LEVEL", "LOUD", "'INFO'"),
+    ("LOG_FORMAT", "xml", "'json'"),
+    ("PORT", "80\n80", "integer"),
+    ("PORT", "65536", "less than or equal to 65535"),
+    ("WORKERS", "-1", "greater than or equal to 1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder without an `.env`, and no secrets mounted; what a test sets is gone after it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(settings, "SECRETS", tmp_path / "secrets")
+    return tmp_path  # type: ignore[return-value]
+
+
+def plain(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def test_every_variable_has_a_case() -> None:
+    assert {name.lower() for name, *_ in GOOD} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("name", "default", "value", "expected"), GOOD)
+def test_a_variable_has_its_default_and_takes_a_good_value(
+    name: str, default: object, value: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plain(getattr(load(), name.lower())) == default
+    monkeypatch.setenv("ADMIN_PASSWORD", "so that ADMIN_USERNAME is not alone")
+    monkeypatch.setenv(name, value)
+    assert plain(getattr(load(), name.lower())) == expected
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in GOOD if name != "LOG_FILE"])
+def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "")
+    assert load() == Settings(_env_file=None)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("name", "value", "takes"), BAD)
+def test_a_bad_value_is_told_in_one_line(name: str, value: str, takes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartError) as failure:
+        load()
+    line = failure.value.detail
+    secret = name in {"DATABASE_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"}
+    assert line.startswith(f"{name}={'***' if secret else value!r}: ")
+    assert takes in line
+    assert "\n" not in line
+    assert "s3cret" not in line
+
+
+def test_several_bad_values_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "none")
+    monkeypatch.setenv("WORKERS", "none")
+    with pytest.raises(StartError, match=r"^PORT='none': .*; WORKERS='none': .*$"):
+        load()
+
+
+def test_an_administrators_name_takes_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADMIN_USERNAME", "root")
+    with pytest.raises(StartError, match=r"^ADMIN_USERNAME.*ADMIN_PASSWORD"):
+        load()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
+def test_every_spelling_of_the_scheme_is_read_as_one(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://ada@db/tasks")
+    assert plain(load().database_url) == "postgresql://ada@db/tasks"
+
+
+def test_no_secret_is_shown() -> None:
+    shown = repr(Settings(_env_file=None, database_url=URL, secret_key=KEY, admin_password="s3cret"))  # type: ignore[arg-type, call-arg]
+    assert "s3cret" not in shown
+    assert KEY not in shown
+
+
+def test_the_environment_goes_before_the_file_and_the_file_before_mounted_secrets(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone / "secrets").mkdir()
+    for name in ("host", "log_level", "secret_key"):
+        (alone / "secrets" / name).write_text({"secret_key": f"{KEY}\n", "host": "mounted"}.get(name, "ERROR"))
+    (alone / ".env").write_text("HOST=file\nLOG_LEVEL=WARNING\nNOT_OURS=1\n")
+    monkeypatch.setenv("HOST", "environment")
+    given = load()
+    assert (given.host, given.log_level, plain(given.secret_key)) == ("environment", "WARNING", KEY)
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "migrates"),
+    [("", None, True), ("", False, False), (URL, None, False), (URL, True, True)],
+)
+def test_only_the_embedded_database_is_migrated_unasked(url: str, said: bool | None, migrates: bool) -> None:
+    given = Settings(_env_file=None, database_url=url, migrate_on_start=said)  # type: ignore[arg-type, call-arg]
+    assert given.migrates_on_start is migrates
+    assert given.embedded is (url == "")
+
+
+def test_an_external_database_takes_a_secret_key(alone: Path) -> None:
+    given = Settings(_env_file=None, database_url=URL)  # type: ignore[arg-type, call-arg]
+    with pytest.raises(StartError, match=r"^SECRET_KEY='': .* takes at least 32 random bytes"):
+        signing_keys(given, data=alone)
+    assert not list(alone.iterdir())
+
+
+def test_the_previous_key_comes_second_and_signs_nothing(alone: Path) -> None:
+    given = Settings(_env_file=None, database_url=URL, secret_key=KEY, secret_key_previous=OTHER_KEY)  # type: ignore[arg-type, call-arg]
+    assert signing_keys(given, data=alone) == (KEY, OTHER_KEY)
+    assert not list(alone.iterdir())
+
+
+def test_the_embedded_default_makes_a_key_once_and_keeps_it_to_itself(alone: Path) -> None:
+    given = Settings(_env_file=None)  # type: ignore[call-arg]
+    (key,) = signing_keys(given, data=alone / "data")
+    assert len(key) >= 32
+    assert signing_keys(given, data=alone / "data") == (key,)
+    assert [path.name for path in (alone / "data").iterdir()] == ["secret_key"]
+    assert stat.S_IMODE((alone / "data" / "secret_key").stat().st_mode) == 0o600
+
+
+def made_at(folder: Path) -> tuple[str, ...]:
+    return signing_keys(Settings(_env_file=None), data=folder)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_eight_that_start_at_once_get_the_same_key(kind: str, alone: Path) -> None:
+    workers: ProcessPoolExecutor | ThreadPoolExecutor
+    workers = ProcessPoolExecutor(8, get_context("spawn")) if kind == "processes" else ThreadPoolExecutor(8)
+    with workers:
+        keys = {folder: set(workers.map(made_at, [folder] * 8)) for folder in (alone / str(n) for n in range(20))}
+    assert [len(found) for found in keys.values()] == [1] * 20
+    assert len(set.union(*keys.values())) == 20
+    assert all([path.name for path in folder.iterdir()] == ["secret_key"] for folder in keys)
