@@ -68,8 +68,9 @@ def test_a_schema_that_is_behind_is_said_once_and_waited_for(
         until(lambda: " ready\n" in server.log())
         assert server.status("/readyz") == 200
         assert log_in(server, "root").status_code == 200
-        (said,) = re.findall("not ready: .*", server.log())
-        assert "python -m service migrate" in said
+        said = re.findall("not ready: (.*)", server.log())
+        assert all("python -m service migrate" in line for line in said)
+        assert 1 <= len(set(said)) == len(said) <= 2  # two where it is seen between two migrations
 
 
 def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url: str) -> None:

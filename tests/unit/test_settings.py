@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,11 +60,11 @@ BAD = [
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder without an `.env`, and no secrets mounted; what a test sets is gone after it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(settings, "SECRETS", tmp_path / "secrets")
-    return tmp_path  # type: ignore[return-value]
+    return tmp_path
 
 
 def plain(value: object) -> object:
