@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,11 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service import db, embedded, logs, readiness, settings
+from service import backfill, db, embedded, logs, readiness, redis_client, settings, weather
 from service.accounts import Accounts
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import ServiceError
+from service.limits import Limits
 from service.security import Passwords, Tokens
 from service.settings import Settings
 from service.web import analytics, auth, documents, ops, replies, tasks
@@ -27,7 +29,7 @@ from service.web.middleware import Envelope
 
 VERSION = "0.1.0"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
-EXPOSED = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
+EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
 
 
 def from_environment() -> FastAPI:
@@ -49,11 +51,21 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
             accounts = Accounts(passwords=hashing, tokens=Tokens(keys, minutes=given.access_token_minutes))
-            app.state.rooms = Rooms(db=database, accounts=accounts, cursors=Cursors(keys))
+            redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
+            forecaster = await stack.enter_async_context(weather.opened(given, redis))
+            app.state.rooms = Rooms(
+                db=database,
+                accounts=accounts,
+                cursors=Cursors(keys),
+                weather=forecaster,
+                limits=Limits.of(given, redis),
+                redis=redis,
+            )
+            if given.openweather_api_key:
+                await stack.enter_async_context(_running(backfill.run(database, forecaster)))
             preparation = _Preparation(database, accounts, given)
             if not await preparation.done():
-                waiting = asyncio.create_task(preparation.wait())
-                stack.callback(waiting.cancel)
+                await stack.enter_async_context(_running(preparation.wait()))
             yield
 
     app: FastAPI = FastAPIOffline(
@@ -82,6 +94,16 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app.add_middleware(Envelope)
     documents.describe(app)
     return app
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class _Preparation:

@@ -64,7 +64,11 @@ async def connected(url: str, settings: Settings) -> AsyncIterator[Database]:
 
 async def _prepare(connection: Connection) -> None:
     for kind in ("json", "jsonb"):
-        await connection.set_type_codec(kind, schema="pg_catalog", encoder=str, decoder=_fragment)
+        await connection.set_type_codec(kind, schema="pg_catalog", encoder=_text, decoder=_fragment)
+
+
+def _text(fragment: orjson.Fragment) -> str:
+    return orjson.dumps(fragment).decode()
 
 
 def _fragment(text: str) -> orjson.Fragment:

@@ -8,6 +8,7 @@ ServiceError
 ├── ConflictError       `conflict`        the present state forbids it
 ├── StaleError          `stale`           an `If-Match` that no longer matches
 ├── UnavailableError    `unavailable`     a needed part is away, slow or full
+├── RateLimitedError    `rate_limited`    too many requests
 └── StartError          `start`           the service cannot start, or a command cannot do its work
 """
 
@@ -76,6 +77,16 @@ class UnavailableError(ServiceError):
     code = "unavailable"
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class RateLimitedError(ServiceError):
+    """Too many requests; there is room for one again after `retry_after` seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
 

@@ -125,6 +125,9 @@ class TasksUpdateRow(TypedDict):
     version: int
     verdict: str
 
+class WeatherClaimRow(TypedDict):
+    city: str | None
+
 class _Accounts:
     async def create(
         self,
@@ -202,6 +205,7 @@ class _Tasks:
         description: str | None,
         status: str,
         city: str | None,
+        weather: Fragment | None,
     ) -> TasksCreateRow: ...
     async def delete(
         self,
@@ -237,12 +241,31 @@ class _Tasks:
         status: str | None,
         set_city: bool,
         city: str | None,
+        weather: Fragment | None,
     ) -> TasksUpdateRow | None: ...
+
+class _Weather:
+    async def claim(
+        self,
+        db: Executor,
+        *,
+        seconds: float,
+        row_limit: int,
+    ) -> Sequence[WeatherClaimRow]: ...
+    async def fill(
+        self,
+        db: Executor,
+        *,
+        city: str,
+        weather: Fragment | None,
+        row_limit: int,
+    ) -> int: ...
 
 class _Queries:
     accounts: _Accounts
     analytics: _Analytics
     dba: _Dba
     tasks: _Tasks
+    weather: _Weather
 
 q: _Queries

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.networks import IPvAnyNetwork
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -53,6 +54,14 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=10, ge=1, le=1000)
     database_statement_timeout_ms: int = Field(default=5000, ge=1, le=3_600_000)
     migrate_on_start: bool | None = None
+    redis_url: SecretStr = SecretStr("")
+    openweather_api_key: SecretStr = SecretStr("")
+    openweather_url: str = "https://api.openweathermap.org"
+    weather_timeout_seconds: float = Field(default=2, gt=0, le=60)
+    weather_cache_seconds: int = Field(default=3600, ge=0, le=7 * 24 * 3600)
+    rate_limit_per_minute: int = Field(default=100, ge=0, le=1_000_000)
+    login_limit_per_minute: int = Field(default=10, ge=0, le=1_000_000)
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
     secret_key: SecretStr = SecretStr("")
     secret_key_previous: SecretStr = SecretStr("")
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
@@ -82,6 +91,20 @@ class Settings(BaseSettings):
                 "takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded"
             )
         return SecretStr(f"postgresql://{rest}")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        if value and not re.match(r"(rediss?|unix)://.", value.get_secret_value()):
+            raise ValueError("takes redis://HOST:PORT/DATABASE")
+        return value
+
+    @field_validator("openweather_url")
+    @classmethod
+    def _check_openweather_url(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value):
+            raise ValueError("takes http(s)://HOST, without a query")
+        return value
 
     @field_validator("secret_key", "secret_key_previous")
     @classmethod

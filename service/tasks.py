@@ -15,6 +15,7 @@ from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleErr
 from service.queries import q
 from service.security import Viewer
 from service.values import Id, Input, Period, Text
+from service.weather import Weather
 
 Status = Literal["todo", "in_progress", "done"]
 Sort = Literal[
@@ -61,13 +62,16 @@ class TaskPatch(Input):
     city: City = Field(default_factory=lambda: None)
 
 
-class Weather(BaseModel):
+class TaskWeather(BaseModel):
     """The weather in the task's city, set by the service alone."""
 
     model_config = ConfigDict(extra="allow")
 
     temperature: Annotated[float, Field(description="°C", examples=[15.5])]
     condition: Annotated[str, Field(examples=["Clouds"])]
+    humidity: Annotated[float | None, Field(description="%", examples=[81])] = None
+    wind_speed: Annotated[float | None, Field(description="m/s", examples=[4.1])] = None
+    observed_at: datetime | None = None
 
 
 class Task(NewTask):
@@ -76,7 +80,7 @@ class Task(NewTask):
     model_config = ConfigDict(extra="ignore")
 
     id: int
-    weather: Weather | None
+    weather: TaskWeather | None
     user_id: int
     created_at: datetime
     updated_at: datetime
@@ -108,9 +112,10 @@ class TaskQuery(Period):
     )
 
 
-async def create(db: Executor, viewer: Viewer, new: NewTask) -> Any:
-    """Make a task of the viewer's own and give its row."""
-    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump())
+async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: Weather) -> Any:
+    """Make a task of the viewer's own and give its row, with the weather where it is found in time."""
+    found = await weather.now(new.city)
+    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=found)
     _log(viewer, row["id"], "task created")
     return row
 
@@ -122,20 +127,22 @@ async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
 
 
 async def replace(
-    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None
+    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: Weather
 ) -> dict[str, Any]:
     """Replace all that a client may set; versions: those expected (`If-Match`), None for any.
 
     Raises NotFoundError, ForbiddenError, StaleError.
     """
-    return await _update(db, viewer, task_id, new.model_dump(), versions=versions)
+    return await _update(db, viewer, task_id, new.model_dump(), versions=versions, weather=weather)
 
 
 async def patch(
-    db: Executor, viewer: Viewer, task_id: int, changes: TaskPatch, *, versions: list[int] | None
+    db: Executor, viewer: Viewer, task_id: int, changes: TaskPatch, *, versions: list[int] | None, weather: Weather
 ) -> dict[str, Any]:
     """Change what was sent and nothing else; versions and errors as in `replace`."""
-    return await _update(db, viewer, task_id, changes.model_dump(exclude_unset=True), versions=versions)
+    return await _update(
+        db, viewer, task_id, changes.model_dump(exclude_unset=True), versions=versions, weather=weather
+    )
 
 
 async def delete(db: Executor, viewer: Viewer, task_id: int, *, versions: list[int] | None) -> None:
@@ -193,7 +200,13 @@ async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any]) -> int
 
 
 async def _update(
-    db: Executor, viewer: Viewer, task_id: int, changes: dict[str, Any], *, versions: list[int] | None
+    db: Executor,
+    viewer: Viewer,
+    task_id: int,
+    changes: dict[str, Any],
+    *,
+    versions: list[int] | None,
+    weather: Weather,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in NewTask.model_fields:
@@ -204,6 +217,7 @@ async def _update(
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
         expected_versions=versions,
+        weather=await weather.now(changes.get("city")),
         **values,
     )
     task = _permitted(row)

@@ -17,11 +17,12 @@ from service.statements import FOLDER, HeaderError, Statement, read
 
 STUB = Path(__file__).with_name("queries.pyi")
 # SQL's names of types → PostgreSQL's own, where they differ.
-NAMES = {"bigint": "int8", "integer": "int4", "boolean": "bool"}
+NAMES = {"bigint": "int8", "integer": "int4", "boolean": "bool", "double precision": "float8"}
 PYTHON = {
     "int8": "int",
     "int4": "int",
     "bool": "bool",
+    "float8": "float",
     "text": "str",
     "timestamptz": "datetime",
     "json": "Fragment",

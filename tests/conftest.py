@@ -26,6 +26,7 @@ from service.db import Database
 from service.security import Passwords
 from service.settings import Settings
 from tests.factories import Factory
+from tests.redis_server import RedisServer
 
 SECRET_KEY = "tests-" + "k" * 32
 SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
@@ -143,14 +144,28 @@ def database_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis for this worker: a container where a Docker engine answers, else a server of its own."""
+    with ExitStack() as stack:
+        if os.environ[KIND].startswith("testcontainers"):
+            from testcontainers.community.redis import RedisContainer
+
+            container = stack.enter_context(RedisContainer("redis:8"))
+            yield f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+        else:
+            yield stack.enter_context(RedisServer()).url
+
+
+@pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
     """Settings of the application under test."""
     return make_settings(database_url)
 
 
 def make_settings(database_url: str, **values: object) -> Settings:
-    """Give settings that nothing outside the test has a say in."""
-    given = {"database_url": database_url, "secret_key": SECRET_KEY, "log_file": "", **values}
+    """Give settings that nothing outside the test has a say in, without rate limits where the test sets none."""
+    unlimited = {"rate_limit_per_minute": 0, "login_limit_per_minute": 0}
+    given = {"database_url": database_url, "secret_key": SECRET_KEY, "log_file": "", **unlimited, **values}
     return Settings(_env_file=None, **given)  # type: ignore[arg-type, call-arg]
 
 

@@ -13,6 +13,7 @@ from service.accounts import Account, Credentials, Registration, Token
 from service.web import replies
 from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
 from service.web.documents import problems
+from service.web.limits import address_of, per_address, per_user, spent
 
 FORM = "application/x-www-form-urlencoded"
 # What an OAuth 2 client (Swagger UI's Authorize, say) sends beside the password grant's username and password.
@@ -27,7 +28,7 @@ LOGIN_BODY = {
     }
 }
 
-router = APIRouter(prefix="/auth", tags=["accounts"], dependencies=[no_query])
+router = APIRouter(prefix="/auth", tags=["accounts"])
 
 
 async def _credentials(request: Request) -> Credentials:
@@ -56,8 +57,8 @@ async def _parsed(request: Request) -> Any:
     "/register",
     status_code=201,
     response_model=Account,
-    dependencies=[json_body],
-    responses=problems(400, 401, 403, 409, 413, 415),
+    dependencies=[per_address, no_query, json_body],
+    responses=problems(400, 401, 403, 409, 413, 415, 429),
     openapi_extra={"security": [{}]},
 )
 async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
@@ -66,13 +67,25 @@ async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
     return replies.json(row, status=201, headers={"Location": "/auth/me"})
 
 
-@router.post("/login", response_model=Token, openapi_extra=LOGIN_BODY, responses=problems(400, 401, 413, 415))
-async def login(rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
+@router.post(
+    "/login",
+    response_model=Token,
+    dependencies=[per_address, no_query],
+    openapi_extra=LOGIN_BODY,
+    responses=problems(400, 401, 413, 415, 429),
+)
+async def login(request: Request, rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
     """Exchange username and password, as JSON or as a form, for an access token."""
-    return replies.json(await rooms.accounts.log_in(rooms.db, credentials))
+    limits, address = rooms.limits.log_ins, await address_of(request)
+    if limits:
+        spent(request, await limits.check_account(credentials.username, address))
+    token = await rooms.accounts.log_in(rooms.db, credentials)
+    if limits:
+        await limits.remember(credentials.username, address)
+    return replies.json(token)
 
 
-@router.get("/me", response_model=Account, responses=problems(401))
+@router.get("/me", response_model=Account, dependencies=[per_user, no_query], responses=problems(401, 429))
 async def me(rooms: In, viewer: Known) -> Response:
     """Give the account that the token speaks for."""
     return replies.json(await rooms.accounts.me(rooms.db, viewer))

@@ -15,8 +15,11 @@ from service.accounts import Accounts
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import UnauthorizedError
+from service.limits import Limits
+from service.redis_client import RedisClient
 from service.security import Viewer
 from service.values import LARGEST_ID
+from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
@@ -32,11 +35,19 @@ class Rooms:
     db: Database
     accounts: Accounts
     cursors: Cursors
+    weather: Weather
+    limits: Limits
+    redis: RedisClient | None
+
+
+def rooms_of(request: Request) -> Rooms:
+    """Give the rooms of the application that a request is for."""
+    rooms: Rooms = request.app.state.rooms
+    return rooms
 
 
 async def _rooms(request: Request) -> Rooms:
-    rooms: Rooms = request.app.state.rooms
-    return rooms
+    return rooms_of(request)
 
 
 In: TypeAlias = Annotated[Rooms, Depends(_rooms)]
@@ -49,10 +60,25 @@ _bearer = OAuth2PasswordBearer(
 )
 
 
-async def _anyone(rooms: In, request: Request, token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
+async def _identity(
+    rooms: In, request: Request, token: Annotated[str | None, Depends(_bearer)]
+) -> Viewer | UnauthorizedError | None:
     if token is None and "authorization" not in request.headers:
         return None
-    return rooms.accounts.tokens.verify(token or "")
+    try:
+        return rooms.accounts.tokens.verify(token or "")
+    except UnauthorizedError as error:
+        return error
+
+
+Identity: TypeAlias = Annotated[Viewer | UnauthorizedError | None, Depends(_identity)]
+"""Whom the token speaks for, None without one, and what is wrong with it: rate limits count before it is refused."""
+
+
+async def _anyone(identity: Identity) -> Viewer | None:
+    if isinstance(identity, UnauthorizedError):
+        raise identity
+    return identity
 
 
 async def _viewer(viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:

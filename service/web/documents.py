@@ -45,7 +45,7 @@ def _problem(status: int) -> dict[str, Any]:
     documented: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": PROBLEM}
     if status == 401:
         documented["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "examples": ["Bearer"]}}}
-    if status == 503:
+    if status in {429, 503}:
         documented["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return documented
 

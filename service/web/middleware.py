@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import logs, timing
 from service.web import replies
 
+# Where a request's scope keeps what its rate limits said: headers of the IETF draft "RateLimit header fields for HTTP".
+VERDICTS = "service.limits"
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -91,6 +93,9 @@ class _Reply:
 
     def _start(self, status: int, headers: MutableHeaders) -> None:
         self.started, self._status = True, status
+        if verdicts := self._scope.get(VERDICTS):
+            headers["RateLimit-Policy"] = ", ".join(f'"{one.policy}";q={one.limit};w=60' for one in verdicts)
+            headers["RateLimit"] = ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in verdicts)
         if self._scope["path"].startswith(DOCUMENTS):
             headers["Content-Security-Policy"] = DOCUMENTS_POLICY
         for name, value in HEADERS.items():

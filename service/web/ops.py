@@ -27,6 +27,9 @@ async def healthz() -> Response:
 
 @router.get("/readyz", response_model=Health, responses=problems(503))
 async def readyz(rooms: In) -> Response:
-    """Say whether requests can be served: the database answers and its schema is at head."""
+    """Say whether requests can be served: the database answers and its schema is at head.
+
+    Without Redis it is `degraded`: requests are served, and rate limits hold for each process by itself."""
     await readiness.check(rooms.db)
-    return replies.json({"status": "ok"})
+    away = rooms.redis is not None and not rooms.redis.here
+    return replies.json({"status": "degraded" if away else "ok"})

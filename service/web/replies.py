@@ -22,6 +22,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
     errors.StaleError: 412,
+    errors.RateLimitedError: 429,
     errors.UnavailableError: 503,
 }
 """The status of each code; an error's class is looked up along its bases."""
@@ -129,6 +130,8 @@ async def on_service_error(_request: Request, error: Exception) -> Response:
             headers = {"WWW-Authenticate": "Bearer"}
         case errors.StaleError():
             headers = {"ETag": tag(error.version)}
+        case errors.RateLimitedError():
+            headers = {"Retry-After": str(error.retry_after)}
         case errors.UnavailableError():
             headers = {"Retry-After": str(error.retry_after)}
             logger.bind(cause=repr(error.__cause__)).warning("unavailable: {}", error.detail)

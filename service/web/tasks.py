@@ -11,8 +11,9 @@ from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
 from service.web.deps import In, Known, KnownTags, TaskId, Versions, json_body, no_query, whole_body
 from service.web.documents import MERGE_PATCH, TASK_HEADERS, problems
+from service.web.limits import per_user
 
-router = APIRouter(prefix="/tasks", tags=["tasks"])
+router = APIRouter(prefix="/tasks", tags=["tasks"], dependencies=[per_user])
 
 
 @router.post(
@@ -20,15 +21,15 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     status_code=201,
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[201] | problems(400, 401, 413, 415),
+    responses=TASK_HEADERS[201] | problems(400, 401, 413, 415, 429),
 )
 async def create_task(rooms: In, viewer: Known, new: NewTask) -> Response:
     """Make a task of one's own."""
-    row = await tasks.create(rooms.db, viewer, new)
+    row = await tasks.create(rooms.db, viewer, new, weather=rooms.weather)
     return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
 
-@router.get("", response_model=TaskPage, responses=problems(401, 403))
+@router.get("", response_model=TaskPage, responses=problems(401, 403, 429))
 async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
     """List one's own tasks; an administrator's list is of all."""
     page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
@@ -43,7 +44,7 @@ async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotate
     "/{task_id}",
     response_model=Task,
     dependencies=[no_query],
-    responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404),
+    responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404, 429),
 )
 async def get_task(rooms: In, viewer: Known, task_id: TaskId, known: KnownTags) -> Response:
     """Give one task."""
@@ -57,11 +58,11 @@ async def get_task(rooms: In, viewer: Known, task_id: TaskId, known: KnownTags) 
     "/{task_id}",
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
+    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415, 429),
 )
 async def replace_task(rooms: In, viewer: Known, task_id: TaskId, new: NewTask, versions: Versions) -> Response:
     """Replace title, description, status and city: what is absent is cleared, or back at its default."""
-    return replies.task(await tasks.replace(rooms.db, viewer, task_id, new, versions=versions))
+    return replies.task(await tasks.replace(rooms.db, viewer, task_id, new, versions=versions, weather=rooms.weather))
 
 
 @router.patch(
@@ -69,11 +70,11 @@ async def replace_task(rooms: In, viewer: Known, task_id: TaskId, new: NewTask, 
     response_model=Task,
     dependencies=[no_query, json_body],
     openapi_extra=MERGE_PATCH,
-    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
+    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415, 429),
 )
 async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPatch, versions: Versions) -> Response:
     """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
-    return replies.task(await tasks.patch(rooms.db, viewer, task_id, changes, versions=versions))
+    return replies.task(await tasks.patch(rooms.db, viewer, task_id, changes, versions=versions, weather=rooms.weather))
 
 
 @router.delete(
@@ -81,7 +82,7 @@ async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPa
     status_code=204,
     response_class=Response,
     dependencies=[no_query, whole_body],
-    responses=problems(401, 403, 404, 412, 413),
+    responses=problems(401, 403, 404, 412, 413, 429),
 )
 async def delete_task(rooms: In, viewer: Known, task_id: TaskId, versions: Versions) -> Response:
     """Delete a task."""

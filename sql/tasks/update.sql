@@ -2,12 +2,13 @@
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, expected_versions bigint[]?,
 --   set_title boolean, title text?, set_description boolean, description text?,
---   set_status boolean, status text?, set_city boolean, city text?
+--   set_status boolean, status text?, set_city boolean, city text?,
+--   weather jsonb?
 -- index: tasks_pkey
 -- raises: tasks_title_check -> invalid, tasks_description_check -> invalid, tasks_status_check -> invalid,
 --   tasks_city_check -> invalid
 -- why: the row is locked first, so that the verdict speaks of the version that the update then changes.
---   Weather belongs to its city: it goes where the city changes.
+--   Weather belongs to its city: it comes in where the city changes.
 with target as materialized (
     select
         t.*,
@@ -28,7 +29,7 @@ changed as (
         description = case when $7 then $8 else t.description end,
         status = case when $9 then $10 else t.status end,
         city = case when $11 then $12 else t.city end,
-        weather = case when $11 and $12 is distinct from t.city then null else t.weather end
+        weather = case when $11 and $12 is distinct from t.city then $13 else t.weather end
     from target
     where t.id = $1 and target.verdict = 'ok'
     returning t.*

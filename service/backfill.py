@@ -1,0 +1,48 @@
+"""Fills in the weather that tasks miss: what is missing is found in the table, so that it survives restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from loguru import logger
+
+from service.db import Executor
+from service.errors import ServiceError
+from service.queries import q
+from service.weather import Weather, WeatherAwayError
+
+PAUSE_SECONDS = 5.0
+RETRY_SECONDS = 20.0
+CLAIM_ROWS = 500
+FILL_ROWS = 1000
+
+
+async def run(db: Executor, weather: Weather) -> None:
+    """Fill in until cancelled; what fails is due again later."""
+    while True:
+        try:
+            while weather.available and await once(db, weather):
+                pass
+        except ServiceError as error:
+            logger.bind(cause=repr(error.__cause__)).warning("weather: cannot fill in: {}", error.detail)
+        await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
+
+
+async def once(db: Executor, weather: Weather) -> bool:
+    """Claim some cities whose weather is missing, look them up, fill in what is found; whether there may be more."""
+    rows = await q.weather.claim(db, seconds=RETRY_SECONDS, row_limit=CLAIM_ROWS)
+    cities = {city for row in rows if (city := row["city"])}
+    await asyncio.gather(*(_fill(db, weather, city) for city in sorted(cities)))
+    return len(rows) == CLAIM_ROWS
+
+
+async def _fill(db: Executor, weather: Weather, city: str) -> None:
+    try:
+        found = await weather.look_up(city)
+    except WeatherAwayError:
+        return
+    filled = FILL_ROWS
+    while filled == FILL_ROWS:
+        filled = await q.weather.fill(db, city=city, weather=found, row_limit=FILL_ROWS)
+        logger.bind(city=city, tasks=filled).info("weather filled in")

@@ -1,0 +1,230 @@
+"""Rate limits: GCRA over all processes in Redis, by leases of several permits; in the process alone without Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from math import ceil
+
+from cachetools import LRUCache
+from pyrate_limiter import Duration, Rate
+from pyrate_limiter.abstracts.algorithm import GCRA, Decision, State
+from pyrate_limiter.buckets.redis_state import RedisStateStore
+from redis.asyncio import Redis
+
+from service.redis_client import RedisAwayError, RedisClient
+from service.settings import Settings
+
+LEASES = 10
+MOST_KEYS = 50_000
+KNOWN_SECONDS = 90 * 24 * 3600
+ALGORITHM = GCRA()
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a limit says of one request; times in seconds, `retry_after` only where it is refused."""
+
+    policy: str
+    limit: int
+    remaining: int
+    reset: int
+    retry_after: int = 0
+
+
+@dataclass
+class _Bucket:
+    """What this process knows of one key: its own GCRA's state, and what it holds of Redis's; times in milliseconds."""
+
+    state: State = (0,)
+    leased: int = 0
+    good_until: float = 0.0
+    refused_until: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Limit:
+    """`per_minute` requests at once, then as many a minute, evenly, for each key.
+
+    A request is admitted where this process's own GCRA admits it and, as long as Redis is there, the shared one has
+    leased a permit for it. A tenth of the limit is leased in one call. A permit that is not spent is given up at the
+    pace at which the bucket refills, so that all processes together never admit more than GCRA would; the few that
+    others hold when the bucket runs dry are refused early.
+    """
+
+    def __init__(self, policy: str, per_minute: int, redis: RedisClient | None) -> None:
+        self.policy = policy
+        self.per_minute = per_minute
+        self._rates = [Rate(per_minute, Duration.MINUTE)]
+        self._emission = Duration.MINUTE.value / per_minute
+        self._lease = max(1, per_minute // LEASES)
+        self._redis = redis
+        self._buckets: LRUCache[str, _Bucket] = LRUCache(MOST_KEYS)
+
+    async def check(self, key: str) -> Verdict:
+        """Spend one permit of the key, or say when there will be one again."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = _Bucket()
+        wait = self._step(bucket, spend=False) or await self._permit(key, bucket) or self._step(bucket, spend=True)
+        now = _now()
+        return Verdict(
+            policy=self.policy,
+            limit=self.per_minute,
+            remaining=0 if wait else self.per_minute - ALGORITHM.consumed(self._rates, bucket.state, now),
+            reset=ceil(max(0, bucket.state[0] / 1000 - now) / 1000),
+            retry_after=ceil(wait / 1000),
+        )
+
+    def _step(self, bucket: _Bucket, *, spend: bool) -> int:
+        """Give the milliseconds to wait by this process's own count; 0 where it admits."""
+        state, decision = ALGORITHM.step(self._rates, bucket.state, _now(), 1)
+        if spend:
+            bucket.state = state
+        return decision.retry_after_ms or 0
+
+    async def _permit(self, key: str, bucket: _Bucket) -> int:
+        """Take a permit that was leased, or lease; give the milliseconds to wait, 0 where there is one."""
+        if self._redis is None or self._take(bucket):
+            return 0
+        async with bucket.lock:
+            if self._take(bucket):
+                return 0
+            try:
+                return await self._renew(self._redis, key, bucket)
+            except RedisAwayError:
+                return 0
+
+    def _take(self, bucket: _Bucket) -> bool:
+        if bucket.leased:
+            bucket.leased = max(0, min(bucket.leased, int((bucket.good_until - _monotonic()) / self._emission)))
+        if not bucket.leased:
+            return False
+        bucket.leased -= 1
+        return True
+
+    async def _lease_from(self, redis: Redis, *, key: str, weight: int) -> Decision:
+        store = RedisStateStore(redis, f"limit:{self.policy}:{key}")
+        decision: Decision = await store.check(ALGORITHM, self._rates, _now(), weight)  # type: ignore[no-untyped-call]
+        return decision
+
+    async def _renew(self, redis: RedisClient, key: str, bucket: _Bucket) -> int:
+        wait = bucket.refused_until - _monotonic()
+        if wait > 0 and redis.here:
+            return ceil(wait)
+        for weight in sorted({self._lease, 1}, reverse=True):
+            begun = _monotonic()
+            decision = await redis.call(partial(self._lease_from, key=key, weight=weight))
+            if decision.allowed:
+                bucket.leased = weight - 1
+                bucket.good_until = begun + weight * self._emission
+                return 0
+        bucket.refused_until = _monotonic() + (decision.retry_after_ms or 0)
+        return decision.retry_after_ms or 1
+
+
+def _now() -> int:
+    """Give the milliseconds since the epoch: the shared state is compared across machines."""
+    return time.time_ns() // 1_000_000
+
+
+def _monotonic() -> float:
+    return time.monotonic() * 1000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of the service; None where one is switched off."""
+
+    requests: Limit | None
+    log_ins: LogIns | None
+    trusted: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, given: Settings, redis: RedisClient | None) -> Limits:
+        """Make them as the settings say."""
+        requests, log_ins = given.rate_limit_per_minute, given.login_limit_per_minute
+        return cls(
+            requests=Limit("requests", requests, redis) if requests else None,
+            log_ins=LogIns(log_ins, redis) if log_ins else None,
+            trusted=given.trusted_proxies,
+        )
+
+
+class LogIns:
+    """Against guessing: so many log-ins and registrations for each address, and so many log-ins for each account.
+
+    An address from which an account has logged in before has a budget of its own for it, so that whoever guesses from
+    elsewhere does not keep the owner out.
+    """
+
+    def __init__(self, per_minute: int, redis: RedisClient | None) -> None:
+        self.by_address = Limit("log-ins", per_minute, redis)
+        self._by_account = Limit("account", per_minute, redis)
+        self._redis = redis
+        self._known: LRUCache[str, bool] = LRUCache(MOST_KEYS)
+
+    async def check_account(self, username: str, address: str) -> Verdict:
+        """Spend one log-in of the account."""
+        pair = _pair(username, address)
+        return await self._by_account.check(pair if await self._is_known(pair) else username.lower())
+
+    async def remember(self, username: str, address: str) -> None:
+        """Remember that the account logged in from there."""
+        pair = _pair(username, address)
+        self._known[pair] = True
+        if self._redis:
+            with suppress(RedisAwayError):
+                await self._redis.call(lambda redis: redis.set(f"limit:known:{pair}", 1, ex=KNOWN_SECONDS))
+
+    async def _is_known(self, pair: str) -> bool:
+        if pair in self._known:
+            return True
+        if self._redis:
+            with suppress(RedisAwayError):
+                return bool(await self._redis.call(lambda redis: redis.exists(f"limit:known:{pair}")))
+        return False
+
+
+def _pair(username: str, address: str) -> str:
+    return f"{username.lower()} {address}"
+
+
+def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Network, ...]) -> str:
+    """Give the address that a request is counted under.
+
+    The peer's, or, where the peer is trusted, the right-most entry of `X-Forwarded-For` that is not; an IPv6 client is
+    its /64, of which it has every address.
+    """
+    hops = [hop.strip() for line in forwarded for hop in line.split(",")]
+    address = peer or "unknown"
+    while _trusted(address, trusted) and hops:
+        address = hops.pop()
+    return _grouped(address)
+
+
+def _trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in trusted)
+
+
+def _grouped(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped:
+            return str(parsed.ipv4_mapped)
+        return str(IPv6Network((parsed, 64), strict=False))
+    return str(parsed)
