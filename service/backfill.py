@@ -14,8 +14,9 @@ from service.weather import Weather, WeatherAwayError
 
 PAUSE_SECONDS = 5.0
 RETRY_SECONDS = 20.0
-CLAIM_ROWS = 500
+CLAIM_ROWS = 100
 FILL_ROWS = 1000
+CITIES_AT_ONCE = 10  # of weather.MOST_CALLS, so that requests find some free
 
 
 async def run(db: Executor, weather: Weather) -> None:
@@ -26,20 +27,24 @@ async def run(db: Executor, weather: Weather) -> None:
                 pass
         except ServiceError as error:
             logger.bind(cause=repr(error.__cause__)).warning("weather: cannot fill in: {}", error.detail)
+        except Exception:  # a defect of one round does not end all others
+            logger.exception("weather: cannot fill in")
         await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
 
 
 async def once(db: Executor, weather: Weather) -> bool:
     """Claim some cities whose weather is missing, look them up, fill in what is found; whether there may be more."""
     rows = await q.weather.claim(db, seconds=RETRY_SECONDS, row_limit=CLAIM_ROWS)
-    cities = {city for row in rows if (city := row["city"])}
-    await asyncio.gather(*(_fill(db, weather, city) for city in sorted(cities)))
+    cities = {city for row in rows if (city := row["city"]) is not None}
+    turns = asyncio.Semaphore(CITIES_AT_ONCE)
+    await asyncio.gather(*(_fill(db, weather, city, turns) for city in sorted(cities)))
     return len(rows) == CLAIM_ROWS
 
 
-async def _fill(db: Executor, weather: Weather, city: str) -> None:
+async def _fill(db: Executor, weather: Weather, city: str, turns: asyncio.Semaphore) -> None:
     try:
-        found = await weather.look_up(city)
+        async with turns:
+            found = await weather.look_up(city)
     except WeatherAwayError:
         return
     filled = FILL_ROWS

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from math import ceil
 
 from cachetools import LRUCache
@@ -79,7 +79,7 @@ class Limit:
             policy=self.policy,
             limit=self.per_minute,
             remaining=0 if wait else self.per_minute - ALGORITHM.consumed(self._rates, bucket.state, now),
-            reset=ceil(max(0, bucket.state[0] / 1000 - now) / 1000),
+            reset=ceil(max(wait, bucket.state[0] / 1000 - now) / 1000),
             retry_after=ceil(wait / 1000),
         )
 
@@ -174,7 +174,9 @@ class LogIns:
     async def check_account(self, username: str, address: str) -> Verdict:
         """Spend one log-in of the account."""
         pair = _pair(username, address)
-        return await self._by_account.check(pair if await self._is_known(pair) else username.lower())
+        return await self._by_account.check(
+            f"known:{pair}" if await self._is_known(pair) else f"any:{username.lower()}"
+        )
 
     async def remember(self, username: str, address: str) -> None:
         """Remember that the account logged in from there."""
@@ -194,7 +196,7 @@ class LogIns:
 
 
 def _pair(username: str, address: str) -> str:
-    return f"{username.lower()} {address}"
+    return f"{address} {username.lower()}"
 
 
 def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Network, ...]) -> str:
@@ -203,7 +205,7 @@ def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Ne
     The peer's, or, where the peer is trusted, the right-most entry of `X-Forwarded-For` that is not; an IPv6 client is
     its /64, of which it has every address.
     """
-    hops = [hop.strip() for line in forwarded for hop in line.split(",")]
+    hops = [hop.strip() for line in forwarded for hop in line.split(",") if hop.strip()]
     address = peer or "unknown"
     while _trusted(address, trusted) and hops:
         address = hops.pop()
@@ -211,20 +213,20 @@ def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Ne
 
 
 def _trusted(address: str, trusted: tuple[Network, ...]) -> bool:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in trusted)
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in trusted)
 
 
 def _grouped(address: str) -> str:
+    parsed = _parsed(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((int(parsed), 64), strict=False))
+    return str(parsed or "unknown")
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return "unknown"
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped:
-            return str(parsed.ipv4_mapped)
-        return str(IPv6Network((parsed, 64), strict=False))
-    return str(parsed)
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from loguru import logger
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from service.timing import measured
 
 BUDGET_SECONDS = 0.05
+BUDGET_SLICES = 5
+CONNECTIONS = 100
 PROBE_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class RedisClient:
         self._redis = redis
         self._here = True
         self._probe: asyncio.Task[None] | None = None
+        self._free = asyncio.Semaphore(CONNECTIONS)
 
     @property
     def here(self) -> bool:
@@ -40,15 +42,22 @@ class RedisClient:
 
     async def call(self, work: Callable[[Redis], Awaitable[T]]) -> T:
         """Do the work within the budget; RedisAwayError, at once where it was away before."""
-        if not self._here:
-            raise RedisAwayError
-        try:
-            with measured("cache"):
-                async with asyncio.timeout(BUDGET_SECONDS):
-                    return await work(self._redis)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._lost(error)
-            raise RedisAwayError from error
+        with measured("cache"):
+            async with self._free:
+                if not self._here:
+                    raise RedisAwayError
+                try:
+                    async with _budget():
+                        return await work(self._redis)
+                except Exception as error:  # whatever it is: what speaks there may not even be Redis
+                    self._lost(error)
+                    raise RedisAwayError from error
+
+    async def answers(self) -> bool:
+        """Ask whether it is there."""
+        with suppress(RedisAwayError):
+            await self.call(lambda redis: redis.ping())
+        return self._here
 
     def _lost(self, error: BaseException) -> None:
         if self._here:
@@ -59,29 +68,57 @@ class RedisClient:
     async def _until_back(self) -> None:
         while not self._here:
             await asyncio.sleep(PROBE_SECONDS)
-            try:
+            with suppress(Exception):
                 async with asyncio.timeout(PROBE_SECONDS):
+                    await self._redis.ping()
+                async with _budget():  # on a connection that stands: one that is too slow would be lost again at once
                     await self._redis.ping()
                 self._here = True
                 logger.info("redis is back")
-            except (RedisError, OSError, TimeoutError):
-                continue
 
     async def close(self) -> None:
         """Stop probing and disconnect."""
         if self._probe:
             self._probe.cancel()
+            await asyncio.wait([self._probe])
         await self._redis.aclose()
 
 
 @asynccontextmanager
+async def _budget() -> AsyncIterator[None]:
+    """TimeoutError after the budget.
+
+    It is spent in slices, for each of which the event loop has to come round: where the loop is held up, the answer is
+    there and not yet read, and Redis is not slow.
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.Handle
+    async with asyncio.timeout(None) as timeout:
+
+        def spend(slices: int) -> None:
+            nonlocal timer
+            if slices:
+                timer = loop.call_later(BUDGET_SECONDS / BUDGET_SLICES, spend, slices - 1)
+            else:
+                timeout.reschedule(loop.time())
+
+        timer = loop.call_soon(spend, BUDGET_SLICES)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+@asynccontextmanager
 async def connected(url: str) -> AsyncIterator[RedisClient | None]:
-    """Open the client; it connects at first use. None without a URL."""
+    """Open the client, and see whether Redis is there. None without a URL."""
     if not url:
         yield None
         return
-    client = RedisClient(Redis.from_url(url, retry=Retry(NoBackoff(), 0), max_connections=100))
+    # The older protocol and no word on the library: a new connection then takes no round trips of its own.
+    client = RedisClient(Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2, driver_info=None))
     try:
+        await client.answers()
         yield client
     finally:
         await client.close()

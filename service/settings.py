@@ -95,8 +95,10 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        if value and not re.match(r"(rediss?|unix)://.", value.get_secret_value()):
-            raise ValueError("takes redis://HOST:PORT/DATABASE")
+        scheme, _, rest = value.get_secret_value().partition("://")
+        network = scheme in {"redis", "rediss"} and _readable(rest) and re.fullmatch(r"[^/?]+(/\d*)?(\?.*)?", rest)
+        if value and not network and not (scheme == "unix" and rest):
+            raise ValueError("takes redis://:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded")
         return value
 
     @field_validator("openweather_url")

@@ -26,6 +26,7 @@ from service.timing import measured
 from service.values import Text
 
 LARGEST_ANSWER = 64 * 1024
+NO_SUCH_CITY = (400, 404)  # 400: a text in which the provider sees no place; it is not asked again and again
 NO_SUCH_CITY_SECONDS = 300
 MOST_CITIES = 10_000
 MOST_CALLS = 20
@@ -67,7 +68,7 @@ class _Answer(BaseModel):
                 "condition": self.weather[0].main,
                 "humidity": self.main.humidity,
                 "wind_speed": self.wind.speed,
-                "observed_at": self.dt and datetime.fromtimestamp(self.dt, UTC),
+                "observed_at": None if self.dt is None else datetime.fromtimestamp(self.dt, UTC),
             },
             option=orjson.OPT_UTC_Z,
         )
@@ -123,6 +124,13 @@ class Weather:
             found = await asyncio.shield(flight)
         return None if found == NOTHING else orjson.Fragment(found)
 
+    async def close(self) -> None:
+        """End what is still being looked up for nobody."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
     def _landed(self, normal: str, flight: asyncio.Task[bytes]) -> None:
         del self._flights[normal]
         if not flight.cancelled():
@@ -133,15 +141,18 @@ class Weather:
         found = await self._cache.get(normal)
         if found is None:
             async with self._turn(normal) as ours:
-                found = await (self._ask(city, normal, deadline) if ours else self._wait(normal, deadline))
+                if not ours:
+                    return await self._wait(normal, deadline)
+                # Another replica may have found it between the look into the cache and our turn.
+                found = await self._cache.get(normal) or await self._ask(city, normal, deadline)
         return found
 
     @asynccontextmanager
     async def _turn(self, normal: str) -> AsyncIterator[bool]:
-        """Whether it is this replica that asks; without Redis each asks for itself."""
+        """Whether it is this replica that asks; each asks for itself without Redis, or where no answer is kept."""
         lock = None
         try:
-            if self._redis:
+            if self._redis and self._cache.keeps:
                 name, seconds = f"weather:turn:{normal}", self._budget + 1
                 lock = await self._redis.call(lambda redis: _acquired(redis, name, seconds))
                 if lock is None:
@@ -153,8 +164,8 @@ class Weather:
             yield True
         finally:
             if self._redis and lock:
-                with suppress(RedisAwayError, LockError):
-                    await self._redis.call(lambda _: lock.release())
+                with suppress(RedisAwayError):
+                    await self._redis.call(lambda _: _released(lock))
 
     async def _wait(self, normal: str, deadline: float) -> bytes:
         """Wait for what another replica finds."""
@@ -165,19 +176,36 @@ class Weather:
         raise WeatherAwayError
 
     async def _ask(self, city: str, normal: str, deadline: float) -> bytes:
-        trial = self._breaker.state == STATE_HALF_OPEN
-        if self._breaker.opened or (trial and self._trying):
-            raise WeatherAwayError
-        self._trying = trial
+        self._is_trial()
         try:
-            async with self._calls:
-                with self._breaker:
-                    found = await self._request(city, deadline)
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._calls.acquire()
+        except TimeoutError:  # no failure of the provider's
+            raise WeatherAwayError from None
+        try:
+            found = await self._call(city, deadline)
         finally:
-            self._trying = False
-            self._say()
+            self._calls.release()
         await self._cache.put(normal, found)
         return found
+
+    def _is_trial(self) -> bool:
+        """Whether the circuit is half-open, which lets one call through; WeatherAwayError where it lets none."""
+        trial: bool = self._breaker.state == STATE_HALF_OPEN
+        if self._breaker.opened or (trial and self._trying):
+            raise WeatherAwayError
+        return trial
+
+    async def _call(self, city: str, deadline: float) -> bytes:
+        trial = self._is_trial()
+        self._trying = self._trying or trial
+        try:
+            with self._breaker:
+                return await self._request(city, deadline)
+        finally:
+            if trial:
+                self._trying = False
+            self._say()
 
     async def _request(self, city: str, deadline: float) -> bytes:
         """Ask the provider once. Its errors are not passed on: their text holds the URL, and that the key."""
@@ -189,7 +217,7 @@ class Weather:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=max(0.001, deadline - time.monotonic())),
             ) as answer:
-                if answer.status == 404:
+                if answer.status in NO_SUCH_CITY:
                     return NOTHING
                 if answer.status != 200:
                     raise WeatherAwayError(f"status {answer.status}")
@@ -218,6 +246,11 @@ async def _acquired(redis: Redis, name: str, seconds: float) -> Lock | None:
     return lock if await lock.acquire() else None
 
 
+async def _released(lock: Lock) -> None:
+    with suppress(LockError):  # it has expired: no reason to believe that Redis is away
+        await lock.release()
+
+
 async def _kept(redis: Redis, name: str) -> bytes | None:
     kept = await redis.get(name)
     return kept.encode() if isinstance(kept, str) else kept
@@ -231,29 +264,37 @@ class _Cache:
         self._seconds = seconds
         self._local: TLRUCache[str, bytes] = TLRUCache(MOST_CITIES, lambda _, found, now: now + self._lifetime(found))
 
+    @property
+    def keeps(self) -> bool:
+        return self._seconds > 0
+
     def _lifetime(self, found: bytes) -> int:
         return min(NO_SUCH_CITY_SECONDS, self._seconds) if found == NOTHING else self._seconds
 
     async def get(self, normal: str) -> bytes | None:
         try:
             if self._redis:
-                return await self._redis.call(lambda redis: _kept(redis, f"weather:{normal}"))
+                return await self._redis.call(lambda redis: _kept(redis, f"weather:of:{normal}"))
         except RedisAwayError:
             pass
         return self._local.get(normal)
 
     async def put(self, normal: str, found: bytes) -> None:
-        seconds = self._lifetime(found)
-        if not seconds:
+        if not self.keeps:
             return
+        seconds = self._lifetime(found)
         self._local[normal] = found
         if self._redis:
             with suppress(RedisAwayError):
-                await self._redis.call(lambda redis: redis.set(f"weather:{normal}", found, ex=seconds))
+                await self._redis.call(lambda redis: redis.set(f"weather:of:{normal}", found, ex=seconds))
 
 
 @asynccontextmanager
 async def opened(given: Settings, redis: RedisClient | None) -> AsyncIterator[Weather]:
     """Open the client with one HTTP session for the life of the process."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
-        yield Weather(given, session=session, redis=redis)
+        weather = Weather(given, session=session, redis=redis)
+        try:
+            yield weather
+        finally:
+            await weather.close()

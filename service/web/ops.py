@@ -31,5 +31,5 @@ async def readyz(rooms: In) -> Response:
 
     Without Redis it is `degraded`: requests are served, and rate limits hold for each process by itself."""
     await readiness.check(rooms.db)
-    away = rooms.redis is not None and not rooms.redis.here
+    away = rooms.redis is not None and not await rooms.redis.answers()
     return replies.json({"status": "degraded" if away else "ok"})

@@ -1,7 +1,7 @@
 -- Cities whose weather is missing and due, put off for as long as their look-up may take.
 -- returns: rows
 -- params: seconds double precision, row_limit bigint
--- index: tasks_weather_due_idx
+-- index: tasks_weather_due_idx, tasks_pkey
 -- why: several replicas take turns here; a task that one has claimed is skipped by the others, and due again later where
 --   the look-up failed or its replica died.
 with due as materialized (

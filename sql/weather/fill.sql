@@ -1,7 +1,7 @@
 -- A city's weather, into the tasks that miss it; null where there is no such city.
 -- returns: count
 -- params: city text, weather jsonb?, row_limit bigint
--- index: tasks_city_idx
+-- index: tasks_city_idx, tasks_pkey
 with missing as materialized (
     select t.id
     from tasks as t

@@ -61,13 +61,15 @@ async def test_a_taken_name_is_a_conflict(database: Database, make: Factory) -> 
 
 async def test_a_vanished_owner_is_unauthorized(database: Database, make: Factory) -> None:
     with pytest.raises(errors.UnauthorizedError):
-        await q.tasks.create(database, user_id=0, title="x", description=None, status="todo", city=None)
+        await q.tasks.create(database, user_id=0, title="x", description=None, status="todo", city=None, weather=None)
 
 
 async def test_a_failed_check_is_invalid_and_points_at_the_field(database: Database, make: Factory) -> None:
     ada = await make.user()
     with pytest.raises(errors.InvalidError) as failure:
-        await q.tasks.create(database, user_id=ada.id, title=" ", description=None, status="todo", city=None)
+        await q.tasks.create(
+            database, user_id=ada.id, title=" ", description=None, status="todo", city=None, weather=None
+        )
     assert failure.value.pointer == "/title"
 
 

@@ -88,6 +88,7 @@ async def test_the_index_of_a_header_is_the_one_that_is_used(large: Database, na
         assert task is not None
         values: dict[str, Any] = {parameter.name: None for parameter in statement.header.params}
         values |= {**dict(task), "viewer_id": task["user_id"], "viewer_is_admin": False, "username": "User77"}
+        values |= {"city": "city10", "seconds": 20, "row_limit": 100}
         plan = await explain(connection, statement, values)
     used = {node["Index Name"] for node in plan if "Index Name" in node}
     assert used == set(statement.header.index)

@@ -48,6 +48,7 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     "tasks_created_at_not_null": ("update tasks set created_at = null", None),
     "tasks_updated_at_not_null": ("insert into tasks (user_id, title, updated_at) values (:u, 'x', null)", None),
     "tasks_version_not_null": ("insert into tasks (user_id, title, version) values (:u, 'x', null)", None),
+    "tasks_weather_due_at_not_null": ("update tasks set weather_due_at = null", None),
 }
 OWN = "c.relnamespace = current_schema()::regnamespace and c.relname not like '%yoyo%'"
 CATALOGUE = {
@@ -168,6 +169,62 @@ async def test_version_and_updated_at_cannot_be_tampered_with(sql: Session, firs
     assert before is not None
     assert after is not None
     assert (after["version"], after["updated_at"]) == (2, after["now"])
+
+
+SNOW, HEAT = '{"condition": "Snow", "temperature": 1}', '{"condition": "Clear", "temperature": 35}'  # as jsonb has it
+
+
+@pytest.mark.parametrize(("city", "weather"), [("Moscow", SNOW), ("Moscow", None), (None, None)])
+async def test_a_new_tasks_weather_is_its_citys(
+    sql: Session, first: dict[str, int], city: str | None, weather: str | None
+) -> None:
+    new = await sql.fetchrow(
+        "insert into tasks (user_id, title, city, weather) values ($1, 'x', $2, $3) returning *",
+        first[":u"],
+        city,
+        weather,
+    )
+    assert new is not None
+    assert (new["city"], new["weather"], new["version"]) == (city, weather, 1)
+    assert new["weather_city"] == (city if weather else None)
+
+
+# Each branch of tasks_keep_weather, for a task in Moscow where it snows: what was changed, and then its weather, the
+# city that it is of, and how far the version moved.
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ("title = 'x'", (SNOW, "Moscow", 1)),
+        ("city = 'Paris'", (None, None, 1)),
+        ("city = null", (None, None, 1)),
+        ("city = 'Moscow'", (SNOW, "Moscow", 0)),
+        (f"city = 'Paris', weather = '{HEAT}'", (HEAT, "Paris", 1)),
+        ("city = 'Paris', weather = null", (None, None, 1)),
+        (f"weather = '{HEAT}'", (HEAT, "Moscow", 1)),
+        ("weather = null", (None, None, 1)),
+        (f"weather = '{HEAT}', weather_city = 'Paris'", (HEAT, "Paris", 1)),
+        ("weather_city = null", (SNOW, None, 0)),
+        ("weather_due_at = now()", (SNOW, "Moscow", 0)),
+    ],
+)
+async def test_weather_goes_with_its_city_whoever_changes_it(
+    sql: Session, first: dict[str, int], change: str, outcome: tuple[str | None, str | None, int]
+) -> None:
+    before = await sql.fetchrow(f"update tasks set city = 'Moscow', weather = '{SNOW}' returning *")
+    assert before is not None
+    assert before["weather_city"] == "Moscow"
+    after = await sql.fetchrow(f"update tasks set {change} returning *")
+    assert after is not None
+    moved = after["version"] - before["version"]
+    assert (after["weather"], after["weather_city"], moved) == outcome
+    assert (after["updated_at"] > before["updated_at"]) is bool(moved)
+
+
+@pytest.mark.parametrize(("change", "due"), [("title = 'x'", False), ("city = 'Paris'", True), ("city = null", True)])
+async def test_weather_that_goes_is_due_at_once(sql: Session, first: dict[str, int], change: str, due: bool) -> None:
+    await sql.execute("update tasks set city = 'Moscow'")
+    await sql.execute("update tasks set weather_due_at = now() + interval '1 min'")
+    assert await sql.fetchval(f"update tasks set {change} returning weather_due_at = '-infinity'") is due
 
 
 async def test_updated_at_does_not_go_back_with_the_clock(

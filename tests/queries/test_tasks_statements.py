@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from service.db import Database
@@ -15,6 +16,7 @@ from service.queries import q
 from service.security import Viewer
 from tests.factories import Factory
 
+SNOW, HEAT = '{"temperature": 1.5, "condition": "Snow"}', '{"temperature": 35, "condition": "Clear"}'
 NOBODY = Viewer(id=0, is_admin=False)
 COLUMNS = {"id", "title", "description", "status", "city", "weather", "user_id", "created_at", "updated_at", "version"}
 NEWEST: dict[str, Any] = {
@@ -31,13 +33,24 @@ NEWEST: dict[str, Any] = {
 PAGE = ("after_value", "after_id", "row_limit", "row_offset")
 
 
+def temperature(row: Mapping[str, Any] | None) -> Any:
+    assert row
+    return (orjson.loads(orjson.dumps(row["weather"])) or {}).get("temperature")
+
+
 async def get(db: Database, viewer: Viewer, task_id: int) -> Mapping[str, Any] | None:
     row = await q.tasks.get(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
     return row and dict(row)
 
 
 async def update(
-    db: Database, viewer: Viewer, task_id: int, *, versions: list[int] | None = None, **changes: Any
+    db: Database,
+    viewer: Viewer,
+    task_id: int,
+    *,
+    versions: list[int] | None = None,
+    weather: str | None = None,
+    **changes: Any,
 ) -> Mapping[str, Any] | None:
     values: dict[str, Any] = {"status": None, "title": None, "description": None, "city": None, **changes}
     flags: dict[str, Any] = {f"set_{name}": name in changes for name in values}
@@ -47,6 +60,7 @@ async def update(
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
         expected_versions=versions,
+        weather=orjson.Fragment(weather) if weather else None,
         **values,
         **flags,
     )
@@ -79,13 +93,14 @@ async def listed(db: Database, viewer: Viewer, *, sort: Any = "id", **values: An
 
 async def test_a_new_task_has_what_was_given_and_the_defaults(database: Database, make: Factory) -> None:
     ada = await make.user()
-    row: dict[str, Any] = dict(
-        await q.tasks.create(database, user_id=ada.id, title="One", description=None, status="done", city="Moscow")
-    )
+    given: dict[str, Any] = {"title": "One", "description": None, "status": "done", "city": "Moscow"}
+    row: dict[str, Any] = dict(await q.tasks.create(database, user_id=ada.id, **given, weather=None))
     assert row.keys() == COLUMNS
     assert (row["title"], row["description"], row["status"], row["city"]) == ("One", None, "done", "Moscow")
     assert (row["user_id"], row["version"], row["weather"]) == (ada.id, 1, None)
     assert await get(database, ada.viewer, row["id"]) == {**row, "verdict": "ok"}
+    row = dict(await q.tasks.create(database, user_id=ada.id, **given, weather=orjson.Fragment(SNOW)))
+    assert (temperature(row), row["version"]) == (1.5, 1)
 
 
 @pytest.mark.parametrize(("who", "verdict"), [("owner", "ok"), ("admin", "ok"), ("other", "forbidden")])
@@ -172,17 +187,17 @@ async def test_only_what_was_sent_is_changed(database: Database, make: Factory, 
     assert await update(database, ada.viewer, task) == after
 
 
-@pytest.mark.parametrize(("city", "kept"), [("Moscow", True), ("Paris", False), (None, False)])
-async def test_weather_stays_with_its_city(database: Database, make: Factory, city: str | None, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("city", "found", "after"),
+    [("Moscow", HEAT, 1.5), ("Moscow", None, 1.5), ("Paris", HEAT, 35), ("Paris", None, None), (None, None, None)],
+)
+async def test_weather_stays_with_its_city_and_comes_with_another(
+    database: Database, make: Factory, city: str | None, found: str | None, after: float | None
+) -> None:
     ada = await make.user()
-    task = await make.task(ada, city="Moscow", weather='{"temperature": 1.5, "condition": "Snow"}')
-    after = await update(database, ada.viewer, task, city=city)
-    assert after
-    assert (after["weather"] is not None) is kept
-    untouched = await make.task(ada, city="Moscow", weather='{"temperature": 1.5, "condition": "Snow"}')
-    after = await update(database, ada.viewer, untouched, title="x")
-    assert after
-    assert after["weather"]
+    task = await make.task(ada, city="Moscow", weather=SNOW)
+    assert temperature(await update(database, ada.viewer, task, title="x", weather=HEAT)) == 1.5
+    assert temperature(await update(database, ada.viewer, task, city=city, weather=found)) == after
 
 
 async def test_a_list_holds_what_the_viewer_may_see(database: Database, make: Factory) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from ipaddress import ip_network
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,6 +25,14 @@ GOOD: list[tuple[str, object, str, object]] = [
     ("DATABASE_POOL_SIZE", 10, "1", 1),
     ("DATABASE_STATEMENT_TIMEOUT_MS", 5000, "250", 250),
     ("MIGRATE_ON_START", None, "false", False),
+    ("REDIS_URL", "", "rediss://:s3cret@cache.example:6380/1", "rediss://:s3cret@cache.example:6380/1"),
+    ("OPENWEATHER_API_KEY", "", "s3cret", "s3cret"),
+    ("OPENWEATHER_URL", "https://api.openweathermap.org", "http://weather.example/v1", "http://weather.example/v1"),
+    ("WEATHER_TIMEOUT_SECONDS", 2.0, "0.5", 0.5),
+    ("WEATHER_CACHE_SECONDS", 3600, "0", 0),
+    ("RATE_LIMIT_PER_MINUTE", 100, "0", 0),
+    ("LOGIN_LIMIT_PER_MINUTE", 10, "5", 5),
+    ("TRUSTED_PROXIES", (), "10.0.0.1, fd00::/8", (ip_network("10.0.0.1/32"), ip_network("fd00::/8"))),
     ("SECRET_KEY", "", KEY, KEY),
     ("SECRET_KEY_PREVIOUS", "", OTHER_KEY, OTHER_KEY),
     ("ACCESS_TOKEN_MINUTES", 15, "60", 60),
@@ -45,6 +54,20 @@ BAD = [
     ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
     ("DATABASE_STATEMENT_TIMEOUT_MS", "5s", "integer"),
     ("MIGRATE_ON_START", "perhaps", "boolean"),
+    ("REDIS_URL", "s3cret", "takes redis://"),
+    ("REDIS_URL", "http://:s3cret@cache.example", "takes redis://"),
+    ("REDIS_URL", "redis://", "takes redis://"),
+    ("REDIS_URL", "redis://:s3cret@cache.example:port", "takes redis://"),
+    ("REDIS_URL", "redis://:s3cret@cache.example/one", "takes redis://"),
+    ("OPENWEATHER_URL", "api.openweathermap.org", "takes http(s)://"),
+    ("OPENWEATHER_URL", "https://weather.example?units=metric", "without a query"),
+    ("WEATHER_TIMEOUT_SECONDS", "0", "greater than 0"),
+    ("WEATHER_TIMEOUT_SECONDS", "nan", "less than or equal to 60"),
+    ("WEATHER_CACHE_SECONDS", "-1", "greater than or equal to 0"),
+    ("RATE_LIMIT_PER_MINUTE", "-1", "greater than or equal to 0"),
+    ("LOGIN_LIMIT_PER_MINUTE", "ten", "integer"),
+    ("TRUSTED_PROXIES", "proxy.example", "IPv4 or IPv6 network"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8", "IPv4 or IPv6 network"),
     ("SECRET_KEY", "s3cret", "takes at least 32 bytes"),
     ("SECRET_KEY", "change-me-s3cret-" + KEY, "takes random bytes"),
     ("SECRET_KEY_PREVIOUS", "s3cret", "takes at least 32 bytes"),
@@ -97,7 +120,7 @@ def test_a_bad_value_is_told_in_one_line(name: str, value: str, takes: str, monk
     with pytest.raises(StartError) as failure:
         load()
     line = failure.value.detail
-    secret = name in {"DATABASE_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"}
+    secret = name in {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"}
     assert line.startswith(f"{name}={'***' if secret else value!r}: ")
     assert takes in line
     assert "\n" not in line

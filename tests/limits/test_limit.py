@@ -1,0 +1,210 @@
+"""One limit: what it admits, over how many processes, and how seldom it asks Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyrate_limiter import Duration, Rate
+from pyrate_limiter.abstracts.algorithm import GCRA, State
+from redis.asyncio import Redis
+
+from service import limits
+from service.limits import LEASES, Limit
+from service.redis_client import RedisClient
+from tests.limits.clocks import Clock, replicas, stopped_clock
+
+WHERE = ["redis", "process"]
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with stopped_clock() as clock:
+        yield clock
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """An empty Redis."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.flushall()
+        yield redis
+
+
+@pytest.fixture
+async def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The calls that are made of Redis, from here on."""
+    made: list[object] = []
+    call = RedisClient.call
+
+    def counted(self: RedisClient, work: object) -> object:
+        made.append(work)
+        return call(self, work)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RedisClient, "call", counted)
+    return made
+
+
+async def admitted(limit: Limit, count: int, *, key: str = "ada") -> int:
+    verdicts = await asyncio.gather(*(limit.check(key) for _ in range(count)))
+    return sum(not verdict.retry_after for verdict in verdicts)
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("per_minute", [1, 7, 10, 100, 1000])
+async def test_so_many_at_once_and_then_one_each_time_there_is_room(
+    clock: Clock, redis: Redis, redis_url: str, where: str, per_minute: int
+) -> None:
+    url = redis_url if where == "redis" else ""
+    async with replicas(1, url=url, per_minute=per_minute, policy="requests") as (limit,):
+        assert await admitted(limit, per_minute + 20) == per_minute
+        begun = clock.milliseconds
+        for n in range(1, 6):
+            clock.milliseconds = begun + n * 60_000 / per_minute - 2
+            assert await admitted(limit, 2) == 0
+            clock.pass_by(5)  # the roundings to milliseconds
+            assert await admitted(limit, 3) == 1
+        clock.pass_by(60_001)
+        assert await admitted(limit, per_minute + 20) == per_minute
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_a_verdict_says_what_is_left_and_when_there_will_be_more(
+    clock: Clock, redis: Redis, redis_url: str, where: str
+) -> None:
+    url = redis_url if where == "redis" else ""
+    async with replicas(1, url=url, per_minute=6, policy="requests") as (limit,):
+        said = [await limit.check("ada") for _ in range(8)]
+        assert [one.remaining for one in said] == [5, 4, 3, 2, 1, 0, 0, 0]
+        assert [one.reset for one in said] == [10, 20, 30, 40, 50, 60, 60, 60]
+        assert [one.retry_after for one in said] == [0, 0, 0, 0, 0, 0, 10, 10]
+        assert {(one.policy, one.limit) for one in said} == {("requests", 6)}
+        clock.pass_by(9_500)
+        assert (await limit.check("ada")).retry_after == 1
+        assert (await limit.check("bob")).remaining == 5
+
+
+async def test_a_refusal_for_what_others_spent_says_when_to_come_back(
+    clock: Clock, redis: Redis, redis_url: str
+) -> None:
+    async with replicas(2, url=redis_url, per_minute=6, policy="requests") as (one, other):
+        assert await admitted(one, 6) == 6
+        verdict = await other.check("ada")
+        assert (verdict.retry_after, verdict.remaining, verdict.reset) == (10, 0, 10)
+
+
+async def test_several_processes_admit_no_more_than_one(clock: Clock, redis: Redis, redis_url: str) -> None:
+    async with replicas(4, url=redis_url, per_minute=100, policy="requests") as limits:
+        assert sum(await asyncio.gather(*(admitted(limit, 100) for limit in limits))) == 100
+
+
+Step = tuple[int, int, float]
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 4),  # which process
+        st.sampled_from([1, 1, 2, 5, 30, 130]),  # how many at once
+        st.one_of(st.just(0.0), st.floats(0, 3000), st.floats(0, 60_000)),  # how much later
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(steps=STEPS, per_minute=st.sampled_from([1, 7, 10, 23, 30, 60, 100, 333]), count=st.integers(1, 5))
+async def test_whoever_asks_when_all_that_is_admitted_is_what_one_gcra_admits(
+    redis_url: str, steps: list[Step], per_minute: int, count: int
+) -> None:
+    times: list[int] = []
+    async with replicas(count, url=redis_url, per_minute=per_minute, policy=uuid4().hex) as limits:
+        with stopped_clock() as clock:
+            for which, requests, later in steps:
+                clock.pass_by(later)
+                times += [int(clock.milliseconds)] * await admitted(limits[which % count], requests)
+    state: State = (0,)
+    for now in times:
+        state, decision = GCRA().step([Rate(per_minute, Duration.MINUTE)], state, now, 1)
+        assert decision.allowed
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 10])
+@pytest.mark.parametrize("load", [0.5, 0.95, 1.0])
+async def test_even_load_within_the_limit_is_refused_seldom(
+    clock: Clock, redis: Redis, redis_url: str, count: int, load: float
+) -> None:
+    """Where each process sees a share of the requests, for ten minutes."""
+    requests = int(1000 * load)
+    async with replicas(count, url=redis_url, per_minute=100, policy="requests") as limits:
+        passed = 0
+        for n in range(requests):
+            clock.pass_by(600 / load)
+            passed += await admitted(limits[n % count], 1)
+    assert passed >= 0.97 * requests
+
+
+async def test_permits_that_are_not_spent_are_given_up(clock: Clock, redis: Redis, redis_url: str) -> None:
+    async with replicas(2, url=redis_url, per_minute=100, policy="requests") as (idle, busy):
+        assert await admitted(idle, 1) == 1  # leases ten, spends one
+        clock.pass_by(6_001)
+        assert await admitted(busy, 200) == 100
+        assert await admitted(idle, 1) == 0
+
+
+async def test_one_call_leases_a_tenth_of_the_limit(
+    clock: Clock, redis: Redis, redis_url: str, calls: list[object]
+) -> None:
+    async with replicas(1, url=redis_url, per_minute=200, policy="requests") as (limit,):
+        calls.clear()
+        assert await admitted(limit, 20) == 20
+        assert len(calls) == 1
+        assert await admitted(limit, 180) == 180
+        assert len(calls) == LEASES
+
+
+async def test_a_refusal_is_remembered_until_its_time(
+    clock: Clock, redis: Redis, redis_url: str, calls: list[object]
+) -> None:
+    async with replicas(2, url=redis_url, per_minute=10, policy="requests") as (one, other):
+        assert await admitted(one, 10) == 10
+        assert await admitted(other, 1) == 0
+        calls.clear()
+        assert await admitted(one, 5) == await admitted(other, 5) == 0
+        clock.pass_by(5_990)
+        assert (await one.check("ada")).retry_after == (await other.check("ada")).retry_after == 1
+        assert not calls
+        clock.pass_by(11)
+        assert await admitted(other, 1) == 1
+        assert len(calls) == 1
+
+
+async def test_keys_expire(redis: Redis, redis_url: str) -> None:
+    async with replicas(1, url=redis_url, per_minute=100, policy="requests") as (limit,):
+        await limit.check("ada")
+        (key,) = await redis.keys("*")
+        assert key == b"limit:requests:ada"
+        assert 60_000 < await redis.pttl(key) <= 120_000
+
+
+@pytest.mark.parametrize("lost", ["script_flush", "flushall"])
+async def test_what_redis_forgets_is_set_up_again(clock: Clock, redis: Redis, redis_url: str, lost: str) -> None:
+    async with replicas(1, url=redis_url, per_minute=100, policy="requests") as (limit,):
+        assert await admitted(limit, 60) == 60
+        await getattr(redis, lost)()
+        assert await admitted(limit, 60) == 40
+        assert await redis.exists("limit:requests:ada")
+        clock.pass_by(6_001)
+        assert await admitted(limit, 60) == 10
+
+
+async def test_a_process_keeps_so_many_keys_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_KEYS", 10)
+    limit = Limit("requests", 2, None)
+    for n in range(1000):
+        await limit.check(f"address:{n}")
+        await limit.check("ada")
+    assert len(limit._buckets) == 10
+    assert await admitted(limit, 1) == 0  # who asks often is not forgotten

@@ -1,0 +1,285 @@
+"""Rate limits over HTTP: whose budget a request spends, and what its reply says of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from service.app import create_app
+from service.limits import client_address
+from service.security import Passwords
+from tests.api.problems import problem
+from tests.conftest import make_settings
+from tests.factories import PASSWORD, Factory, User
+from tests.limits.clocks import Clock, stopped_clock
+
+POLICY = re.compile(r'"requests";q=(\d+);w=60')
+LIMIT = re.compile(r'"requests";r=(\d+);t=(\d+)')
+PROXIES = "10.0.0.0/8, 192.0.2.7, fd00::/8"
+
+
+@pytest.fixture(autouse=True)
+def clock() -> Iterator[Clock]:
+    """No permit comes back while a test is under way."""
+    with stopped_clock() as clock:
+        yield clock
+
+
+@asynccontextmanager
+async def limited(
+    database_url: str, *, per_minute: int = 0, log_ins: int = 0, **values: object
+) -> AsyncIterator[FastAPI]:
+    given = {"rate_limit_per_minute": per_minute, "login_limit_per_minute": log_ins, **values}
+    app = create_app(make_settings(database_url, **given), passwords=Passwords(cost=4))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+def browser(app: FastAPI, *, peer: str | None = "127.0.0.1") -> httpx.AsyncClient:
+    """Give a client that comes from an address."""
+    transport = httpx.ASGITransport(app=app, client=(peer, 1234) if peer is not None else None)  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+async def statuses(client: httpx.AsyncClient, *headers: httpx._types.HeaderTypes) -> list[int]:
+    return [(await client.get("/tasks", headers=one)).status_code for one in headers]
+
+
+def forwarded(*lines: str) -> list[tuple[str, str]]:
+    return [("X-Forwarded-For", line) for line in lines]
+
+
+async def test_a_user_has_one_budget_over_all_paths(database_url: str, sql: asyncpg.Connection[asyncpg.Record]) -> None:
+    async with limited(database_url, per_minute=5) as app:
+        make = Factory(sql, app)
+        ada, bob = await make.user(), await make.user()
+        task_id = await make.task(ada)
+        replies = [
+            await ada.client.get("/tasks"),
+            await ada.client.get("/auth/me"),
+            await ada.client.get(f"/tasks/{task_id}"),
+            await ada.client.get("/analytics"),
+            await ada.client.delete(f"/tasks/{task_id}"),
+            await ada.client.get("/auth/me"),
+            await ada.client.post("/tasks", json={"title": "one more"}),
+        ]
+        assert [reply.status_code for reply in replies] == [200, 200, 200, 200, 204, 429, 429]
+        assert [(await bob.client.get("/tasks")).status_code for _ in range(6)] == [200] * 5 + [429]
+        assert (await browser(app).get("/tasks")).status_code == 401  # the address has one of its own
+
+
+async def test_who_has_no_good_token_shares_the_budget_of_the_address(database_url: str) -> None:
+    async with limited(database_url, per_minute=3) as app:
+        forms = [
+            {},
+            {"Authorization": "Bearer nonsense"},
+            {"Authorization": "Basic eDp5"},
+            {"Authorization": "Bearer x"},
+        ]
+        assert await statuses(browser(app), *forms) == [401, 401, 401, 429]
+        assert await statuses(browser(app, peer="198.51.100.1"), *forms) == [401, 401, 401, 429]
+
+
+async def test_a_refusal_is_a_problem_that_says_when_to_come_back(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record], clock: Clock
+) -> None:
+    async with limited(database_url, per_minute=2) as app:
+        ada = await Factory(sql, app).user()
+        assert [(await ada.client.get("/tasks")).status_code for _ in range(2)] == [200, 200]
+        reply = await ada.client.get("/tasks")
+        assert problem(reply, 429)["code"] == "rate_limited"
+        assert reply.headers["Retry-After"] == "30"
+        assert reply.headers["RateLimit"] == '"requests";r=0;t=60'
+        clock.pass_by(29_500)
+        assert (await ada.client.get("/tasks")).headers["Retry-After"] == "1"
+        clock.pass_by(501)
+        assert (await ada.client.get("/tasks")).status_code == 200
+
+
+async def test_every_reply_of_a_limited_route_says_what_is_left(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    async with limited(database_url, per_minute=6) as app:
+        ada = await Factory(sql, app).user()
+        task_id = await Factory(sql, app).task(ada)
+        replies = [
+            await ada.client.get(f"/tasks/{task_id}"),
+            await ada.client.get(f"/tasks/{task_id}", headers={"If-None-Match": "*"}),
+            await ada.client.get("/tasks/999999"),
+            await ada.client.get("/tasks", params={"limit": "many"}),
+            await ada.client.post("/tasks", json={}),
+            await ada.client.post("/tasks", content=b"title", headers={"Content-Type": "text/plain"}),
+            await ada.client.get("/tasks"),
+        ]
+        assert [reply.status_code for reply in replies] == [200, 304, 404, 422, 422, 415, 429]
+        replies.append(await browser(app).get("/tasks"))
+        assert replies[-1].status_code == 401
+        left = []
+        for reply in replies:
+            assert POLICY.fullmatch(reply.headers["RateLimit-Policy"])
+            said = LIMIT.fullmatch(reply.headers["RateLimit"])
+            assert said
+            assert 1 <= int(said[2]) <= 60
+            left.append(int(said[1]))
+        assert left == [5, 4, 3, 2, 1, 0, 0, 5]
+
+
+async def test_those_who_watch_the_service_are_not_limited(database_url: str) -> None:
+    async with limited(database_url, per_minute=1, log_ins=1) as app, browser(app) as client:
+        for path in ("/healthz", "/readyz") * 3:
+            reply = await client.get(path)
+            assert reply.status_code == 200
+            assert not {"ratelimit", "ratelimit-policy"} & reply.headers.keys()
+
+
+async def test_zero_switches_a_limit_off(database_url: str, sql: asyncpg.Connection[asyncpg.Record]) -> None:
+    async with limited(database_url) as app:
+        ada = await Factory(sql, app).user()
+        for reply in [await ada.client.get("/tasks") for _ in range(150)] + [await log_in(browser(app), ada)]:
+            assert reply.status_code == 200
+            assert not {"ratelimit", "ratelimit-policy"} & reply.headers.keys()
+
+
+async def log_in(client: httpx.AsyncClient, user: User, *, password: str = PASSWORD) -> httpx.Response:
+    return await client.post("/auth/login", json={"username": user.username, "password": password})
+
+
+async def test_log_ins_and_registrations_share_the_budget_of_the_address(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    async with limited(database_url, per_minute=1, log_ins=4) as app:
+        one, other = await Factory(sql, app).user(), await Factory(sql, app).user()
+        here, elsewhere = browser(app), browser(app, peer="198.51.100.1")
+        new = {"username": "newcomer", "password": PASSWORD}
+        assert (await log_in(here, one)).status_code == 200
+        assert (await log_in(here, other, password="wrong")).status_code == 401
+        assert (await here.post("/auth/register", json=new)).status_code == 201
+        assert (await here.post("/auth/register", json=new)).status_code == 409
+        assert (await here.post("/auth/register", json=new)).status_code == 429
+        refused = await log_in(here, one)
+        assert problem(refused, 429)["code"] == "rate_limited"
+        assert refused.headers["RateLimit-Policy"] == '"log-ins";q=4;w=60'
+        said = (await log_in(elsewhere, other)).headers
+        assert said["RateLimit-Policy"] == '"log-ins";q=4;w=60, "account";q=4;w=60'
+        assert said["RateLimit"] == '"log-ins";r=3;t=15, "account";r=2;t=30'
+
+
+@pytest.mark.parametrize("where", ["redis", "process"])
+async def test_guessing_from_many_addresses_is_limited_for_each_account(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record], redis_url: str, where: str
+) -> None:
+    await emptied(redis_url)
+    async with limited(database_url, log_ins=3, redis_url=redis_url if where == "redis" else "") as app:
+        ada, bob = await Factory(sql, app).user(username="Ada"), await Factory(sql, app).user()
+        ada_elsewhere = User(ada.id, "aDA", ada.token, ada.client, ada.viewer)
+        seen = [
+            (await log_in(browser(app, peer=f"198.51.100.{n}"), who, password="guess")).status_code
+            for n, who in enumerate([ada, ada_elsewhere, ada, ada, ada_elsewhere])
+        ]
+        assert seen == [401, 401, 401, 429, 429]
+        assert (await log_in(browser(app), ada)).status_code == 429
+        assert (await log_in(browser(app), bob)).status_code == 200
+
+
+async def emptied(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        await redis.flushall()
+
+
+@pytest.mark.parametrize("where", ["redis", "process"])
+async def test_guessing_does_not_lock_the_owner_out_where_they_logged_in_before(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record], redis_url: str, where: str
+) -> None:
+    await emptied(redis_url)
+    url = redis_url if where == "redis" else ""
+    async with (
+        limited(database_url, log_ins=3, redis_url=url) as app,
+        limited(database_url, log_ins=3, redis_url=url) as replica,
+    ):
+        ada = await Factory(sql, app).user()
+        home = "203.0.113.5"
+        assert (await log_in(browser(app, peer=home), ada)).status_code == 200
+        for n in range(5):
+            await log_in(browser(app, peer=f"198.51.100.{n}"), ada, password="guess")
+        assert (await log_in(browser(app, peer="198.51.100.99"), ada)).status_code == 429
+        assert (await log_in(browser(app if where == "process" else replica, peer=home), ada)).status_code == 200
+
+
+async def test_a_name_made_to_look_like_the_owners_address_does_not_lock_them_out(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    async with limited(database_url, log_ins=3) as app:
+        ada = await Factory(sql, app).user(username="ada")
+        home = "203.0.113.5"
+        assert (await log_in(browser(app, peer=home), ada)).status_code == 200
+        for n, name in enumerate([f"ada {home}", f"{home} ada", f"known:{home} ada", f"known:ada {home}"] * 4):
+            forged = User(0, name, "", ada.client, ada.viewer)
+            assert (await log_in(browser(app, peer=f"198.51.100.{n}"), forged)).status_code in {401, 429}
+        assert (await log_in(browser(app, peer=home), ada)).status_code == 200
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "198.51.100.1"])
+async def test_a_forged_address_changes_nothing(database_url: str, peer: str) -> None:
+    async with limited(database_url, per_minute=3) as app:
+        forged = [{"X-Forwarded-For": f"203.0.113.{n}", "X-Real-IP": f"203.0.113.{n}"} for n in range(5)]
+        assert await statuses(browser(app, peer=peer), *forged) == [401, 401, 401, 429, 429]
+
+
+async def test_clients_behind_a_trusted_proxy_are_told_apart_and_cannot_forge(database_url: str) -> None:
+    async with limited(database_url, per_minute=2, trusted_proxies=PROXIES) as app:
+        proxy = browser(app, peer="10.1.2.3")
+        same = [forwarded(f"192.168.0.{n}, 203.0.113.5") for n in range(3)]
+        assert await statuses(proxy, *same) == [401, 401, 429]
+        lines = [forwarded(f"192.168.0.{n}", "203.0.113.6", "192.0.2.7") for n in range(3)]
+        assert await statuses(proxy, *lines) == [401, 401, 429]
+        assert await statuses(browser(app, peer="203.0.113.6"), {}) == [429]
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "address"),
+    [
+        ("203.0.113.5", ["198.51.100.1"], "203.0.113.5"),
+        ("127.0.0.1", ["198.51.100.1"], "127.0.0.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.9, 198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["  198.51.100.1 ,\t10.9.9.9 ,192.0.2.7  "], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.9, 198.51.100.1", "10.0.0.2", "192.0.2.7"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1, ,", ""], "198.51.100.1"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", ["198.51.100.1, nonsense"], "unknown"),
+        ("10.0.0.1", ["nonsense, 198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["nonsense, 10.0.0.2"], "unknown"),
+        ("10.0.0.1", ["198.51.100.1\x00"], "unknown"),
+        ("10.0.0.1", ["2001:db8:1:2:3:4:5:6"], "2001:db8:1:2::/64"),
+        ("10.0.0.1", ["2001:DB8:1:2::9, fd00::1"], "2001:db8:1:2::/64"),
+        ("10.0.0.1", ["::ffff:198.51.100.1"], "198.51.100.1"),
+        ("::ffff:10.0.0.1", ["198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
+        ("fd00::1", ["198.51.100.1"], "198.51.100.1"),
+        ("fe80::1%eth0", ["198.51.100.1"], "fe80::/64"),
+        ("2001:db8::1", ["198.51.100.1"], "2001:db8::/64"),
+        (None, ["198.51.100.1"], "unknown"),
+        ("", ["198.51.100.1"], "unknown"),
+    ],
+)
+def test_the_address_is_the_last_one_that_no_trusted_proxy_has(
+    peer: str | None, lines: list[str], address: str
+) -> None:
+    trusted = tuple(ip_network(one.strip()) for one in PROXIES.split(","))
+    assert client_address(peer, lines, trusted) == address
+
+
+@pytest.mark.parametrize("peer", [None, ""])
+async def test_those_whose_address_is_not_known_share_one_budget(database_url: str, peer: str | None) -> None:
+    async with limited(database_url, per_minute=2) as app:
+        assert await statuses(browser(app, peer=peer), {}, {}, {}) == [401, 401, 429]

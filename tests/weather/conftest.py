@@ -1,0 +1,104 @@
+"""What tests of the weather share: a provider, applications that ask it, and what they log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+from loguru import logger
+from redis.asyncio import Redis
+
+from service import redis_client, weather
+from service.app import create_app
+from service.security import Passwords
+from service.weather import Weather
+from tests.conftest import make_settings
+from tests.factories import Factory
+from tests.weather import provider as providers
+from tests.weather.provider import KEY, Provider
+
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Start: TypeAlias = Callable[..., AbstractAsyncContextManager[Factory]]
+Forecaster: TypeAlias = Callable[..., AbstractAsyncContextManager[Weather]]
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Wait for something that must come true."""
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def _patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine's Redis is slow, and not away."""
+    monkeypatch.setattr(redis_client, "BUDGET_SECONDS", 5.0)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """All that is logged, as JSON with everything bound to it; the standard library's log is in `caplog`."""
+    lines: list[str] = []
+    caplog.set_level(0)
+    handler = logger.add(lambda message: lines.append(str(message)), level="TRACE", serialize=True)
+    yield lines
+    logger.remove(handler)
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    async with providers.serving() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """The worker's Redis, with nothing in it."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.flushdb()
+        yield redis
+
+
+def _settings(provider: Provider, values: dict[str, Any]) -> Any:
+    return make_settings(
+        values.pop("database_url", ""),
+        **{
+            "openweather_api_key": KEY,
+            "openweather_url": provider.url,
+            "weather_timeout_seconds": 0.3,
+            **values,
+        },
+    )
+
+
+@pytest.fixture
+def start(provider: Provider, sql: Session, database_url: str) -> Start:
+    """Start an application that asks the provider, on the worker's database."""
+
+    @asynccontextmanager
+    async def started(**values: Any) -> AsyncIterator[Factory]:
+        app = create_app(_settings(provider, {"database_url": database_url, **values}), passwords=Passwords(cost=4))
+        async with app.router.lifespan_context(app):
+            yield Factory(sql, app)
+
+    return started
+
+
+@pytest.fixture
+def forecaster(provider: Provider) -> Forecaster:
+    """Open the client alone."""
+
+    @asynccontextmanager
+    async def opened(**values: Any) -> AsyncIterator[Weather]:
+        given = _settings(provider, values)
+        async with (
+            redis_client.connected(given.redis_url.get_secret_value()) as redis,
+            weather.opened(given, redis) as client,
+        ):
+            yield client
+
+    return opened

@@ -1,0 +1,156 @@
+"""A server that behaves like OpenWeather, well or badly, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+from aiohttp import web
+
+KEY = "the-key-that-nobody-sees"
+PATH = "/data/2.5/weather"
+
+
+class Provider:
+    """`mode` says how it behaves, `calls` what it was asked: the pairs of each query, in the order sent."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.mode = "ok"
+        self.calls: list[list[tuple[str, str]]] = []
+        self.released = asyncio.Event()
+
+    @property
+    def cities(self) -> list[str]:
+        """What it was asked for, in order."""
+        return [dict(call)["q"] for call in self.calls]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer in the mode that it is in."""
+        self.calls.append(list(request.query.items()))
+        return await MODES[self.mode](self, request)
+
+
+def temperature(city: str) -> float:
+    """What it says of a city."""
+    return len(city) + 0.5
+
+
+def answer(city: str, **main: object) -> bytes:
+    main = {"temp": temperature(city), "pressure": 1013, "humidity": 81, **main}
+    whole = {"weather": [{"id": 803, "main": "Clouds"}], "main": main, "wind": {"speed": 4.1}, "dt": 1748097300}
+    return orjson.dumps({**whole, "name": city, "cod": 200})
+
+
+def body(text: bytes, *, status: int = 200) -> Behaviour:
+    """Answer always the same."""
+
+    async def behave(_: Provider, __: web.Request) -> web.StreamResponse:
+        return web.Response(body=text, status=status, content_type="application/json")
+
+    return behave
+
+
+async def ok(_: Provider, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=answer(request.query["q"]), content_type="application/json")
+
+
+async def late(provider: Provider, request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(0.1)
+    return await ok(provider, request)
+
+
+async def held(provider: Provider, request: web.Request) -> web.StreamResponse:
+    await provider.released.wait()
+    return await ok(provider, request)
+
+
+async def hangs(_: Provider, __: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def drips(_: Provider, request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for byte in answer("Moscow"):
+        await response.write(bytes([byte]))
+        await asyncio.sleep(0.05)
+    return response
+
+
+async def closes_half_way(_: Provider, request: web.Request) -> web.StreamResponse:
+    whole = answer("Moscow")
+    response = web.StreamResponse(headers={"Content-Length": str(len(whole))})
+    await response.prepare(request)
+    await response.write(whole[: len(whole) // 2])
+    return _hung_up(request, response)
+
+
+async def closes_at_once(_: Provider, request: web.Request) -> web.StreamResponse:
+    return _hung_up(request, web.Response())
+
+
+async def redirects(_: Provider, request: web.Request) -> web.StreamResponse:
+    raise web.HTTPFound(request.rel_url)
+
+
+async def zips(_: Provider, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=gzip.compress(answer("Moscow")), headers={"Content-Encoding": "gzip"})
+
+
+def _hung_up(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    assert request.transport
+    request.transport.close()
+    return response
+
+
+Behaviour = Callable[[Provider, web.Request], Awaitable[web.StreamResponse]]
+NO_CITY: dict[str, Behaviour] = {
+    "no such city": body(b'{"cod": "404", "message": "city not found"}', status=404),
+    "nothing to geocode": body(b'{"cod": "400", "message": "Nothing to geocode"}', status=400),
+}
+FAILING: dict[str, Behaviour] = {
+    "refuses the key": body(b'{"cod": 401, "message": "Invalid API key."}', status=401),
+    "limits": body(b'{"cod": 429}', status=429),
+    "fails": body(b"Internal Server Error", status=500),
+    "hangs": hangs,
+    "drips": drips,
+    "closes half-way": closes_half_way,
+    "closes at once": closes_at_once,
+    "redirects": redirects,
+    "zips": zips,
+    "says nothing": body(b""),
+    "is not JSON": body(b"<html>"),
+    "is not UTF-8": body(b'{"\xff'),
+    "nests": body(b"[" * 60_000),
+    "has another shape": body(b'{"weather": {"main": "Clouds"}, "main": [1]}'),
+    "has no condition": body(b'{"weather": [], "main": {"temp": 1}}'),
+    "has a condition with NUL": body(answer("Moscow").replace(b"Clouds", b"Clo\\u0000uds")),
+    "is too large": body(answer("Moscow") + b" " * 70_000),
+    **{
+        f"has temperature {temp}": body(answer("Moscow", temp=0).replace(b'"temp":0', b'"temp":' + temp.encode()))
+        for temp in ("NaN", "Infinity", "1e999", "-274", '"warm"', "null", "[]")
+    },
+}
+MODES: dict[str, Behaviour] = {"ok": ok, "late": late, "held": held, **NO_CITY, **FAILING}
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Provider]:
+    """Run one on a port of its own."""
+    provider = Provider()
+    app = web.Application()
+    app.router.add_get(PATH, provider.handle)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield provider
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,248 @@
+"""Weather that a task misses is found in the table and filled in, by one replica, when the provider is back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service import backfill, weather
+from tests.chaos.gates import gate
+from tests.factories import Factory, User
+from tests.weather.conftest import Session, Start, until
+from tests.weather.provider import NO_CITY, Provider, temperature
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes as moments."""
+    monkeypatch.setattr(backfill, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(backfill, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(weather, "RECOVERY_SECONDS", 0.1)
+
+
+async def tasks(sql: Session) -> list[tuple[Any, ...]]:
+    """City, temperature and version of each, in the order in which they were made."""
+    rows = await sql.fetch("select city, (weather ->> 'temperature')::float, version from tasks order by id")
+    return [tuple(row) for row in rows]
+
+
+async def until_tasks_are(sql: Session, *expected: tuple[Any, ...]) -> None:
+    async def are() -> bool:
+        return await tasks(sql) == list(expected)
+
+    await until(are)
+
+
+async def create(user: User, city: str) -> dict[str, Any]:
+    answer = await user.client.post("/tasks", json={"title": "x", "city": city})
+    assert answer.status_code == 201
+    task: dict[str, Any] = answer.json()
+    return task
+
+
+@pytest.mark.parametrize("mode", ["fails", "hangs", "is not JSON"])
+async def test_missing_weather_is_there_once_the_provider_is_back(start: Start, provider: Provider, mode: str) -> None:
+    provider.mode = mode
+    async with start() as make:
+        ada = await make.user()
+        task = await create(ada, "Moscow")
+        assert task["weather"] is None
+
+        async def given_up() -> bool:
+            return not make.app.state.rooms.weather.available
+
+        await until(given_up)
+        assert await tasks(make.sql) == [("Moscow", None, 1)]
+        provider.mode = "ok"
+        await until_tasks_are(make.sql, ("Moscow", temperature("Moscow"), 2))
+        after = (await ada.client.get(f"/tasks/{task['id']}")).json()
+        assert after["weather"]["condition"] == "Clouds"
+        assert after["updated_at"] > task["updated_at"]
+
+
+async def test_what_is_missing_is_found_after_a_restart(start: Start, provider: Provider) -> None:
+    provider.mode = "fails"
+    async with start() as make:
+        await create(await make.user(), "Moscow")
+    provider.mode = "ok"
+    async with start() as make:
+        await until_tasks_are(make.sql, ("Moscow", temperature("Moscow"), 2))
+
+
+async def test_a_dbas_plain_insert_and_change_get_weather(start: Start) -> None:
+    async with start() as make:
+        ada = await make.user()
+        await make.task(ada, city="Moscow")
+        await until_tasks_are(make.sql, ("Moscow", temperature("Moscow"), 2))
+        await make.sql.execute("update tasks set city = 'Paris'")
+        await until_tasks_are(make.sql, ("Paris", temperature("Paris"), 4))
+
+
+async def test_tasks_of_one_city_are_filled_by_one_call(start: Start, provider: Provider) -> None:
+    async with start(weather_cache_seconds=0) as make:
+        ada = await make.user()
+        count = 1500
+        assert count > max(backfill.CLAIM_ROWS, backfill.FILL_ROWS)
+        await make.sql.execute(
+            "insert into tasks (user_id, title, city) select $1, 'x', 'Moscow' from generate_series(1, $2)",
+            ada.id,
+            count,
+        )
+
+        async def filled() -> bool:
+            return bool(await make.sql.fetchval("select bool_and(weather is not null) from tasks"))
+
+        await until(filled)
+        assert await make.sql.fetchval("select array_agg(distinct version) from tasks") == [2]
+    assert provider.cities == ["Moscow"]
+
+
+@pytest.mark.parametrize("mode", NO_CITY)
+async def test_a_city_that_does_not_exist_is_asked_for_once(start: Start, provider: Provider, mode: str) -> None:
+    provider.mode = mode
+    async with start(weather_cache_seconds=0) as make:
+        ada = await make.user()
+        await make.task(ada, city="Nowhere")
+
+        async def marked() -> bool:
+            return bool(await make.sql.fetchval("select weather_city = city from tasks where city = 'Nowhere'"))
+
+        await until(marked)
+        await make.sql.execute("update tasks set weather_due_at = '-infinity'")
+        provider.mode = "ok"
+        await make.task(ada, city="Moscow")
+        await until_tasks_are(make.sql, ("Nowhere", None, 1), ("Moscow", temperature("Moscow"), 2))
+    assert provider.cities == ["Nowhere", "Moscow"]
+
+
+@pytest.mark.parametrize("city", ["", " \n"])
+async def test_a_blank_city_is_marked_without_a_call(start: Start, provider: Provider, city: str) -> None:
+    async with start() as make:
+        await make.task(await make.user(), city=city)
+
+        async def marked() -> bool:
+            return bool(await make.sql.fetchval("select weather_city = city from tasks"))
+
+        await until(marked)
+        assert await tasks(make.sql) == [(city, None, 1)]
+    assert provider.calls == []
+
+
+async def test_many_cities_do_not_look_like_failures(start: Start, provider: Provider, said: list[str]) -> None:
+    """They take longer together than one look-up may: 100 of 0.1 s each, in 0.5 s."""
+    provider.mode = "late"
+    async with start(weather_timeout_seconds=0.5) as make:
+        ada = await make.user()
+        await make.sql.execute(
+            "insert into tasks (user_id, title, city) select $1, 'x', 'City ' || n from generate_series(1, 100) as n",
+            ada.id,
+        )
+
+        async def filled() -> bool:
+            return bool(await make.sql.fetchval("select bool_and(weather is not null) from tasks"))
+
+        await until(filled)
+    assert not [line for line in said if "circuit" in line]
+
+
+async def test_two_applications_at_once_ask_for_each_city_once(
+    start: Start, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Redis, which would hide that both claim the same."""
+    monkeypatch.setattr(backfill, "CLAIM_ROWS", 3)
+    monkeypatch.setattr(backfill, "RETRY_SECONDS", 60)
+    provider.mode = "late"
+    cities = [f"City {number}" for number in range(60)]
+    async with start(weather_timeout_seconds=10) as make, start(weather_timeout_seconds=10):
+        ada = await make.user()
+        await make.sql.executemany(
+            "insert into tasks (user_id, title, city) values ($1, 'x', $2)", [(ada.id, city) for city in cities]
+        )
+        await until_tasks_are(make.sql, *((city, temperature(city), 2) for city in cities))
+    assert sorted(provider.cities) == sorted(cities)
+
+
+async def test_a_locked_task_is_not_waited_for_and_filled_later(start: Start, make: Factory, database_url: str) -> None:
+    ada = await make.user()
+    await make.task(ada, city="Moscow")
+    other = await asyncpg.connect(database_url)
+    async with start():
+        async with other.transaction():
+            await other.execute("select from tasks for update")
+            await make.task(ada, city="Moscow")
+            await make.task(ada, city="Paris")
+            others = (("Moscow", temperature("Moscow"), 2), ("Paris", temperature("Paris"), 2))
+            await until_tasks_are(make.sql, ("Moscow", None, 1), *others)
+        await until_tasks_are(make.sql, ("Moscow", temperature("Moscow"), 2), *others)
+    await other.close()
+
+
+async def test_a_city_changed_during_the_look_up_does_not_get_the_old_ones_weather(
+    start: Start, provider: Provider
+) -> None:
+    provider.mode = "held"
+    async with start(weather_timeout_seconds=20) as make:
+        await make.task(await make.user(), city="Moscow")
+
+        async def asked() -> bool:
+            return "Moscow" in provider.cities
+
+        await until(asked)
+        await make.sql.execute("update tasks set city = 'Paris'")
+        provider.released.set()
+        await until_tasks_are(make.sql, ("Paris", temperature("Paris"), 3))
+
+
+async def test_the_loop_goes_on_after_the_database_was_away(
+    start: Start, said: list[str], own_database_url: str
+) -> None:
+    async with gate(own_database_url) as door, start(database_url=door.url):
+        await door.shut("refused")
+
+        async def noticed() -> bool:
+            return any("cannot fill in" in line for line in said)
+
+        await until(noticed)
+        await door.open()
+        sql = await asyncpg.connect(own_database_url)
+        await sql.execute("insert into users (username, password_hash) values ('ada', '')")
+        await sql.execute("insert into tasks (user_id, title, city) select id, 'x', 'Moscow' from users")
+        await until_tasks_are(sql, ("Moscow", temperature("Moscow"), 2))
+        await sql.close()
+
+
+async def test_a_round_that_fails_for_whatever_reason_is_not_the_last_one(
+    start: Start, said: list[str], own_database_url: str
+) -> None:
+    sql = await asyncpg.connect(own_database_url)
+    await sql.execute("""
+        create function refuse() returns trigger language plpgsql as $$ begin raise 'not today'; end $$;
+        create trigger refuse before update on tasks for each row execute function refuse();
+        insert into users (username, password_hash) values ('ada', '');
+        insert into tasks (user_id, title, city) select id, 'x', 'Moscow' from users;
+    """)
+    async with start(database_url=own_database_url):
+
+        async def noticed() -> bool:
+            return any("cannot fill in" in line and "not today" in line for line in said)
+
+        await until(noticed)
+        await sql.execute("drop trigger refuse on tasks")
+        await until_tasks_are(sql, ("Moscow", temperature("Moscow"), 2))
+    await sql.close()
+
+
+@pytest.mark.parametrize("key", ["", "a key"])
+async def test_the_loop_runs_where_there_is_a_key(start: Start, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    began = asyncio.Event()
+
+    async def run(*_: object) -> None:
+        began.set()
+
+    monkeypatch.setattr(backfill, "run", run)
+    async with start(openweather_api_key=key) as make:
+        await create(await make.user(), "Moscow")
+        assert began.is_set() is bool(key)

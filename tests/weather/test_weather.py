@@ -1,0 +1,443 @@
+"""A task has its weather in the answer that makes it; whatever the provider does, it never has to wait for it long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from typing import Any
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from service import backfill, weather
+from service.weather import Weather, WeatherAwayError
+from tests.factories import User
+from tests.redis_server import RedisServer
+from tests.weather.conftest import Forecaster, Start, until
+from tests.weather.provider import FAILING, KEY, NO_CITY, Provider, temperature
+
+BUDGET = 0.3
+MARGIN = 2.0  # for a busy machine; what hangs, hangs for ever
+
+
+@pytest.fixture(autouse=True)
+def _no_backfill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that every call is a request's own."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(backfill, "run", never)
+
+
+async def create(user: User, city: str | None = "Moscow") -> dict[str, Any]:
+    answer = await user.client.post("/tasks", json={"title": "x", "city": city})
+    assert answer.status_code == 201
+    task: dict[str, Any] = answer.json()
+    return task
+
+
+async def look_up(client: Weather, city: str) -> Any:
+    """What is found; `away` where the provider is."""
+    try:
+        return orjson.loads(orjson.dumps(await client.look_up(city)))
+    except WeatherAwayError:
+        return "away"
+
+
+async def test_a_task_has_its_weather_in_the_answer_that_makes_it(start: Start) -> None:
+    async with start() as make:
+        ada = await make.user()
+        task = await create(ada)
+        assert task["weather"] == {
+            "temperature": temperature("Moscow"),
+            "condition": "Clouds",
+            "humidity": 81,
+            "wind_speed": 4.1,
+            "observed_at": "2025-05-24T14:35:00Z",
+        }
+        assert (await ada.client.get(f"/tasks/{task['id']}")).json() == task
+        assert task["version"] == 1
+
+
+@pytest.mark.parametrize("mode", [*FAILING, *NO_CITY])
+async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
+    start: Start, provider: Provider, said: list[str], caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    provider.mode = mode
+    async with start() as make:
+        ada = await make.user()
+        began = time.monotonic()
+        answer = await ada.client.post("/tasks", json={"title": "x", "city": "Moscow"})
+        assert time.monotonic() - began < BUDGET + MARGIN
+    assert (answer.status_code, answer.json()["weather"]) == (201, None)
+    # A connection that is closed without a word may have been an old one, so the HTTP client asks once more.
+    assert len(provider.calls) == (2 if mode == "closes at once" else 1)
+    assert KEY not in "".join([*said, caplog.text, answer.text, *answer.headers.values()])
+    assert not [line for line in said if orjson.loads(line)["record"]["level"]["no"] >= 40]
+    assert not [record for record in caplog.records if record.levelno >= 40]
+
+
+@pytest.mark.parametrize("mode", FAILING)
+async def test_a_failure_does_not_speak_of_the_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
+    provider.mode = mode
+    async with forecaster() as client:
+        with pytest.raises(WeatherAwayError) as failure:
+            await client.look_up("Moscow")
+    assert KEY not in "".join(traceback.format_exception(failure.value))
+
+
+async def test_a_hundred_at_once_make_one_call_and_wait_no_longer_than_the_budget(
+    start: Start, provider: Provider
+) -> None:
+    provider.mode = "hangs"
+    async with start() as make:
+        ada = await make.user()
+        began = time.monotonic()
+        tasks = await asyncio.gather(*(create(ada, city) for city in ["Moscow", " moscow", "MOSCOW  ", "Moscow"] * 25))
+        assert time.monotonic() - began < BUDGET + MARGIN
+    assert [task["weather"] for task in tasks] == [None] * 100
+    assert len(provider.calls) == 1
+
+
+async def test_a_hundred_cities_at_once_wait_no_longer_than_the_budget(
+    forecaster: Forecaster, provider: Provider
+) -> None:
+    provider.mode = "hangs"
+    async with forecaster() as client:
+        began = time.monotonic()
+        found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(100)))
+        assert time.monotonic() - began < BUDGET + MARGIN
+    assert found == ["away"] * 100
+    assert weather.MOST_CALLS <= len(provider.calls) < weather.MOST_CALLS + weather.FAILURES
+
+
+async def test_waiting_for_a_free_call_is_no_failure_of_the_provider(
+    forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weather, "MOST_CALLS", 1)
+    provider.mode = "late"
+    async with forecaster(weather_timeout_seconds=0.5) as client:
+        found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(20)))
+        assert found.count("away") >= 10
+        assert client.available
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ["Moscow", "moscow", " MOSCOW ", "\tMoscow\n"],
+        ["New York", "new  york", "New\u00a0York"],
+        ["Malmö", "Malmo\u0308", "MALMÖ"],
+        ["Straße", "STRASSE"],
+        ["Kyōto", "\N{FULLWIDTH LATIN CAPITAL LETTER K}yo\u0304to"],
+    ],
+)
+async def test_spellings_of_one_city_share_a_call(
+    forecaster: Forecaster, provider: Provider, spellings: list[str]
+) -> None:
+    async with forecaster() as client:
+        found = [await look_up(client, city) for city in spellings]
+    assert provider.cities == [spellings[0].strip()]
+    assert all(one == found[0] for one in found)
+
+
+@pytest.mark.parametrize(
+    "city",
+    [
+        "a&appid=x",
+        "?",
+        "#",
+        "../../x",
+        "a b+c",
+        "%26",
+        "a\r\nX-A: b",
+        "{x};=",
+        "\N{GRINNING FACE}",
+        "я" * 100,
+        " Oslo \t",
+    ],
+)
+async def test_a_city_travels_as_a_query_value_only(start: Start, provider: Provider, city: str) -> None:
+    async with start() as make:
+        task = await create(await make.user(), city)
+    assert provider.calls == [[("q", city.strip()), ("units", "metric"), ("appid", KEY)]]
+    assert task["city"] == city
+    assert task["weather"]["temperature"] == temperature(city.strip())
+
+
+@pytest.mark.parametrize("city", [None, "", " \t\n"])
+async def test_without_a_city_there_is_no_call(start: Start, provider: Provider, city: str | None) -> None:
+    async with start() as make:
+        assert (await create(await make.user(), city))["weather"] is None
+    assert provider.calls == []
+
+
+async def test_without_a_key_there_is_no_call_which_is_said_once(
+    start: Start, provider: Provider, said: list[str]
+) -> None:
+    async with start(openweather_api_key="") as make:
+        ada = await make.user()
+        assert [(await create(ada))["weather"] for _ in range(3)] == [None] * 3
+        assert not make.app.state.rooms.weather.available
+    assert provider.calls == []
+    assert len([line for line in said if "OPENWEATHER_API_KEY is empty" in line]) == 1
+
+
+@pytest.mark.parametrize("mode", ["ok", *NO_CITY])
+async def test_what_was_found_is_not_asked_for_again(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, mode: str
+) -> None:
+    provider.mode = mode
+    for number, url in enumerate(["", redis_url]):
+        assert await redis.exists("weather:of:moscow") == 0
+        async with forecaster(redis_url=url) as client:
+            first, second = await look_up(client, "Moscow"), await look_up(client, "Moscow")
+        assert first == second != "away"
+        assert len(provider.calls) == number + 1
+    assert await redis.exists("weather:of:moscow") == 1
+
+
+@pytest.mark.parametrize(
+    "case", [("ok", 3600, 3600), ("ok", 100, 100), ("no such city", 3600, 300), ("no such city", 60, 60)]
+)
+async def test_an_answer_is_kept_as_long_as_the_settings_say(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, case: tuple[str, int, int]
+) -> None:
+    provider.mode, seconds, kept = case
+    async with forecaster(redis_url=redis_url, weather_cache_seconds=seconds) as client:
+        await look_up(client, "Moscow")
+    assert kept - 20 < await redis.ttl("weather:of:moscow") <= kept
+
+
+async def test_in_the_process_an_answer_is_kept_as_long_as_the_settings_say(
+    forecaster: Forecaster, provider: Provider
+) -> None:
+    async with forecaster(weather_cache_seconds=1) as client:
+
+        async def asked_again() -> bool:
+            await client.look_up("Moscow")
+            return len(provider.calls) == 2
+
+        began = time.monotonic()
+        await until(asked_again)
+        assert time.monotonic() - began >= 1
+
+
+async def test_failures_are_not_kept(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
+    provider.mode = "fails"
+    async with forecaster(redis_url=redis_url) as client:
+        assert [await look_up(client, "Moscow") for _ in range(2)] == ["away"] * 2
+        assert await redis.keys("weather:*") == []
+        provider.mode = "ok"
+        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+    assert len(provider.calls) == 3
+
+
+async def test_where_nothing_is_to_be_kept_nothing_is(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
+) -> None:
+    provider.mode = "late"
+    async with (
+        forecaster(redis_url=redis_url, weather_cache_seconds=0) as one,
+        forecaster(redis_url=redis_url, weather_cache_seconds=0) as two,
+    ):
+        found = await asyncio.gather(look_up(one, "Moscow"), look_up(two, "Moscow"))
+        assert [weather["condition"] for weather in [*found, await look_up(one, "Moscow")]] == ["Clouds"] * 3
+    assert len(provider.calls) == 3
+    assert await redis.keys("weather:*") == []
+
+
+async def test_with_redis_killed_the_process_serves_what_it_found(
+    forecaster: Forecaster, provider: Provider, said: list[str]
+) -> None:
+    with RedisServer() as server:
+        async with forecaster(redis_url=server.url) as client:
+            first = await look_up(client, "Moscow")
+            server.kill()
+            assert await look_up(client, "Moscow") == first
+            assert (await look_up(client, "Paris"))["temperature"] == temperature("Paris")
+            assert (await look_up(client, "Paris"))["temperature"] == temperature("Paris")
+    assert provider.cities == ["Moscow", "Paris"]
+    assert len([line for line in said if "redis is away" in line]) == 1
+
+
+async def test_a_turn_that_is_lost_does_not_make_redis_away(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+) -> None:
+    provider.mode = "held"
+    async with forecaster(redis_url=redis_url, weather_timeout_seconds=20) as client:
+        flight = asyncio.create_task(look_up(client, "Moscow"))
+        await until(lambda: redis.exists("weather:turn:moscow"))
+        await redis.flushdb()
+        provider.released.set()
+        assert (await flight)["condition"] == "Clouds"
+    assert not [line for line in said if "redis is away" in line]
+
+
+async def test_a_citys_name_does_not_reach_into_anothers_keys(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
+) -> None:
+    async with forecaster(redis_url=redis_url) as client:
+        for city in ("turn:Moscow", "of:Moscow", "Moscow"):
+            assert (await look_up(client, city))["temperature"] == temperature(city)
+
+
+async def test_two_applications_asked_at_once_make_one_call(
+    start: Start, provider: Provider, redis: Redis, redis_url: str
+) -> None:
+    provider.mode = "late"
+    async with (
+        start(redis_url=redis_url, weather_timeout_seconds=10) as one,
+        start(redis_url=redis_url, weather_timeout_seconds=10) as two,
+    ):
+        ada, bob = await one.user(), await two.user()
+        tasks = await asyncio.gather(*(create(user) for user in [ada, bob] * 5))
+    assert [task["weather"]["temperature"] for task in tasks] == [temperature("Moscow")] * 10
+    assert len(provider.calls) == 1
+
+
+async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
+) -> None:
+    await redis.set("weather:turn:moscow", "a process that is no more", px=1000)
+    async with forecaster(redis_url=redis_url) as client:
+        began = time.monotonic()
+        assert await look_up(client, "Moscow") == "away"
+        assert time.monotonic() - began < BUDGET + MARGIN
+        assert provider.calls == []
+        assert client.available
+
+        async def found() -> bool:
+            return bool(await look_up(client, "Moscow") != "away")
+
+        await until(found)
+
+
+async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
+    provider.mode = "hangs"
+    async with forecaster(redis_url=redis_url, weather_timeout_seconds=10) as client:
+        flight = asyncio.create_task(look_up(client, "Moscow"))
+        await until(lambda: redis.exists("weather:turn:moscow"))
+        assert 0 < await redis.pttl("weather:turn:moscow") <= 11_000
+        await client.close()
+        assert await redis.exists("weather:turn:moscow") == 0
+    with pytest.raises(asyncio.CancelledError):
+        await flight
+
+
+async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Forecaster, provider: Provider) -> None:
+    provider.mode = "held"
+    async with forecaster(weather_timeout_seconds=20) as client:
+        first, second = (asyncio.create_task(look_up(client, "Moscow")) for _ in range(2))
+
+        async def asked() -> bool:
+            return bool(provider.calls)
+
+        await until(asked)
+        first.cancel()
+        provider.released.set()
+        assert (await second)["condition"] == "Clouds"
+    assert len(provider.calls) == 1
+
+
+async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
+    forecaster: Forecaster, provider: Provider, said: list[str]
+) -> None:
+    provider.mode = "fails"
+    async with forecaster() as client:
+        breaker = client._breaker
+        for number in range(weather.FAILURES + 3):
+            assert client.available is (number < weather.FAILURES)
+            assert await look_up(client, f"City {number}") == "away"
+        assert len(provider.calls) == weather.FAILURES
+
+        breaker._recovery_timeout = 0  # as if the time were over
+        assert client.available
+        provider.mode = "held"
+        trial = asyncio.create_task(look_up(client, "Moscow"))
+
+        async def tried() -> bool:
+            return len(provider.calls) == weather.FAILURES + 1
+
+        await until(tried)
+        assert await look_up(client, "Paris") == "away"
+        assert await tried()
+        breaker._recovery_timeout = 3600
+        assert await trial == "away"
+        assert breaker.opened
+
+        breaker._recovery_timeout = 0
+        provider.mode = "ok"
+        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert breaker.closed
+    changes = [orjson.loads(line)["record"]["message"] for line in said if "circuit" in line]
+    assert changes == ["weather: the circuit is open", "weather: the circuit is closed"]
+
+
+async def test_a_city_that_does_not_exist_does_not_open_the_circuit(forecaster: Forecaster, provider: Provider) -> None:
+    async with forecaster() as client:
+        for number, mode in enumerate([*NO_CITY] * weather.FAILURES):
+            provider.mode = mode
+            assert await look_up(client, f"City {number}") is None
+        assert client.available
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+async def test_another_city_has_another_weather_at_once(start: Start, provider: Provider, method: str) -> None:
+    async with start() as make:
+        ada = await make.user()
+        task = await create(ada)
+        answer = await ada.client.request(method, f"/tasks/{task['id']}", json={"title": "x", "city": "Paris"})
+    after = answer.json()
+    assert (after["city"], after["weather"]["temperature"], after["version"]) == ("Paris", temperature("Paris"), 2)
+    assert provider.cities == ["Moscow", "Paris"]
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+async def test_another_city_without_weather_does_not_keep_the_old_ones(
+    start: Start, provider: Provider, method: str
+) -> None:
+    async with start() as make:
+        ada = await make.user()
+        task = await create(ada)
+        provider.mode = "fails"
+        answer = await ada.client.request(method, f"/tasks/{task['id']}", json={"title": "x", "city": "Paris"})
+    after = answer.json()
+    assert (after["city"], after["weather"], after["version"]) == ("Paris", None, 2)
+
+
+async def test_a_change_of_something_else_asks_for_nothing(start: Start, provider: Provider) -> None:
+    async with start(weather_cache_seconds=0) as make:
+        ada = await make.user()
+        task = await create(ada)
+        after = (await ada.client.patch(f"/tasks/{task['id']}", json={"title": "y"})).json()
+    assert after["weather"] == task["weather"]
+    assert provider.cities == ["Moscow"]
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+async def test_the_same_city_again_changes_nothing(start: Start, method: str) -> None:
+    async with start() as make:
+        ada = await make.user()
+        task = await create(ada)
+        answer = await ada.client.request(method, f"/tasks/{task['id']}", json={"title": "x", "city": "Moscow"})
+    assert answer.json() == task
+
+
+async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, provider: Provider) -> None:
+    async with start() as make:
+        ada = await make.user()
+        task = await create(ada)
+        after = (await ada.client.patch(f"/tasks/{task['id']}", json={"city": None})).json()
+    assert (after["city"], after["weather"], after["version"]) == (None, None, 2)
+    assert provider.cities == ["Moscow"]
+
+
+async def test_server_timing_shows_the_look_up(start: Start) -> None:
+    async with start() as make:
+        ada = await make.user()
+        answer = await ada.client.post("/tasks", json={"title": "x", "city": "Moscow"})
+    assert "weather;dur=" in answer.headers["Server-Timing"]

@@ -1,0 +1,24 @@
+"""What the constants come to, without the minutes that it would take to wait for it."""
+
+from __future__ import annotations
+
+from service import backfill, weather
+from service.settings import Settings
+
+TIMEOUT: float = Settings.model_fields["weather_timeout_seconds"].default
+
+
+def test_a_circuit_tries_again_within_half_a_minute() -> None:
+    assert weather.RECOVERY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT < 30
+
+
+def test_missing_weather_is_there_within_a_minute_of_the_providers_return() -> None:
+    """A task that was put off just before is due, and found, and tried alone while others are put off once more."""
+    assert weather.RECOVERY_SECONDS < backfill.RETRY_SECONDS
+    found = backfill.RETRY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT
+    assert TIMEOUT + 2 * found < 60
+
+
+def test_what_one_replica_has_claimed_it_has_asked_for_before_others_may() -> None:
+    assert backfill.CLAIM_ROWS / backfill.CITIES_AT_ONCE * TIMEOUT <= backfill.RETRY_SECONDS
+    assert backfill.CITIES_AT_ONCE < weather.MOST_CALLS
