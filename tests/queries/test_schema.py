@@ -218,3 +218,12 @@ def test_each_migration_can_be_taken_back_alone(own_database_url: str, empty_dat
     migrations.rollback(own_database_url, count=steps)
     migrations.migrate(empty_database_url, to=migrations.known()[-1 - steps])
     assert catalogue(own_database_url) == catalogue(empty_database_url)
+
+
+@pytest.mark.parametrize("column", ["users.username", "tasks.title", "tasks.status"])
+async def test_what_is_sorted_or_compared_is_so_by_code_point_on_every_server(sql: Session, column: str) -> None:
+    table, _, name = column.partition(".")
+    collation = (
+        "select attcollation::regcollation::text from pg_attribute where attrelid = $1::regclass and attname = $2"
+    )
+    assert await sql.fetchval(collation, table, name) == '"C"'
