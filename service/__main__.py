@@ -24,6 +24,7 @@ except HeaderError as error:  # the statements are read when their room is opene
 
 from service.accounts import Accounts, check_admin
 from service.db import Database
+from service.protocol import Protocol
 from service.security import Passwords, Tokens
 from service.settings import Settings
 
@@ -91,6 +92,8 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
         check_admin(given.admin_username, given.admin_password.get_secret_value())
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for hung_up in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(hung_up, lambda *_: signal.raise_signal(signal.SIGTERM))
     with embedded.database(given) as url:
         if given.embedded:
             logger.warning("DATABASE_URL is empty: an embedded PostgreSQL serves, for development only: {}", url)
@@ -101,6 +104,7 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
             uvicorn.run(
                 "service.app:from_environment",
                 factory=True,
+                http=Protocol,
                 host=given.host,
                 port=given.port,
                 workers=given.workers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from multiprocessing import parent_process
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -33,7 +34,8 @@ EXPOSED = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID"]
 def from_environment() -> FastAPI:
     """Make the application of one process: its settings are read anew, its log lines set up."""
     given = settings.load()
-    logs.setup(given)
+    if parent_process():  # one of several workers
+        logs.setup(given)
     return create_app(given)
 
 

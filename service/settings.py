@@ -147,6 +147,8 @@ def load() -> Settings:
         return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)  # type: ignore[call-arg]  # pydantic-settings' own
     except ValidationError as error:
         raise StartError("; ".join(_explain(problem) for problem in error.errors())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f".env: cannot be read: {error}") from None
 
 
 def _explain(problem: ErrorDetails) -> str:
