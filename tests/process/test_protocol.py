@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from loguru import logger
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from service import protocol
 from service.protocol import LARGEST_HEAD, Protocol
 from service.web import middleware
+from service.web.middleware import Envelope
 from tests.api.problems import MEMBERS
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
 
 
-@pytest.fixture
-async def port(app: FastAPI) -> AsyncIterator[int]:
-    """A socket that speaks the protocol."""
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[int]:
+    """Serve on a port of its own."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
     state = ServerState()
@@ -32,6 +37,13 @@ async def port(app: FastAPI) -> AsyncIterator[int]:
     server.close()
     for connection in list(state.connections):
         connection.transport.close()
+
+
+@pytest.fixture
+async def port(app: FastAPI) -> AsyncIterator[int]:
+    """Where the application is served."""
+    async with serving(app) as port:
+        yield port
 
 
 async def said(port: int, *sent: bytes) -> bytes:
@@ -83,22 +95,18 @@ async def test_a_head_may_not_take_too_long(port: int, head: bytes, monkeypatch:
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
 
 
-async def test_a_request_that_is_being_answered_is_not_cut_off(
-    port: int, app: FastAPI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
     answered = asyncio.Event()
 
-    @app.get("/slow", include_in_schema=False)
-    async def slow() -> str:
-        async with asyncio.timeout(10):
-            await answered.wait()
-        return "late"
+    async def slow(_request: Request) -> Response:
+        await answered.wait()
+        return Response("late")
 
     asyncio.get_running_loop().call_later(0.3, answered.set)
-    answer = await said(port, b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /healthz HTTP/1.1\r\n")
-    app.router.routes.pop()
-    assert b'"late"' in answer
+    async with serving(Starlette(routes=[Route("/slow", slow)])) as port:
+        answer = await said(port, b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /slow HTTP/1.1\r\n")
+    assert b"late" in answer
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
 
 
@@ -111,13 +119,9 @@ def grumbles() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
-@pytest.mark.parametrize(
-    "request_line",
-    [b"POST /auth/login", b"POST /auth/register", b"DELETE /tasks/1"],
-    ids=["login", "register", "delete"],
-)
+@pytest.mark.parametrize("wanted", ["POST /auth/login", "POST /auth/register", "DELETE /tasks/1"])
 async def test_a_client_that_leaves_amid_its_body_is_no_error(
-    port: int, app: FastAPI, grumbles: list[str], request_line: bytes
+    port: int, app: FastAPI, grumbles: list[str], wanted: str
 ) -> None:
     token = app.state.rooms.accounts.tokens.issue(user_id=1, role="user").encode()
     head = b" HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
@@ -129,21 +133,16 @@ async def test_a_client_that_leaves_amid_its_body_is_no_error(
     assert not grumbles
 
 
-async def test_a_client_that_leaves_its_replies_unread_is_no_error(
-    port: int, app: FastAPI, grumbles: list[str]
-) -> None:
-    left = asyncio.Event()
-
-    @app.get("/large", include_in_schema=False)
-    async def large() -> Response:
+async def test_a_client_that_leaves_its_replies_unread_is_no_error(grumbles: list[str]) -> None:
+    async def large(_request: Request) -> Response:
         return Response(b"x" * 2_000_000)
 
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
-    writer.write(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n" * 3)
-    await reader.readexactly(100)
-    writer.transport.abort()
-    assert b"200 OK" in await said(port, REQUEST, b"Connection: close\r\n\r\n")
-    app.router.routes.pop()
+    async with serving(Envelope(Starlette(routes=[Route("/large", large), Route("/healthz", large)]))) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+        writer.write(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n" * 3)
+        await reader.readexactly(100)
+        writer.transport.abort()
+        assert b"200 OK" in await said(port, REQUEST, b"Connection: close\r\n\r\n")
     assert not grumbles
 
 
