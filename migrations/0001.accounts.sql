@@ -13,7 +13,8 @@ create table users (
     created_at timestamptz not null default now(),
     constraint users_pkey primary key (id),
     constraint users_username_check check (username ~ '^[A-Za-z0-9._-]{3,50}$'),
-    constraint users_role_check check (role in ('user', 'admin'))
+    constraint users_role_check check (role in ('user', 'admin')),
+    constraint users_created_at_check check (created_at >= '0001-01-02' and created_at < '9999-12-30')
 );
 
 comment on table users is 'Accounts.';

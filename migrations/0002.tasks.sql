@@ -23,7 +23,11 @@ create table tasks (
     constraint tasks_description_check check (char_length(description) <= 10000),
     -- Text with a check and not an enum: a value can be taken away again, and every driver knows text.
     constraint tasks_status_check check (status in ('todo', 'in_progress', 'done')),
-    constraint tasks_city_check check (char_length(city) <= 100)
+    constraint tasks_city_check check (char_length(city) <= 100),
+    constraint tasks_weather_check check (jsonb_typeof(weather) = 'object'),
+    -- PostgreSQL knows infinity and years that clients cannot read.
+    constraint tasks_created_at_check check (created_at >= '0001-01-02' and created_at < '9999-12-30'),
+    constraint tasks_updated_at_check check (updated_at >= '0001-01-02' and updated_at < '9999-12-30')
 );
 
 comment on table tasks is 'Tasks.';

@@ -13,8 +13,8 @@ comment on column tasks.weather_city is
 'The city that `weather` was looked up for; weather is missing where it is not the task''s city.';
 comment on column tasks.weather_due_at is 'Where weather is missing: when it is looked up next.';
 
--- Weather goes with its city, whoever writes: what was not looked up for the present city goes. The name puts this trigger
--- before tasks_touch, which then sees what changed in the end.
+-- Weather goes with its city, whoever writes: what was not looked up for the present city goes, unless only its spelling
+-- changed. The name puts this trigger before tasks_touch, which then sees what changed in the end.
 create function tasks_keep_weather() returns trigger
 language plpgsql as $$
 begin
@@ -25,6 +25,11 @@ begin
     elsif new.weather_city is not distinct from old.weather_city then
         if new.weather is distinct from old.weather then
             new.weather_city := case when new.weather is not null then new.city end;
+        elsif
+            old.weather_city = old.city
+            and lower(btrim(new.city) collate "pg_c_utf8") = lower(btrim(old.city) collate "pg_c_utf8")
+        then
+            new.weather_city := new.city;
         elsif new.city is distinct from old.city then
             new.weather := null;
             new.weather_city := null;

@@ -14,12 +14,19 @@ import orjson
 import uvicorn
 from loguru import logger
 
-from service import app, db, embedded, logs, migrations, readiness, settings, workbench
+from service.errors import ServiceError, StartError
+from service.statements import HeaderError
+
+try:
+    from service import app, db, embedded, logs, migrations, readiness, settings, workbench
+except HeaderError as error:  # the statements are read when their room is opened
+    sys.exit(f"error: {error}")
+
 from service.accounts import Accounts, check_admin
 from service.db import Database
-from service.errors import ServiceError, StartError
+from service.protocol import Protocol
 from service.security import Passwords, Tokens
-from service.settings import DATA, Settings
+from service.settings import Settings
 
 GRACE_SECONDS = 10
 
@@ -83,17 +90,21 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     settings.signing_keys(given)
     if given.admin_username:
         check_admin(given.admin_username, given.admin_password.get_secret_value())
-    if given.embedded:
-        logger.warning("DATABASE_URL is empty: an embedded PostgreSQL under {} serves, for development only", DATA)
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for hung_up in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(hung_up, lambda *_: signal.raise_signal(signal.SIGTERM))
     with embedded.database(given) as url:
+        if given.embedded:
+            logger.warning("DATABASE_URL is empty: an embedded PostgreSQL serves, for development only: {}", url)
         if given.migrates_on_start:
-            migrations.migrate(url)
+            for name in migrations.migrate(url):
+                logger.info("migration {} applied", name)
         try:
             uvicorn.run(
                 "service.app:from_environment",
                 factory=True,
+                http=Protocol,
                 host=given.host,
                 port=given.port,
                 workers=given.workers,
@@ -128,12 +139,7 @@ def migrate(arguments: argparse.Namespace, given: Settings) -> int:
 
 def create_admin(arguments: argparse.Namespace, given: Settings) -> int:
     """Make an administrator."""
-    if arguments.password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    else:
-        password = getpass.getpass()
-        if getpass.getpass("Again: ") != password:
-            raise StartError("the two passwords differ")
+    password = sys.stdin.readline().rstrip("\r\n") if arguments.password_stdin else _asked_password()
     check_admin(arguments.username, password)
 
     async def create(database: Database) -> int:
@@ -143,6 +149,16 @@ def create_admin(arguments: argparse.Namespace, given: Settings) -> int:
 
     print(f"administrator {arguments.username} made, id {_with_database(given, create)}")
     return 0
+
+
+def _asked_password() -> str:
+    try:
+        password = getpass.getpass()
+        if getpass.getpass("Again: ") != password:
+            raise StartError("the two passwords differ")
+    except EOFError:
+        raise StartError("no password was given") from None
+    return password
 
 
 def sql_check(arguments: argparse.Namespace, given: Settings) -> int:
@@ -172,7 +188,8 @@ def _with_database(given: Settings, work: Callable[[Database], Awaitable[T]]) ->
 
     with embedded.database(given) as url:
         if given.migrates_on_start:
-            migrations.migrate(url)
+            for name in migrations.migrate(url):
+                print(f"applied  {name}", file=sys.stderr)
         return asyncio.run(run(url))
 
 

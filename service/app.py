@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any
 
 from fastapi import FastAPI
@@ -35,8 +40,16 @@ EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-A
 def from_environment() -> FastAPI:
     """Make the application of one process: its settings are read anew, its log lines set up."""
     given = settings.load()
-    logs.setup(given)
+    if parent := parent_process():  # one of several workers
+        logs.setup(given)
+        Thread(target=_end_with, args=[parent], daemon=True).start()
     return create_app(given)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Stop where the parent was killed, so that no worker keeps the port."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAPI:

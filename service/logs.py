@@ -42,6 +42,7 @@ def setup(settings: Settings) -> None:
                 backtrace=False,
                 diagnose=False,
                 rotation=ROTATION,
+                watch=True,
                 retention=RETENTION,
             )
         except OSError as error:
@@ -98,7 +99,7 @@ def _text(record: Record) -> str:
     words = [f"{record['time']:%Y-%m-%dT%H:%M:%S.%f%z}", f"{fields['level']:<8}", fields["request_id"]]
     words += [f"{fields['logger']}:", fields["message"]]
     words += [f"{name}={value}" for name, value in list(fields.items())[len(FIRST) :]]
-    record["extra"]["line"] = " ".join(words) + (f"\n{trace.rstrip()}" if trace else "")
+    record["extra"]["line"] = "\n  | ".join([" ".join(words), *map(_one_line, trace.splitlines())])
     return "{extra[line]}\n"
 
 

@@ -9,9 +9,10 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic.networks import IPvAnyNetwork
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.errors import StartError
 
@@ -45,6 +46,20 @@ def _readable(address: str) -> bool:
     return bool(address) and "@" not in parts.path and not parts.fragment
 
 
+class _Filled(PydanticBaseSettingsSource):
+    """A source without what is empty in it."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, object]:
+        return {name: value for name, value in self._source().items() if value != "" or name == "log_file"}
+
+
 class Settings(BaseSettings):
     """All settings; the README's table says what each one means."""
 
@@ -75,10 +90,18 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=64)
 
-    @model_validator(mode="before")
     @classmethod
-    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
-        return {name: value for name, value in values.items() if value != "" or name == "log_file"}
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let an empty variable be as one that is not set, so that it hides no secret file; LOG_FILE may be empty."""
+        sources = (env_settings, dotenv_settings)
+        return (init_settings, *(_Filled(settings_cls, source) for source in sources), file_secret_settings)
 
     @field_validator("database_url")
     @classmethod
@@ -149,6 +172,8 @@ def load() -> Settings:
         return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)  # type: ignore[call-arg]  # pydantic-settings' own
     except ValidationError as error:
         raise StartError("; ".join(_explain(problem) for problem in error.errors())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f".env: cannot be read: {error}") from None
 
 
 def _explain(problem: ErrorDetails) -> str:

@@ -223,8 +223,8 @@ def _expand(header: Header, body: str, line: int) -> Iterator[tuple[str, str]]:
     value, key = number["after_value"], number["after_id"]
     expected = []
     for name, ((column, kind), (tie, tie_kind)) in header.sorts.items():
-        for sign, operator, direction in (("-", "<", "desc"), ("", ">", "asc")):
-            row = f"({value}::text::{kind}, {key}::{tie_kind})"
+        for sign, operator, step, direction in (("-", "<=", "- 1", "desc"), ("", ">=", "+ 1", "asc")):
+            row = f"({value}::text::{kind}, {key}::{tie_kind} {step})"
             after = f"({key}::{tie_kind} is null or ({column}, {tie}) {operator} {row})"
             order = f"{column} {direction}, {tie} {direction}"
             expected.append((after, order))

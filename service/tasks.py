@@ -14,7 +14,7 @@ from service.db import Executor
 from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleError
 from service.queries import q
 from service.security import Viewer
-from service.values import Id, Input, Period, Text
+from service.values import Id, Input, Period, Text, Whole
 from service.weather import Weather
 
 Status = Literal["todo", "in_progress", "done"]
@@ -102,9 +102,9 @@ class TaskQuery(Period):
     user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
     city: Annotated[Text | None, Field(max_length=100)] = None
     sort: Annotated[Sort, Field(description="`-` first: descending.")] = "-created_at"
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    limit: Annotated[Whole, Field(ge=1, le=100)] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
-    offset: Annotated[int | None, Field(ge=0, le=10_000, description="Rows to skip; not together with `cursor`.")] = (
+    offset: Annotated[Whole | None, Field(ge=0, le=10_000, description="Rows to skip; not together with `cursor`.")] = (
         None
     )
     count: Annotated[Count, Field(description="Whether `total` is counted, estimated by the planner, or left out.")] = (

@@ -17,8 +17,10 @@ from pydantic import (
 )
 
 LARGEST_ID = 2**63 - 1
+MOST_FIELDS = 100
 RESOLUTION = timedelta(microseconds=1)
-MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?)?", re.ASCII)
+WHOLE = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text takes neither
 
 
@@ -29,13 +31,29 @@ def _storable(text: str) -> str:
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_storable)]
-Id: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not WHOLE.fullmatch(value):
+        raise ValueError("takes a whole number")
+    return value
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_digits)]
+Id: TypeAlias = Annotated[Whole, Field(ge=1, le=LARGEST_ID)]
 
 
 class Input(BaseModel):
     """Base of all that is read from outside: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, fields: object) -> object:
+        if isinstance(fields, dict) and len(fields) > MOST_FIELDS:
+            raise ValueError(f"takes at most {MOST_FIELDS} fields")  # and not an error for each, which takes long
+        return fields
 
 
 def _read(text: object) -> date | datetime:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 from fastapi import FastAPI
 
@@ -32,6 +33,8 @@ SECRET_KEY = "tests-" + "k" * 32
 SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
 _opened = pytest.StashKey[ExitStack]()
 
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)  # a developer's shell does not reach into the tests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from service.accounts import Account, Credentials, Registration, Token
+from service.values import MOST_FIELDS
 from service.web import replies
 from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
 from service.web.documents import problems
@@ -36,14 +38,22 @@ async def _credentials(request: Request) -> Credentials:
     if JSON.fullmatch(kind):
         fields = await _parsed(request)
     elif kind == FORM:
-        async with request.form(max_fields=20) as form:
-            fields = {name: value for name, value in form.items() if name not in OAUTH_FIELDS}
+        fields = {name: value for name, value in await _form(request) if name not in OAUTH_FIELDS}
     else:
         raise HTTPException(415, f"The body takes Content-Type: application/json or {FORM}.")
     try:
         return Credentials.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in error.errors()]) from None
+
+
+async def _form(request: Request) -> list[tuple[str, str]]:
+    """Read a form as UTF-8 (Starlette's own takes bytes that are not percent-encoded for Latin-1)."""
+    try:
+        form = (await request.body()).decode()
+        return parse_qsl(form, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+    except ValueError:
+        raise HTTPException(400, "The body is not a form.") from None
 
 
 async def _parsed(request: Request) -> Any:
@@ -64,7 +74,7 @@ async def _parsed(request: Request) -> Any:
 async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
     """Make an account. Only an administrator may set the role `admin`."""
     row = await rooms.accounts.register(rooms.db, viewer, new)
-    return replies.json(row, status=201, headers={"Location": "/auth/me"})
+    return replies.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
 
 
 @router.post(

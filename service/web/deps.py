@@ -18,13 +18,14 @@ from service.errors import UnauthorizedError
 from service.limits import Limits
 from service.redis_client import RedisClient
 from service.security import Viewer
-from service.values import LARGEST_ID
+from service.values import LARGEST_ID, Whole
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 # RFC 9110, section 8.8.3.
 ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+ENTITY_TAGS = re.compile(rf"{ENTITY_TAG.pattern}([ \t]*,[ \t]*{ENTITY_TAG.pattern})*")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -89,7 +90,7 @@ async def _viewer(viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
 
 Anyone: TypeAlias = Annotated[Viewer | None, Depends(_anyone)]
 Known: TypeAlias = Annotated[Viewer, Depends(_viewer)]
-TaskId: TypeAlias = Annotated[int, Path(ge=1, le=LARGEST_ID, examples=[1])]
+TaskId: TypeAlias = Annotated[Whole, Path(ge=1, le=LARGEST_ID, examples=[1])]
 
 
 async def _no_query(request: Request) -> None:
@@ -121,18 +122,20 @@ json_body = Depends(_json_body)
 whole_body = Depends(_whole_body)
 
 
-def _tags(header: str | None) -> list[tuple[str, str]] | None:
-    if header is None or header.strip() == "*":
+def _tags(lines: list[str]) -> list[tuple[str, str]] | None:
+    """Give (weak, opaque part) of each tag, None for `*`; what is no list of tags names none."""
+    text = ",".join(lines).strip()
+    if text == "*":
         return None
-    return ENTITY_TAG.findall(header)
+    return ENTITY_TAG.findall(text) if ENTITY_TAGS.fullmatch(text) else []
 
 
 async def _if_match(
     if_match: Annotated[
-        str | None, Header(description="Entity tags; 412 where the task has another.", examples=['"1"'])
+        list[str] | None, Header(description="Entity tags; 412 where the task has another.", examples=[['"1"']])
     ] = None,
 ) -> list[int] | None:
-    tags = _tags(if_match)
+    tags = _tags(if_match) if if_match else None
     # RFC 9110, section 13.1.1: compared strongly, so that a weak tag never matches.
     return None if tags is None else [int(tag) for weak, tag in tags if not weak and VERSION.fullmatch(tag)]
 
@@ -142,11 +145,11 @@ Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
 
 
 async def _if_none_match(
-    if_none_match: Annotated[str | None, Header(description="Entity tags; 304 where the task has one of them.")] = None,
+    if_none_match: Annotated[
+        list[str] | None, Header(description="Entity tags; 304 where the task has one of them.", examples=[['"1"']])
+    ] = None,
 ) -> list[str]:
-    if if_none_match is None:
-        return []
-    tags = _tags(if_none_match)
+    tags = _tags(if_none_match or [])
     return ["*"] if tags is None else [tag for _, tag in tags]
 
 

@@ -16,6 +16,7 @@ Tasks, their owners and figures over them.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`. Unknown fields and parameters are refused (422).
 `X-Request-ID` is taken or made, returned, and in every log line of the request.
+`RateLimit-Policy` and `RateLimit` say how many requests there are a minute, and how many are left.
 """
 TAGS = [
     {"name": "accounts", "description": "Register, log in, who am I."},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
 
 from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs, timing
@@ -15,6 +18,7 @@ from service.web import replies
 
 # Where a request's scope keeps what its rate limits said: headers of the IETF draft "RateLimit header fields for HTTP".
 VERDICTS = "service.limits"
+BODY_SECONDS = 30
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -47,8 +51,12 @@ class Envelope:
             return
         reply = _Reply(scope, send)
         token = logs.request_id.set(reply.request_id)
+        if scope["method"] == "HEAD":  # RFC 9110, section 9.3.2: as GET; the server leaves the content out
+            scope = {**scope, "method": "GET"}
         try:
-            await self.app(scope, receive, reply.send)
+            await self.app(scope, _Body(receive).receive, reply.send)
+        except ClientDisconnect:
+            logger.debug("the client left")
         except Exception:  # the last net: whatever it was, the client gets a problem and the log the trace
             logger.opt(exception=True).error("request failed")
             if reply.started:
@@ -57,6 +65,25 @@ class Envelope:
         finally:
             reply.log()
             logs.request_id.reset(token)
+
+
+class _Body:
+    """Passes a request's body on, as long as it comes."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._complete = False
+
+    async def receive(self) -> Message:
+        if self._complete:  # what comes now is the client's leaving, and may take long
+            return await self._receive()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408) from None
+        self._complete = not message.get("more_body", False)
+        return message
 
 
 class _Reply:
@@ -70,6 +97,7 @@ class _Reply:
         self._status = 0
         self._spent = timing.begin()
         self._replaced = False
+        self._left = False
 
     async def send(self, message: Message) -> None:
         if self._replaced:
@@ -81,15 +109,24 @@ class _Reply:
                 await self._replace(message["status"], headers)
                 return
             self._start(message["status"], headers)
-        await self._send(message)
+        await self._deliver(message)
+
+    async def _deliver(self, message: Message) -> None:
+        if self._left:
+            return
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError) as error:  # the server's, where the connection has ended
+            self._left = True
+            logger.bind(error=str(error)).debug("the client left")
 
     async def _replace(self, status: int, headers: MutableHeaders) -> None:
         """Send a problem in place of an error that a part of the framework worded in plain text."""
         kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
         response = replies.problem(status, replies.DETAILS.get(status, "The request was refused."), headers=kept)
         self._start(status, response.headers)
-        await self._send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
-        await self._send({"type": "http.response.body", "body": response.body})
+        await self._deliver({"type": "http.response.start", "status": status, "headers": response.raw_headers})
+        await self._deliver({"type": "http.response.body", "body": response.body})
 
     def _start(self, status: int, headers: MutableHeaders) -> None:
         self.started, self._status = True, status

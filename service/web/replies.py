@@ -32,6 +32,7 @@ CODES = {
     401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     406: "not_acceptable",
     413: "too_large",
     415: "unsupported_media_type",
@@ -41,6 +42,7 @@ CODES = {
 DETAILS = {
     404: "There is nothing at this path.",
     405: "This path does not take this method; `Allow` says which it takes.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     400: "The body cannot be read.",
     500: "Something went wrong here. The request id leads to it in the log.",

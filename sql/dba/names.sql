@@ -1,4 +1,4 @@
--- The constraints, indexes and columns of the service's own tables, by kind.
+-- The names of constraints, indexes and columns that may be null, by kind.
 -- returns: rows
 -- why: `sql check` holds the headers against them.
 select

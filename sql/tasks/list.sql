@@ -8,7 +8,9 @@
 -- sort: title: t.title text, t.id bigint
 -- sort: status: t.status text, t.id bigint
 -- sort: id: t.id bigint, t.id bigint
--- why: "null or" filters with typed parameters are folded away by a custom plan, which PostgreSQL keeps choosing here.
+-- why: a cursor goes on behind its row, and says so by `<=` and the key before: for `<` the planner takes the first
+--   column alone to be less, expects no row of a status that many share, and reads the wrong index.
+--   "null or" filters with typed parameters are folded away by a custom plan, which PostgreSQL keeps choosing here.
 select t.*
 from task_view as t
 where
@@ -18,6 +20,6 @@ where
     and ($5::text is null or t.city = $5)
     and ($6::timestamptz is null or t.created_at >= $6)
     and ($7::timestamptz is null or t.created_at < $7)
-    and /* after */ ($9::bigint is null or (t.created_at, t.id) < ($8::text::timestamptz, $9::bigint))
+    and /* after */ ($9::bigint is null or (t.created_at, t.id) <= ($8::text::timestamptz, $9::bigint - 1))
 order by /* sort */ t.created_at desc, t.id desc
 limit $10 offset $11;

@@ -2,8 +2,8 @@
 -- returns: rows
 -- params: seconds double precision, row_limit bigint
 -- index: tasks_weather_due_idx, tasks_pkey
--- why: several replicas take turns here; a task that one has claimed is skipped by the others, and due again later where
---   the look-up failed or its replica died.
+-- why: several replicas take turns here; a task that one has claimed is skipped by the others, and due again later
+--   where the look-up failed or its replica died.
 with due as materialized (
     select t.id
     from tasks as t

@@ -286,3 +286,18 @@ async def test_a_token_of_a_deleted_account_is_refused(make: Factory, sql: async
     for refused in (await ada.client.get("/auth/me"), await ada.client.post("/tasks", json={"title": "late"})):
         problem(refused, 401)
         assert refused.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_form_is_utf_8_whether_percent_encoded_or_not(make: Factory, client: httpx.AsyncClient) -> None:
+    ada = await make.user(password="пароль-секрет")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    raw = f"username={ada.username}&password=пароль-секрет".encode()
+    assert (await client.post("/auth/login", content=raw, headers=form)).status_code == 200
+    assert (await client.post("/auth/login", data={"username": ada.username, "password": "пароль-секрет"})).is_success
+    assert (await client.post("/auth/login", content=b"username=a&password=\xff", headers=form)).status_code == 400
+
+
+async def test_who_is_registered_by_another_is_among_the_users(make: Factory) -> None:
+    admin = await make.admin()
+    made = await admin.client.post("/auth/register", json={"username": "grace", "password": "correct horse"})
+    assert made.headers["Location"] == f"/users/{made.json()['id']}"

@@ -119,3 +119,10 @@ async def test_an_origin_of_the_settings_may_read(make: Factory, database_url: s
         refused = await client.options("/tasks/1", headers=PREFLIGHT | {"Origin": "https://evil.example"})
         problem(refused, 400)
         assert "Access-Control-Allow-Origin" not in refused.headers
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nowhere"])
+async def test_head_answers_as_get_does(client: httpx.AsyncClient, path: str) -> None:
+    got, headed = await client.get(path), await client.head(path)
+    assert headed.status_code == got.status_code
+    assert headed.headers["Content-Length"] == got.headers["Content-Length"]

@@ -92,7 +92,7 @@ ENDLESS = ["x" * 60_000 + "=1", "x=" + "y" * 60_000, "&".join(f"x{n}=1" for n in
 async def test_an_unknown_parameter_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
     for query in UNKNOWN + ENDLESS:
         refused = await reach(ada, operation, f"{operation.path}?{query}")
-        assert all(error["pointer"].startswith("/query/") for error in problem(refused, 422)["errors"])
+        assert all(error["pointer"].startswith("/query") for error in problem(refused, 422)["errors"])
         assert len(refused.content) < 10_000
 
 

@@ -315,3 +315,25 @@ async def test_a_change_past_the_api_counts_as_one(make: Factory, sql: asyncpg.C
     task_id = await make.task(ada)
     await sql.execute("update tasks set title = 'by hand' where id = $1", task_id)
     problem(await call(ada, "PUT", f"/tasks/{task_id}", {"title": "x"}, if_match='"1"'), 412)
+
+
+@pytest.mark.parametrize("header", ['x"1"y', 'w/"1"', 'W/ "1"', '"1', "1", '"1";', '"1" "1"', "", "*,*"])
+async def test_what_is_no_list_of_tags_matches_nothing(make: Factory, header: str) -> None:
+    ada = await make.user()
+    path = f"/tasks/{await make.task(ada)}"
+    assert (await ada.client.patch(path, json={"status": "done"}, headers={"If-Match": header})).status_code == 412
+    assert (await ada.client.get(path, headers={"If-None-Match": header})).status_code == 200
+
+
+async def test_a_list_of_tags_may_stand_in_several_lines(make: Factory) -> None:
+    ada = await make.user()
+    path = f"/tasks/{await make.task(ada)}"
+    lines = [("If-Match", '"7"'), ("If-Match", '"8" , "1"')]
+    assert (await ada.client.patch(path, json={"status": "done"}, headers=lines)).status_code == 200
+
+
+@pytest.mark.parametrize("number", ["1.0", "+1", "1_0", " 1", "%2B1", "1e0", "\u0661"])
+async def test_a_number_is_written_with_digits_alone(make: Factory, number: str) -> None:
+    ada = await make.user()
+    assert (await ada.client.get(f"/tasks/{number}")).status_code == 422
+    assert (await ada.client.get(f"/tasks?limit={number}")).status_code == 422

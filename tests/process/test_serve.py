@@ -98,6 +98,15 @@ def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_d
         until(lambda: not [one for one in workers if one.is_running()])
 
 
+def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path, own_database_url: str) -> None:
+    with serving(tmp_path, DATABASE_URL=own_database_url, WORKERS="2") as server:
+        until(lambda: server.log().count(" ready\n") == 2)
+        workers = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.kill()
+        until(lambda: not [one for one in workers if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+        assert server.status("/healthz") == 0
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_log_tells_who_did_what_and_no_secret(tmp_path: Path, own_database_url: str, form: str) -> None:
     values = {"LOG_FILE": "app.log", "LOG_FORMAT": form, "LOG_LEVEL": "TRACE"}
@@ -261,7 +270,8 @@ def test_a_client_that_goes_away_gives_its_connection_back(tmp_path: Path, own_d
         assert not re.search("Traceback|ERROR", server.log())
 
 
-def test_the_embedded_database_comes_back_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_service(how: signal.Signals) -> None:
     # Not tmp_path: PostgreSQL, which does not run as root, may not reach what is in there.
     with tempfile.TemporaryDirectory() as path:
         folder, data = Path(path), Path(path, ".data")
@@ -281,7 +291,7 @@ def test_the_embedded_database_comes_back_after_a_kill(monkeypatch: pytest.Monke
                     assert http.get(f"/tasks/{task['id']}").json() == task
                 pid = int((data / "postgres" / "postmaster.pid").read_text().split()[0])
                 family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-                assert server.stop() == 0
+                assert server.stop(how) == 0
             assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
             assert not (data / "postgres" / "postmaster.pid").exists()
         finally:

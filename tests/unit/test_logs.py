@@ -107,7 +107,8 @@ def log_a_failure() -> None:
 def test_a_text_trace_follows_its_line_without_local_variables(lines: Callable[..., list[str]]) -> None:
     first, *trace = lines(log_a_failure)
     assert TEXT.fullmatch(first)
-    assert trace[-1] == r"ValueError: it failed \ud800"
+    assert trace[-1] == r"  | ValueError: it failed \ud800"
+    assert all(line.startswith("  | ") for line in trace)
     assert "in fail" in "".join(trace)
     assert "direct cause" in "".join(trace)
     assert "hunter2" not in "".join(trace)

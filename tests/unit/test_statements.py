@@ -21,7 +21,7 @@ SORTED = """\
 select t.id from things as t
 where
     t.owner = $1
-    and /* after */ ($3::bigint is null or (t.made, t.id) < ($2::text::timestamptz, $3::bigint))
+    and /* after */ ($3::bigint is null or (t.made, t.id) <= ($2::text::timestamptz, $3::bigint - 1))
 order by /* sort */ t.made desc, t.id desc
 limit 3;
 """
@@ -104,19 +104,19 @@ def test_a_sort_becomes_one_plain_statement_for_each_direction(tmp_path: Path) -
     }
     assert wheres == {
         "-made": [
-            "and /* after */ ($3::bigint is null or (t.made, t.id) < ($2::text::timestamptz, $3::bigint))",
+            "and /* after */ ($3::bigint is null or (t.made, t.id) <= ($2::text::timestamptz, $3::bigint - 1))",
             "order by /* sort */ t.made desc, t.id desc",
         ],
         "made": [
-            "and /* after */ ($3::bigint is null or (t.made, t.id) > ($2::text::timestamptz, $3::bigint))",
+            "and /* after */ ($3::bigint is null or (t.made, t.id) >= ($2::text::timestamptz, $3::bigint + 1))",
             "order by /* sort */ t.made asc, t.id asc",
         ],
         "-id": [
-            "and /* after */ ($3::bigint is null or (t.id, t.id) < ($2::text::bigint, $3::bigint))",
+            "and /* after */ ($3::bigint is null or (t.id, t.id) <= ($2::text::bigint, $3::bigint - 1))",
             "order by /* sort */ t.id desc, t.id desc",
         ],
         "id": [
-            "and /* after */ ($3::bigint is null or (t.id, t.id) > ($2::text::bigint, $3::bigint))",
+            "and /* after */ ($3::bigint is null or (t.id, t.id) >= ($2::text::bigint, $3::bigint + 1))",
             "order by /* sort */ t.id asc, t.id asc",
         ],
     }

@@ -1,0 +1,157 @@
+"""What a connection may send before it is a request, and what it is told where it may not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+import uvicorn
+import uvloop
+from fastapi import FastAPI, Request, Response
+from loguru import logger
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp
+from uvicorn.server import ServerState
+
+from service import protocol
+from service.protocol import LARGEST_HEAD, Protocol
+from service.web import middleware
+from service.web.middleware import Envelope
+from tests.api.problems import MEMBERS
+
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[int]:
+    """Serve on a port of its own."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for connection in list(state.connections):
+        connection.transport.close()
+
+
+@pytest.fixture
+async def port(app: FastAPI) -> AsyncIterator[int]:
+    """Where the application is served."""
+    async with serving(app) as port:
+        yield port
+
+
+async def said(port: int, *sent: bytes) -> bytes:
+    """Send, and give all that comes back until the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.writelines(sent)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def problem(answer: bytes, status: int) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    found = orjson.loads(body)
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"content-type: application/problem+json" in head
+    assert f"x-request-id: {found['request_id']}".encode() in head
+    assert found.keys() == MEMBERS
+    assert found["status"] == status
+
+
+async def test_a_request_is_served(port: int) -> None:
+    assert b"200 OK" in await said(port, REQUEST, b"Connection: close\r\n\r\n")
+
+
+async def test_what_is_no_http_gets_a_problem(port: int) -> None:
+    problem(await said(port, b"hello\r\n\r\n"), 400)
+
+
+@pytest.mark.parametrize(
+    "head", [REQUEST + b"X: ", b"GET /", REQUEST + b"X: y\r\n" * 100], ids=["value", "path", "fields"]
+)
+async def test_a_head_may_not_be_too_large(port: int, head: bytes) -> None:
+    problem(await said(port, head, b"a" * LARGEST_HEAD), 431)
+
+
+async def test_a_head_almost_too_large_is_served(port: int) -> None:
+    field = b"X: " + b"a" * (LARGEST_HEAD - len(REQUEST) - 100) + b"\r\n"
+    assert b"200 OK" in await said(port, REQUEST, field, b"Connection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "head", [b"", REQUEST, REQUEST + b"\r\n" + REQUEST], ids=["nothing", "a part", "a second part"]
+)
+async def test_a_head_may_not_take_too_long(port: int, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    answer = await said(port, head)
+    problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
+
+
+async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
+    answered = asyncio.Event()
+
+    async def slow(_request: Request) -> Response:
+        await answered.wait()
+        return Response("late")
+
+    asyncio.get_running_loop().call_later(0.3, answered.set)
+    async with serving(Starlette(routes=[Route("/slow", slow)])) as port:
+        answer = await said(port, b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /slow HTTP/1.1\r\n")
+    assert b"late" in answer
+    problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
+
+
+@pytest.fixture
+def grumbles() -> Iterator[list[str]]:
+    """What is logged at INFO and above."""
+    heard: list[str] = []
+    sink = logger.add(heard.append, level="INFO", format="{message}")
+    yield heard
+    logger.remove(sink)
+
+
+@pytest.mark.parametrize("wanted", ["POST /auth/login", "POST /auth/register", "DELETE /tasks/1"])
+async def test_a_client_that_leaves_amid_its_body_is_no_error(
+    port: int, app: FastAPI, grumbles: list[str], wanted: str
+) -> None:
+    token = app.state.rooms.accounts.tokens.issue(user_id=1, role="user").encode()
+    head = b" HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(wanted.encode() + head + b"Authorization: Bearer " + token + b"\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    assert b"200 OK" in await said(port, REQUEST, b"Connection: close\r\n\r\n")
+    assert not grumbles
+
+
+async def test_a_client_that_leaves_its_replies_unread_is_no_error(grumbles: list[str]) -> None:
+    async def large(_request: Request) -> Response:
+        return Response(b"x" * 2_000_000)
+
+    async def leave_unread() -> bytes:
+        async with serving(Envelope(Starlette(routes=[Route("/large", large), Route("/healthz", large)]))) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+            writer.write(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n" * 5)
+            await reader.readexactly(100)
+            writer.transport.abort()
+            return await said(port, REQUEST, b"Connection: close\r\n\r\n")
+
+    # On the loop that the service runs on: it raises where asyncio's own keeps silent.
+    assert b"200 OK" in await asyncio.to_thread(uvloop.run, leave_unread())
+    assert not grumbles
+
+
+async def test_a_body_may_not_take_too_long(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
+    head = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+    assert (await said(port, head, b"Connection: close\r\n\r\n{")).startswith(b"HTTP/1.1 408 ")
