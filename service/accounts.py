@@ -79,7 +79,9 @@ class Accounts:
 
     async def log_in(self, db: Executor, credentials: Credentials) -> Token:
         """Give an access token; UnauthorizedError, alike for an unknown user and a wrong password."""
-        row = await q.accounts.credentials(db, username=credentials.username)
+        # Not PostgreSQL's idea of case for what cannot be a name: it takes a Turkish İ for an i, and limits do not.
+        possible = re.fullmatch(USERNAME, credentials.username)
+        row = await q.accounts.credentials(db, username=credentials.username) if possible else None
         if not await self.passwords.verify(credentials.password, row and row["password_hash"]) or row is None:
             raise UnauthorizedError("Wrong username or password.")
         token = self.tokens.issue(user_id=row["id"], role=row["role"])

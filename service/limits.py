@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,6 +23,8 @@ from service.settings import Settings
 
 LEASES = 10
 MOST_KEYS = 50_000
+# 192.0.2.1:4711, [2001:db8::1]:4711 and [2001:db8::1], as some proxies write addresses.
+WITH_PORT = re.compile(r"^(?:([0-9.]+):\d+|\[([0-9a-fA-F:.]+)\](?::\d+)?)$")
 KNOWN_SECONDS = 90 * 24 * 3600
 ALGORITHM = GCRA()
 
@@ -206,7 +209,9 @@ def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Ne
     The peer's, or, where the peer is trusted, the right-most entry of `X-Forwarded-For` that is not; an IPv6 client is
     its /64, of which it has every address.
     """
-    hops = [hop.strip() for line in forwarded for hop in line.split(",") if hop.strip()]
+    hops = [
+        bare for line in forwarded for hop in line.split(",") if (bare := WITH_PORT.sub(r"\1\2", hop.strip(' \t"')))
+    ]
     address = peer or "unknown"
     while _trusted(address, trusted) and hops:
         address = hops.pop()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from typing import TypeVar
 
 from loguru import logger
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from service.timing import measured
 
@@ -49,6 +51,8 @@ class RedisClient:
                 try:
                     async with _budget():
                         return await work(self._redis)
+                except ResponseError as error:  # it is there, and refuses this: somebody else's key, say
+                    raise RedisAwayError from error
                 except Exception as error:  # whatever it is: what speaks there may not even be Redis
                     self._lost(error)
                     raise RedisAwayError from error
@@ -63,7 +67,7 @@ class RedisClient:
         if self._here:
             self._here = False
             logger.warning("redis is away: {}", type(error).__name__)
-            self._probe = asyncio.create_task(self._until_back())
+            self._probe = asyncio.create_task(self._until_back(), context=Context())
 
     async def _until_back(self) -> None:
         while not self._here:

@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     @field_validator("openweather_url")
     @classmethod
     def _check_openweather_url(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value):
+        if not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) or not _readable(value.partition("://")[2]):
             raise ValueError("takes http(s)://HOST, without a query")
         return value
 

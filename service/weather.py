@@ -219,6 +219,8 @@ class Weather:
             ) as answer:
                 if answer.status in NO_SUCH_CITY:
                     return NOTHING
+                if answer.status in {401, 403}:
+                    logger.warning("weather: the provider refuses OPENWEATHER_API_KEY (status {})", answer.status)
                 if answer.status != 200:
                     raise WeatherAwayError(f"status {answer.status}")
                 return _Answer.model_validate_json(await _body(answer)).as_weather()
@@ -253,7 +255,19 @@ async def _released(lock: Lock) -> None:
 
 async def _kept(redis: Redis, name: str) -> bytes | None:
     kept = await redis.get(name)
-    return kept.encode() if isinstance(kept, str) else kept
+    return kept if isinstance(kept, bytes) and _is_weather(kept) else None
+
+
+def _is_weather(kept: bytes) -> bool:
+    """Whether it is what `put` writes: others may write to that Redis."""
+    try:
+        fields = orjson.loads(kept)
+    except orjson.JSONDecodeError:
+        return False
+    if not isinstance(fields, dict):
+        return kept == NOTHING
+    whole = isinstance(fields.get("temperature"), int | float) and isinstance(fields.get("condition"), str)
+    return whole and b"\\u0000" not in kept
 
 
 class _Cache:

@@ -49,10 +49,10 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        reply = _Reply(scope, send)
-        token = logs.request_id.set(reply.request_id)
         if scope["method"] == "HEAD":  # RFC 9110, section 9.3.2: as GET; the server leaves the content out
             scope = {**scope, "method": "GET"}
+        reply = _Reply(scope, send)
+        token = logs.request_id.set(reply.request_id)
         try:
             await self.app(scope, _Body(receive).receive, reply.send)
         except ClientDisconnect:

@@ -29,7 +29,7 @@ async def healthz() -> Response:
 async def readyz(rooms: In) -> Response:
     """Say whether requests can be served: the database answers and its schema is at head.
 
-    Without Redis it is `degraded`: requests are served, and rate limits hold for each process by itself."""
+    Without its Redis it is `degraded`: requests are served, and rate limits hold for each process by itself."""
     await readiness.check(rooms.db)
     away = rooms.redis is not None and not await rooms.redis.answers()
     return replies.json({"status": "degraded" if away else "ok"})

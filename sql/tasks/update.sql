@@ -8,7 +8,8 @@
 -- raises: tasks_title_check -> invalid, tasks_description_check -> invalid, tasks_status_check -> invalid,
 --   tasks_city_check -> invalid
 -- why: the row is locked first, so that the verdict speaks of the version that the update then changes.
---   Weather belongs to its city: it comes in where the city changes.
+--   Weather belongs to its city: it comes in where the city changes. The view does not show which city that is, hence
+--   the table; its columns are the view's, to which the union holds them.
 with target as materialized (
     select
         t.*,
@@ -23,16 +24,30 @@ with target as materialized (
 ),
 
 changed as (
-    update task_view as t
+    update tasks as t
     set
         title = case when $5 then $6 else t.title end,
         description = case when $7 then $8 else t.description end,
         status = case when $9 then $10 else t.status end,
         city = case when $11 then $12 else t.city end,
-        weather = case when $11 and $12 is distinct from t.city then $13 else t.weather end
+        weather = case when $11 and $12 is distinct from t.city then $13 else t.weather end,
+        weather_city = case
+            when $11 and $12 is distinct from t.city and $13 is not null then $12
+            else t.weather_city
+        end
     from target
     where t.id = $1 and target.verdict = 'ok'
-    returning t.*
+    returning
+        t.id,
+        t.title,
+        t.description,
+        t.status,
+        t.city,
+        t.weather,
+        t.user_id,
+        t.created_at,
+        t.updated_at,
+        t.version
 )
 
 select

@@ -301,3 +301,13 @@ async def test_who_is_registered_by_another_is_among_the_users(make: Factory) ->
     admin = await make.admin()
     made = await admin.client.post("/auth/register", json={"username": "grace", "password": "correct horse"})
     assert made.headers["Location"] == f"/users/{made.json()['id']}"
+
+
+@pytest.mark.parametrize("username", ["al\u0130ce", "ali\u0307ce", "\u212aim"])
+async def test_only_names_as_they_may_be_written_log_in(
+    make: Factory, client: httpx.AsyncClient, username: str
+) -> None:
+    for name in ("alice", "kim"):
+        await make.user(username=name)
+    answer = await client.post("/auth/login", json={"username": username, "password": PASSWORD})
+    assert answer.status_code == 401

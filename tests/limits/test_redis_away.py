@@ -20,7 +20,7 @@ from tests.limits.clocks import stopped_clock
 from tests.redis_server import RedisServer
 
 PATIENCE_SECONDS = 20
-BUSY_SECONDS = 0.25  # what a request may take on a busy machine, beside the budget
+BUSY_SECONDS = 1.5  # what a request may take on a busy machine, beside the budget
 GARBAGE = [
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
     b":many\r\n",
@@ -109,7 +109,7 @@ async def test_a_refusal_of_redis_does_not_outlive_it(server: RedisServer) -> No
 async def test_a_redis_that_hangs_costs_its_budget_once(server: RedisServer, keys: int) -> None:
     async with limited(server.url) as (limit, client), Redis.from_url(server.url) as pause:
         await limit.check("ada")
-        await pause.client_pause(1_000)
+        await pause.client_pause(4_000)
         begun = time.monotonic()
         await asyncio.gather(*(limit.check(f"user:{n % keys}") for n in range(200)))
         assert BUDGET_SECONDS <= time.monotonic() - begun < BUDGET_SECONDS + BUSY_SECONDS
@@ -117,7 +117,7 @@ async def test_a_redis_that_hangs_costs_its_budget_once(server: RedisServer, key
         begun = time.monotonic()
         for n in range(200):
             await limit.check(f"user:{n}")
-        assert time.monotonic() - begun < BUDGET_SECONDS
+        assert time.monotonic() - begun < BUSY_SECONDS
         await until(client.answers)
 
 

@@ -169,13 +169,15 @@ async def test_a_locked_task_is_not_waited_for_and_filled_later(start: Start, ma
     ada = await make.user()
     await make.task(ada, city="Moscow")
     other = await asyncpg.connect(database_url)
+    locked = other.transaction()
+    await locked.start()
+    await other.execute("select from tasks for update")
     async with start():
-        async with other.transaction():
-            await other.execute("select from tasks for update")
-            await make.task(ada, city="Moscow")
-            await make.task(ada, city="Paris")
-            others = (("Moscow", temperature("Moscow"), 2), ("Paris", temperature("Paris"), 2))
-            await until_tasks_are(make.sql, ("Moscow", None, 1), *others)
+        await make.task(ada, city="Moscow")
+        await make.task(ada, city="Paris")
+        others = (("Moscow", temperature("Moscow"), 2), ("Paris", temperature("Paris"), 2))
+        await until_tasks_are(make.sql, ("Moscow", None, 1), *others)
+        await locked.rollback()
         await until_tasks_are(make.sql, ("Moscow", temperature("Moscow"), 2), *others)
     await other.close()
 

@@ -441,3 +441,35 @@ async def test_server_timing_shows_the_look_up(start: Start) -> None:
         ada = await make.user()
         answer = await ada.client.post("/tasks", json={"title": "x", "city": "Moscow"})
     assert "weather;dur=" in answer.headers["Server-Timing"]
+
+
+@pytest.mark.parametrize("respelled", ["moscow", " MOSCOW ", "Mos  cow", "Moscow,RU"])
+async def test_a_city_respelled_keeps_its_weather(start: Start, provider: Provider, respelled: str) -> None:
+    async with start() as make:
+        ada = await make.user()
+        task = await create(ada)
+        provider.mode = "ok"
+        after = (await ada.client.patch(f"/tasks/{task['id']}", json={"city": respelled})).json()
+    assert after["weather"]["condition"] == task["weather"]["condition"]
+    assert after["version"] == 2
+
+
+@pytest.mark.parametrize(
+    "garbage", ["garbage", "1", "[]", "", '{"temperature": "x", "condition": "y"}', '{"temperature": 1}']
+)
+async def test_what_others_write_into_the_cache_is_no_weather(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, garbage: str
+) -> None:
+    await redis.set("weather:of:moscow", garbage)
+    async with forecaster(redis_url=redis_url) as client:
+        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+    assert len(provider.calls) == 1
+
+
+async def test_a_key_of_another_kind_is_no_outage(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+) -> None:
+    await redis.rpush("weather:of:moscow", "x")
+    async with forecaster(redis_url=redis_url) as client:
+        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+    assert not [line for line in said if "redis is away" in line]
