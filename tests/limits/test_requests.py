@@ -285,3 +285,8 @@ def test_the_address_is_the_last_one_that_no_trusted_proxy_has(
 async def test_those_whose_address_is_not_known_share_one_budget(database_url: str, peer: str | None) -> None:
     async with limited(database_url, per_minute=2) as app:
         assert await statuses(browser(app, peer=peer), {}, {}, {}) == [401, 401, 429]
+
+
+async def test_head_says_what_is_left_too(database_url: str) -> None:
+    async with limited(database_url, per_minute=3) as app:
+        assert "r=2" in (await browser(app).head("/tasks")).headers["RateLimit"]
