@@ -71,7 +71,7 @@ from tasks as t;
 -- One index for each sort of a list, once for an administrator's (all tasks; by id it is the primary key) and once for a
 -- user's (own tasks). Their order (equality, sort, primary key) lets a page be read off the index, forwards or backwards,
 -- from a cursor on. Behind that the columns of the filters: a filter that leaves little is then checked in the index, and
--- not by a look at every row that it does not leave (a million tasks, a user's worst list: 3.0 s without, 0.04 s with).
+-- not by a look at every row that it does not leave (a million tasks, worst list: 3.1 s without, 0.3 s with).
 create index tasks_created_idx on tasks (created_at, id, status, city);
 create index tasks_updated_idx on tasks (updated_at, id, created_at, status, city);
 create index tasks_title_idx on tasks (title, id, created_at, status, city);
