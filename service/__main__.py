@@ -13,6 +13,8 @@ from typing import TypeVar
 import orjson
 import uvicorn
 from loguru import logger
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from service.errors import ServiceError, StartError
 from service.statements import HeaderError
@@ -24,7 +26,7 @@ except HeaderError as error:  # the statements are read when their room is opene
 
 from service.accounts import Accounts, check_admin
 from service.db import Database
-from service.protocol import Protocol
+from service.protocol import LARGEST_MESSAGE, Protocol, Sockets, bound
 from service.security import Passwords, Tokens
 from service.settings import Settings
 
@@ -101,25 +103,41 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
             for name in migrations.migrate(url):
                 logger.info("migration {} applied", name)
         try:
-            uvicorn.run(
-                "service.app:from_environment",
-                factory=True,
-                http=Protocol,
-                host=given.host,
-                port=given.port,
-                workers=given.workers,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                ws="none",  # uvicorn would log a WebSocket's query string and answer with its library's name
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
+            _serve(given)
         except SystemExit as stopped:
             if stopped.code:  # uvicorn's own, for an address in use and the like
                 raise StartError(f"cannot serve on HOST={given.host!r} PORT={given.port}: the log says why") from None
             raise
     return 0
+
+
+def _serve(given: Settings) -> None:
+    config = uvicorn.Config(
+        "service.app:from_environment",
+        factory=True,
+        http=Protocol,
+        ws=Sockets,
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,
+        host=given.host,
+        port=given.port,
+        workers=given.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    listening = config.bind_socket()
+    bound(listening)
+    server = uvicorn.Server(config)
+    if given.workers > 1:
+        Multiprocess(config, sockets=[listening]).run()
+    else:
+        config.load_app()
+        server.run(sockets=[listening])
+        if not server.started:
+            sys.exit(STARTUP_FAILURE)
 
 
 def migrate(arguments: argparse.Namespace, given: Settings) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 import unicodedata
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from loguru import logger
@@ -64,6 +66,13 @@ class Token(BaseModel):
     expires_in: Annotated[int, Field(description="Seconds.")]
 
 
+class Ticket(BaseModel):
+    """Goes into the URL of `/ws` or `/events` as `?ticket=`; good once."""
+
+    ticket: str
+    expires_in: Annotated[int, Field(description="Seconds.")] = 30
+
+
 @dataclass(frozen=True)
 class Accounts:
     """The operations on accounts."""
@@ -95,6 +104,27 @@ class Accounts:
             raise UnauthorizedError("The account of this token no longer exists.")
         return row
 
+    async def present(self, db: Executor, viewer: Viewer) -> Viewer:
+        """Give the viewer with the role that the account has now; UnauthorizedError where it is gone."""
+        rows = await q.accounts.roles(db, user_ids=[viewer.id])
+        if not rows:
+            raise UnauthorizedError("The account of this token no longer exists.")
+        return replace(viewer, is_admin=rows[0]["role"] == "admin")
+
+    async def make_ticket(self, db: Executor, viewer: Viewer) -> Ticket:
+        """Give a ticket that stands for the viewer's token once."""
+        ticket = secrets.token_urlsafe(32)
+        until = datetime.fromtimestamp(viewer.expires_at, UTC)
+        await q.accounts.create_ticket(db, hash=_hashed(ticket), user_id=viewer.id, access_expires_at=until)
+        return Ticket(ticket=ticket)
+
+    async def use_ticket(self, db: Executor, ticket: str) -> Viewer:
+        """Give whom the ticket was made for; UnauthorizedError where it is none, or was used, or is too old."""
+        row = await q.accounts.use_ticket(db, hash=_hashed(ticket))
+        if row is None:
+            raise UnauthorizedError("The ticket is not valid.")
+        return Viewer(row["id"], row["role"] == "admin", row["access_expires_at"].timestamp())
+
     async def create_admin(self, db: Executor, *, username: str, password: str) -> int:
         """Make an administrator for the operator and give its id; StartError where the name or password will not do."""
         check_admin(username, password)
@@ -121,6 +151,10 @@ class Accounts:
         row = await q.accounts.create(db, username=username, password_hash=hashed, role=role)
         logger.bind(user_id=row["id"], role=role).info("user registered")
         return row
+
+
+def _hashed(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode()).digest()
 
 
 def check_admin(username: str, password: str) -> None:

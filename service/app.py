@@ -20,20 +20,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
-from service import backfill, db, embedded, logs, readiness, redis_client, settings, weather
+from service import backfill, db, embedded, logs, readiness, redis_client, retention, settings, weather
 from service.accounts import Accounts
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import ServiceError
+from service.events import Feed
+from service.hub import Hub
 from service.limits import Limits
+from service.listener import Listener
 from service.security import Passwords, Tokens
 from service.settings import Settings
-from service.web import analytics, auth, documents, ops, replies, tasks
+from service.web import analytics, auth, documents, events, live, ops, replies, tasks
 from service.web.deps import LARGEST_BODY, Rooms
 from service.web.middleware import Envelope
 
 VERSION = "0.1.0"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
+ACCEPTED = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "Last-Event-ID", "X-Request-ID"]
 EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
 
 
@@ -66,14 +70,25 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             accounts = Accounts(passwords=hashing, tokens=Tokens(keys, minutes=given.access_token_minutes))
             redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
             forecaster = await stack.enter_async_context(weather.opened(given, redis))
+            cursors = Cursors(keys)
+            feed = Feed(cursors)
+            hub = Hub(database, feed)
+            listener = Listener(given.database_listen_url.get_secret_value() or url, feed=feed, hub=hub)
+            database.changed = listener.changed
             app.state.rooms = Rooms(
                 db=database,
                 accounts=accounts,
-                cursors=Cursors(keys),
+                cursors=cursors,
                 weather=forecaster,
                 limits=Limits.of(given, redis),
                 redis=redis,
+                feed=feed,
+                hub=hub,
+                listener=listener,
+                origins=given.cors_origins,
             )
+            await stack.enter_async_context(_running(listener.run()))
+            await stack.enter_async_context(_running(retention.run(database, days=given.event_retention_days)))
             if given.openweather_api_key:
                 await stack.enter_async_context(_running(backfill.run(database, forecaster)))
             preparation = _Preparation(database, accounts, given)
@@ -90,7 +105,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
         redirect_slashes=False,
         swagger_ui_parameters={"persistAuthorization": True},
     )
-    for router in (auth.router, tasks.router, analytics.router, ops.router):
+    for router in (auth.router, tasks.router, events.router, live.router, analytics.router, ops.router):
         app.include_router(router)
     app.add_exception_handler(ServiceError, replies.on_service_error)
     app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
@@ -101,7 +116,14 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             CORSMiddleware,
             allow_origins=given.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "If-Match",
+                "If-None-Match",
+                "Last-Event-ID",
+                "X-Request-ID",
+            ],
             expose_headers=EXPOSED,
         )
     app.add_middleware(Envelope)

@@ -1,4 +1,4 @@
-"""Opaque keyset cursors: where a page ended, signed, and good only for the list that gave them."""
+"""Opaque cursors: where a page ended, signed, and good only for what gave them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,34 @@ class Cursors:
     def make(self, *, value: datetime | int | str, key: int, bound_to: Any) -> str:
         """Give the cursor behind the row with this sort value and this primary key."""
         text = value.isoformat() if isinstance(value, datetime) else str(value)
-        payload = orjson.dumps([text, key])
-        signed = _sign(self._keys[0], payload, bound_to) + payload
-        return base64.urlsafe_b64encode(signed).decode().rstrip("=")
+        return self.seal([text, key], bound_to=bound_to)
 
     def read(self, cursor: str, *, bound_to: Any) -> tuple[str, int]:
         """Give the sort value as text and the primary key; InvalidError where it is no cursor of this list."""
-        try:
-            signed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            signed = b""
-        signature, payload = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
-        if not any(hmac.compare_digest(signature, _sign(key, payload, bound_to)) for key in self._keys):
+        opened = self.open(cursor, bound_to=bound_to)
+        if opened is None:
             raise InvalidError(
                 "takes a cursor of this very list: same viewer, sort and filters", pointer="/query/cursor"
             )
-        value, key = orjson.loads(payload)
+        value, key = opened
         return value, key
+
+    def seal(self, content: Any, *, bound_to: Any) -> str:
+        """Give JSON content as a signed text that is safe in a URL."""
+        payload = orjson.dumps(content)
+        signed = _sign(self._keys[0], payload, bound_to) + payload
+        return base64.urlsafe_b64encode(signed).decode().rstrip("=")
+
+    def open(self, cursor: str, *, bound_to: Any) -> Any:
+        """Give what was sealed; None where it was not sealed here, or bound to something else."""
+        try:
+            signed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        signature, payload = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
+        if not any(hmac.compare_digest(signature, _sign(key, payload, bound_to)) for key in self._keys):
+            return None
+        return orjson.loads(payload)
 
 
 def _sign(key: bytes, payload: bytes, bound_to: Any) -> bytes:

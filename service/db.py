@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ from service.settings import Settings
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-APPLICATION_NAME = "task-manager"
+APPLICATION_NAME = "task-manager"  # the trigger that records events knows the service's own sessions by it
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
 
@@ -26,6 +26,8 @@ class Database:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self.changed: Callable[[], None] = lambda: None
+        """Called after a commit whose statement `notifies`."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -47,13 +49,8 @@ async def connected(url: str, settings: Settings) -> AsyncIterator[Database]:
         max_size=settings.database_pool_size,
         timeout=CONNECT_SECONDS,
         command_timeout=milliseconds / 1000 + 1,
-        server_settings={
-            "application_name": APPLICATION_NAME,
-            "timezone": "UTC",
-            "statement_timeout": str(milliseconds),
-            "jit": "off",
-        },
-        init=_prepare,
+        server_settings=session_settings("", milliseconds=milliseconds),
+        init=prepare,
         reset=_keep,
     )
     try:
@@ -62,7 +59,18 @@ async def connected(url: str, settings: Settings) -> AsyncIterator[Database]:
         await _close(pool)
 
 
-async def _prepare(connection: Connection) -> None:
+def session_settings(what_for: str, *, milliseconds: int) -> dict[str, str]:
+    """Give the settings of a session with this statement timeout."""
+    return {
+        "application_name": f"{APPLICATION_NAME} {what_for}".rstrip(),
+        "timezone": "UTC",
+        "statement_timeout": str(milliseconds),
+        "jit": "off",
+    }
+
+
+async def prepare(connection: Connection) -> None:
+    """Make a new connection ready for statements."""
     for kind in ("json", "jsonb"):
         await connection.set_type_codec(kind, schema="pg_catalog", encoder=_text, decoder=_fragment)
 

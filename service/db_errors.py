@@ -15,6 +15,7 @@ CONSTRAINTS: dict[str, Callable[[], ServiceError]] = {
     "users_username_key": partial(ConflictError, "This username is taken."),
     "users_username_check": partial(InvalidError, "takes 3 to 50 of A-Z a-z 0-9 . _ -", pointer="/username"),
     "users_role_check": partial(InvalidError, "takes user or admin", pointer="/role"),
+    "tickets_user_id_fkey": partial(UnauthorizedError, "The account of this token no longer exists."),
     "tasks_user_id_fkey": partial(UnauthorizedError, "The account of this token no longer exists."),
     "tasks_title_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/title"),
     "tasks_description_check": partial(InvalidError, "takes at most 10,000 characters", pointer="/description"),

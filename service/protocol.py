@@ -1,19 +1,152 @@
-"""HTTP/1.1 on a socket: uvicorn's, with a bound on a request's head and a problem for what is no HTTP."""
+"""HTTP/1.1 and WebSockets on a socket: uvicorn's, with bounds on what a client may hold."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 from loguru import logger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service import logs
 
+with suppress(ImportError):  # Windows has neither
+    import fcntl
+    import termios
+
 LARGEST_HEAD = 64 * 1024
 HEAD_SECONDS = 10
+LARGEST_MESSAGE = 64 * 1024
+STUCK_SECONDS = 10.0
+FAREWELL_SECONDS = 3.0
+SEND_BUFFER = 128 * 1024
+STUCK = 4408
+WIRE = "service.wire"
+"""The extension under which an ASGI scope carries its connection's Wire."""
+QUIET = logging.getLogger("uvicorn.error.sockets")  # what uvicorn says of a WebSocket at INFO has its query string
+QUIET.setLevel(logging.WARNING)
+
+
+def bound(listening: socket.socket) -> None:
+    """Set what accepted connections inherit: a peer that takes nothing is gone in STUCK_SECONDS, and holds little."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER // 2)  # the kernel doubles it
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STUCK_SECONDS * 1000))
+
+
+class Wire:
+    """A connection as a handler may use it: whether its peer takes what is sent, and whether the server stops.
+
+    on_stuck: called where the peer has taken no byte for STUCK_SECONDS while something waited to be sent.
+    """
+
+    def __init__(self, transport: asyncio.Transport, on_stuck: Callable[[], None]) -> None:
+        self._transport = transport
+        self._on_stuck = on_stuck
+        self._loop = asyncio.get_running_loop()
+        self._watch: asyncio.TimerHandle | None = None
+        self._left, self._moved_at = 0, 0.0
+        self.stopping = asyncio.Event()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether what is sent now would wait behind much that waits already."""
+        return self._watch is not None or self._transport.is_closing()
+
+    def write(self, data: bytes) -> bool:
+        """Write bytes as they are; False, and nothing written, where they would wait."""
+        if self.blocked:
+            return False
+        self._transport.write(data)
+        return True
+
+    def pause(self) -> None:
+        """Begin to watch whether the peer takes anything."""
+        self.resume()
+        self._left, self._moved_at = self._unsent(), self._loop.time()
+        self._watch = self._loop.call_later(1, self._look)
+
+    def resume(self) -> None:
+        """Watch no longer."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _look(self) -> None:
+        left, now = self._unsent(), self._loop.time()
+        if left != self._left:
+            self._left, self._moved_at = left, now
+        if now - self._moved_at >= STUCK_SECONDS:
+            self._on_stuck()
+            self._watch = self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
+        else:
+            self._watch = self._loop.call_later(1, self._look)
+
+    def _unsent(self) -> int:
+        waiting = int(self._transport.get_write_buffer_size())
+        with suppress(OSError, NameError, AttributeError):
+            queued = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            waiting += struct.unpack("i", queued)[0]
+        return waiting
+
+
+class Sockets(WebSocketsSansIOProtocol):
+    """Ends a connection whose peer takes nothing, and lets frames be written that were made once for many."""
+
+    wire: Wire
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.logger = self.conn.logger = QUIET
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        self.wire = Wire(self.transport, self._stuck)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self.wire.resume()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Watch the peer."""
+        super().pause_writing()
+        self.wire.pause()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self.wire.resume()
+
+    def handle_connect(self, event: Any) -> None:
+        """Hand the connection on, with its wire."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[WIRE] = self.wire
+
+    def handle_ping(self) -> None:
+        """Answer, unless the peer does not read the answers."""
+        output = self.conn.data_to_send()
+        if not self.wire.blocked:
+            self.transport.write(b"".join(output))
+
+    def _stuck(self) -> None:
+        if not self.close_sent:
+            self.conn.send_close(STUCK, "nothing was read")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": STUCK})
 
 
 class Protocol(HttpToolsProtocol):
@@ -22,15 +155,33 @@ class Protocol(HttpToolsProtocol):
     _head = 0
     _in_head = True
     _patience: asyncio.TimerHandle | None = None
+    _wire: Wire
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self._wire = Wire(transport, transport.abort)
         self._wait()
+
+    def pause_writing(self) -> None:
+        """Watch the peer."""
+        super().pause_writing()
+        self._wire.pause()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._wire.resume()
+
+    def shutdown(self) -> None:
+        """Stop, and let an answer without an end come to one."""
+        self._wire.stopping.set()
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._arrived()
+        self._wire.resume()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -49,6 +200,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request on."""
         self._arrived()
+        extensions: Any = {WIRE: self._wire}
+        self.scope["extensions"] = extensions
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:

@@ -13,6 +13,9 @@ class AccountsCreateRow(TypedDict):
     role: str
     created_at: datetime
 
+class AccountsCreateTicketRow(TypedDict):
+    expires_at: datetime
+
 class AccountsCredentialsRow(TypedDict):
     id: int
     role: str
@@ -24,6 +27,15 @@ class AccountsGetRow(TypedDict):
     role: str
     created_at: datetime
 
+class AccountsRolesRow(TypedDict):
+    id: int
+    role: str
+
+class AccountsUseTicketRow(TypedDict):
+    id: int
+    role: str
+    access_expires_at: datetime
+
 class AnalyticsSummaryRow(TypedDict):
     by_status: Fragment
     by_user: Fragment
@@ -34,6 +46,33 @@ class DbaAppliedMigrationsRow(TypedDict):
 class DbaNamesRow(TypedDict):
     kind: str
     name: str
+
+class EventsPageRow(TypedDict):
+    expired_id: int
+    epoch: str
+    snapshot_now: str
+    newest_id: int
+    is_known: bool
+    id: int
+    type: str
+    task_id: int
+    user_id: int
+    previous_user_id: int | None
+    actor_id: int | None
+    at: datetime
+    changes: Fragment | None
+    task: Fragment
+    xid: str
+    status_now: str
+    status_before: str
+    is_event: bool
+    more: bool
+
+class EventsPositionRow(TypedDict):
+    expired_id: int
+    epoch: str
+    snapshot_now: str
+    newest_id: int
 
 class TasksCreateRow(TypedDict):
     id: int
@@ -144,6 +183,14 @@ class _Accounts:
         username: str,
         password_hash: str,
     ) -> int: ...
+    async def create_ticket(
+        self,
+        db: Executor,
+        *,
+        hash: bytes,
+        user_id: int,
+        access_expires_at: datetime,
+    ) -> AccountsCreateTicketRow: ...
     async def credentials(
         self,
         db: Executor,
@@ -160,6 +207,18 @@ class _Accounts:
         self,
         db: Executor,
     ) -> bool: ...
+    async def roles(
+        self,
+        db: Executor,
+        *,
+        user_ids: Sequence[int],
+    ) -> Sequence[AccountsRolesRow]: ...
+    async def use_ticket(
+        self,
+        db: Executor,
+        *,
+        hash: bytes,
+    ) -> AccountsUseTicketRow | None: ...
 
 class _Analytics:
     async def summary(
@@ -182,6 +241,37 @@ class _Dba:
         self,
         db: Executor,
     ) -> Sequence[DbaNamesRow]: ...
+
+class _Events:
+    async def expire(
+        self,
+        db: Executor,
+        *,
+        days: int,
+        row_limit: int,
+    ) -> int: ...
+    async def page(
+        self,
+        db: Executor,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        seen_snapshot: str,
+        seen_id: int,
+        batch_snapshot: str | None,
+        batch_id: int | None,
+        after_id: int,
+        row_limit: int,
+        byte_limit: int,
+    ) -> Sequence[EventsPageRow]: ...
+    async def position(
+        self,
+        db: Executor,
+    ) -> EventsPositionRow: ...
+    async def settle(
+        self,
+        db: Executor,
+    ) -> int: ...
 
 class _Tasks:
     async def count(
@@ -265,6 +355,7 @@ class _Queries:
     accounts: _Accounts
     analytics: _Analytics
     dba: _Dba
+    events: _Events
     tasks: _Tasks
     weather: _Weather
 

@@ -6,13 +6,14 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import math
 import os
 import secrets
 import time
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import bcrypt
@@ -38,10 +39,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who asks: an account's id, and whether it is an administrator's."""
+    """Who asks: an account's id, whether it is an administrator's, and until when that is known (by time.time())."""
 
     id: int
     is_admin: bool
+    expires_at: float = field(default=math.inf, compare=False)
+
+    @property
+    def role(self) -> str:
+        """The account's role."""
+        return "admin" if self.is_admin else "user"
 
 
 class Passwords:
@@ -128,7 +135,11 @@ class Tokens:
                 leeway=LEEWAY_SECONDS,
                 options={"require": CLAIMS},
             )
-            return Viewer(id=int(claims["sub"]), is_admin={"admin": True, "user": False}[claims["role"]])
+            return Viewer(
+                id=int(claims["sub"]),
+                is_admin={"admin": True, "user": False}[claims["role"]],
+                expires_at=float(claims["exp"]),
+            )
         except jwt.ExpiredSignatureError:
             raise UnauthorizedError("The token has expired.") from None
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):

@@ -66,9 +66,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
     database_url: SecretStr = SecretStr("")
+    database_listen_url: SecretStr = SecretStr("")
     database_pool_size: int = Field(default=10, ge=1, le=1000)
     database_statement_timeout_ms: int = Field(default=5000, ge=1, le=3_600_000)
     migrate_on_start: bool | None = None
+    event_retention_days: int = Field(default=90, ge=30, le=36_500)
     redis_url: SecretStr = SecretStr("")
     openweather_api_key: SecretStr = SecretStr("")
     openweather_url: str = "https://api.openweathermap.org"
@@ -103,7 +105,7 @@ class Settings(BaseSettings):
         sources = (env_settings, dotenv_settings)
         return (init_settings, *(_Filled(settings_cls, source) for source in sources), file_secret_settings)
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_listen_url")
     @classmethod
     def _check_database_url(cls, value: SecretStr) -> SecretStr:
         scheme, _, rest = value.get_secret_value().partition("://")

@@ -44,6 +44,7 @@ class Header:
     sorts: dict[str, tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
     index: tuple[str, ...] = ()
     raises: dict[str, str] = field(default_factory=dict)
+    notifies: str = ""
     why: str = ""
     lines: dict[str, int] = field(default_factory=dict)
     """Where each field begins."""
@@ -77,13 +78,15 @@ class Statement:
             raise TypeError(f"{self.name}: missing or unknown: {', '.join(sorted(wrong))}")
         return [values[name] for name in names]
 
-    @staticmethod
-    async def _run(db: Executor, text: str, returns: str, arguments: list[Any]) -> Any:
+    async def _run(self, db: Executor, text: str, returns: str, arguments: list[Any]) -> Any:
         try:
             with measured("db"):
                 if isinstance(db, Database):
                     async with db.connection() as connection:
-                        return await _fetch(connection, text, returns, arguments)
+                        result = await _fetch(connection, text, returns, arguments)
+                    if self.header.notifies:
+                        db.changed()
+                    return result
                 return await _fetch(db, text, returns, arguments)
         except DRIVER_ERRORS as error:
             raise translate(error) from error
@@ -211,6 +214,7 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "sort": _sort,
     "index": lambda text: tuple(_listed(text)),
     "raises": _raises,
+    "notifies": str,
     "why": str,
 }
 """What a header may say, and how that is read."""

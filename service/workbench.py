@@ -24,6 +24,7 @@ PYTHON = {
     "bool": "bool",
     "float8": "float",
     "text": "str",
+    "bytea": "bytes",
     "timestamptz": "datetime",
     "json": "Fragment",
     "jsonb": "Fragment",

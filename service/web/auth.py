@@ -10,10 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from service.accounts import Account, Credentials, Registration, Token
+from service.accounts import Account, Credentials, Registration, Ticket, Token
 from service.values import MOST_FIELDS
 from service.web import replies
-from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
+from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query, whole_body
 from service.web.documents import problems
 from service.web.limits import address_of, per_address, per_user, spent
 
@@ -99,3 +99,14 @@ async def login(request: Request, rooms: In, credentials: Annotated[Credentials,
 async def me(rooms: In, viewer: Known) -> Response:
     """Give the account that the token speaks for."""
     return replies.json(await rooms.accounts.me(rooms.db, viewer))
+
+
+@router.post(
+    "/ticket",
+    response_model=Ticket,
+    dependencies=[per_user, no_query, whole_body],
+    responses=problems(401, 413, 429),
+)
+async def ticket(rooms: In, viewer: Known) -> Response:
+    """Give a ticket for `/ws` or `/events`, where a browser can send no header: good once, for 30 seconds."""
+    return replies.json(await rooms.accounts.make_ticket(rooms.db, viewer))

@@ -15,7 +15,10 @@ from service.accounts import Accounts
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import UnauthorizedError
+from service.events import Feed
+from service.hub import Hub
 from service.limits import Limits
+from service.listener import Listener
 from service.redis_client import RedisClient
 from service.security import Viewer
 from service.values import LARGEST_ID, Whole
@@ -39,6 +42,10 @@ class Rooms:
     weather: Weather
     limits: Limits
     redis: RedisClient | None
+    feed: Feed
+    hub: Hub
+    listener: Listener
+    origins: tuple[str, ...]
 
 
 def rooms_of(request: Request) -> Rooms:

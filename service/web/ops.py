@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from service import readiness
+from service.errors import UnavailableError
 from service.web import replies
 from service.web.deps import In, no_query
 from service.web.documents import problems
@@ -27,9 +28,12 @@ async def healthz() -> Response:
 
 @router.get("/readyz", response_model=Health, responses=problems(503))
 async def readyz(rooms: In) -> Response:
-    """Say whether requests can be served: the database answers and its schema is at head.
+    """Say whether requests can be served: the database answers, its schema is at head, and events
+    are listened for.
 
     Without its Redis it is `degraded`: requests are served, and rate limits hold for each process by itself."""
     await readiness.check(rooms.db)
+    if not rooms.listener.alive:
+        raise UnavailableError("The listener for events has no connection.")
     away = rooms.redis is not None and not await rooms.redis.answers()
     return replies.json({"status": "degraded" if away else "ok"})

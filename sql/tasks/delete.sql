@@ -2,8 +2,14 @@
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, expected_versions bigint[]?
 -- index: tasks_pkey
--- why: the row is locked first, so that the verdict speaks of the version that is then deleted.
-with target as materialized (
+-- notifies: task_events
+-- why: the trigger that records the event reads the actor from the setting.
+--   The row is locked first, so that the verdict speaks of the version that is then deleted.
+with actor as materialized (
+    select set_config('service.actor_id', $2::bigint::text, true)
+),
+
+target as materialized (
     select
         t.id,
         t.version,
@@ -12,9 +18,10 @@ with target as materialized (
             when t.version <> all($4::bigint[]) then 'stale'
             else 'ok'
         end as verdict
-    from tasks as t
+    from actor
+    cross join tasks as t
     where t.id = $1
-    for update
+    for update of t
 ),
 
 deleted as (

@@ -7,10 +7,16 @@
 -- index: tasks_pkey
 -- raises: tasks_title_check -> invalid, tasks_description_check -> invalid, tasks_status_check -> invalid,
 --   tasks_city_check -> invalid
--- why: the row is locked first, so that the verdict speaks of the version that the update then changes.
+-- notifies: task_events
+-- why: the trigger that records the event reads the actor from the setting.
+--   The row is locked first, so that the verdict speaks of the version that the update then changes.
 --   Weather belongs to its city: it comes in where the city changes. The view does not show which city that is, hence
 --   the table; its columns are the view's, to which the union holds them.
-with target as materialized (
+with actor as materialized (
+    select set_config('service.actor_id', $2::bigint::text, true)
+),
+
+target as materialized (
     select
         t.*,
         case
@@ -18,9 +24,10 @@ with target as materialized (
             when t.version <> all($4::bigint[]) then 'stale'
             else 'ok'
         end as verdict
-    from task_view as t
+    from actor
+    cross join task_view as t
     where t.id = $1
-    for update
+    for update of t
 ),
 
 changed as (

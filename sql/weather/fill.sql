@@ -2,6 +2,7 @@
 -- returns: count
 -- params: city text, weather jsonb?, row_limit bigint
 -- index: tasks_city_idx, tasks_pkey
+-- notifies: task_events
 with missing as materialized (
     select t.id
     from tasks as t

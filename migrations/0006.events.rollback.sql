@@ -1,0 +1,14 @@
+set local lock_timeout = '5s';
+set local statement_timeout = '60s';
+drop table tickets;
+drop trigger users_announce on users;
+drop function users_announce();
+drop trigger tasks_refuse_truncate on tasks;
+drop trigger tasks_record_event on tasks;
+drop function tasks_refuse_truncate();
+drop function tasks_record_event();
+drop function task_changes(tasks, tasks);
+drop function task_json(tasks);
+drop function task_event_epoch();
+drop table task_event_horizon;
+drop table task_events;

@@ -1,0 +1,28 @@
+"""Takes events out of the table that are older than EVENT_RETENTION_DAYS, in small batches, one replica at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from loguru import logger
+
+from service.db import Executor
+from service.errors import ServiceError
+from service.queries import q
+
+PAUSE_SECONDS = 60.0
+BATCH_ROWS = 1000
+
+
+async def run(db: Executor, *, days: int) -> None:
+    """Do it until cancelled."""
+    while True:
+        await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
+        try:
+            while expired := await q.events.expire(db, days=days, row_limit=BATCH_ROWS):
+                logger.bind(events=expired).debug("old events are gone")
+        except ServiceError as error:
+            logger.bind(cause=repr(error.__cause__)).warning("old events stay: {}", error.detail)
+        except Exception:  # a defect of one round does not end all others
+            logger.exception("old events stay")

@@ -1,0 +1,164 @@
+"""Events over HTTP: as Server-Sent Events, and as pages for who asks again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+from orjson import Fragment
+from pydantic import BaseModel, Field
+from starlette.types import Message, Receive, Scope, Send
+
+from service.errors import ForbiddenError, UnauthorizedError, UnavailableError
+from service.events import NOWHERE, Event, Page
+from service.hub import EndedError, Item, Ready, Reset, Subscriber
+from service.security import Viewer
+from service.tasks import Task
+from service.values import Input, Text, Whole
+from service.web import replies
+from service.web.deps import Anyone, In, Rooms
+from service.web.documents import problems
+from service.web.limits import per_user
+from service.web.streams import Items, first_of, greeting, is_ours, wire_of
+
+STREAM = "text/event-stream"
+PAGE_BYTES = 4 * 1024 * 1024
+LONGEST_CURSOR = 16_384
+AS_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {STREAM: {"schema": {"type": "string"}}}}}
+
+router = APIRouter(tags=["events"])
+
+
+class TaskEvent(BaseModel):
+    """One committed change of a task."""
+
+    id: int
+    cursor: Annotated[str, Field(description="Going on from here gives every later event exactly once.")]
+    type: Annotated[str, Field(examples=["task.updated"])]
+    task_id: int
+    user_id: Annotated[int, Field(description="The task's owner, after the change.")]
+    actor_id: Annotated[int | None, Field(description="Who made it; null for a change made past the API.")]
+    at: str
+    changes: Annotated[
+        dict[str, list[Any]] | None,
+        Field(description="On updates alone: value before, value after.", examples=[{"status": ["todo", "done"]}]),
+    ] = None
+    task: Annotated[Task, Field(description="After the change; the last one of a task that is gone.")]
+
+
+class EventPage(BaseModel):
+    """A page of events."""
+
+    items: list[TaskEvent]
+    cursor: Annotated[str, Field(description="The next page's `since`.")]
+    reset: Annotated[bool, Field(description="The cursor is of no use any more: read your lists again.")]
+
+
+class EventQuery(Input):
+    """Where to go on from."""
+
+    since: Annotated[
+        Text | None, Field(max_length=LONGEST_CURSOR, description="A cursor; without it: what comes from now on.")
+    ] = None
+    limit: Annotated[Whole, Field(ge=1, le=1000, description="Of a page.")] = 100
+    ticket: Annotated[Text | None, Field(max_length=200, description="Of `POST /auth/ticket`, for browsers.")] = None
+
+
+@router.get(
+    "/events",
+    response_model=EventPage,
+    dependencies=[per_user],
+    responses=AS_STREAM | problems(401, 403, 429),
+)
+async def events(
+    rooms: In,
+    request: Request,
+    viewer: Anyone,
+    query: Annotated[EventQuery, Query()],
+    last_event_id: Annotated[str | None, Header(max_length=LONGEST_CURSOR)] = None,
+) -> Response:
+    """Give the events that one may see: as a stream for `Accept: text/event-stream`, else as a page."""
+    if not is_ours(request.headers.get("origin"), request.headers.get("host", ""), rooms.origins):
+        raise ForbiddenError("This origin may not listen: CORS_ORIGINS names those that may.")
+    if viewer is None:
+        if query.ticket is None:
+            raise UnauthorizedError("A token is needed: `Authorization: Bearer …`, or a ticket.")
+        viewer = await rooms.accounts.use_ticket(rooms.db, query.ticket)
+    viewer = await rooms.accounts.present(rooms.db, viewer)
+    if STREAM in request.headers.get("accept", ""):
+        return await _stream(rooms, viewer, last_event_id or query.since)
+    return await _page(rooms, viewer, query)
+
+
+async def _page(rooms: Rooms, viewer: Viewer, query: EventQuery) -> Response:
+    if query.since is None:
+        here = await rooms.feed.here(rooms.db)
+        return replies.json({"items": [], "cursor": rooms.feed.cursor(here), "reset": False})
+    page = Page([], rooms.feed.position(query.since) or NOWHERE, more=True)
+    items: list[Fragment] = []
+    while page.more and not items:  # what is left of a batch may be nothing
+        page = await rooms.feed.page(rooms.db, page.position, viewer=viewer, rows=query.limit, size=PAGE_BYTES)
+        items = [Fragment(event.body) for event in page.events]
+    return replies.json({"items": items, "cursor": rooms.feed.cursor(page.position), "reset": page.reset})
+
+
+async def _stream(rooms: Rooms, viewer: Viewer, since: str | None) -> Response:
+    feed = rooms.feed
+    position = await feed.here(rooms.db) if since is None else feed.position(since) or NOWHERE
+    return _EventStream(rooms, Subscriber(viewer, position, viewer.expires_at))
+
+
+class _EventStream(Response):
+    """Server-Sent Events (WHATWG HTML, section 9.2): ends with the token, the client or the server."""
+
+    media_type = STREAM
+
+    def __init__(self, rooms: Rooms, subscriber: Subscriber) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._rooms = rooms
+        self._subscriber = subscriber
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        wire = wire_of(scope)
+        with self._rooms.hub.subscribed(self._subscriber) as items:
+            watched = [self._send(items, send), _left(receive)]
+            if wire:
+                watched.append(_stopping(wire.stopping))
+            with suppress(EndedError, UnauthorizedError, UnavailableError):
+                self._subscriber.viewer = await self._rooms.accounts.present(self._rooms.db, self._subscriber.viewer)
+                await first_of(*(asyncio.create_task(one) for one in watched))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send(self, items: Items, send: Send) -> None:
+        async with aclosing(items):
+            async for item in items:
+                await send({"type": "http.response.body", "body": self._chunk(item), "more_body": True})
+
+    def _chunk(self, item: Item) -> bytes:
+        match item:
+            case Event():
+                return item.chunk
+            case Ready() | Reset():
+                said = greeting(item, self._rooms.feed)
+                return b"event: %b\nid: %b\ndata: %b\n\n" % (
+                    said["type"].encode(),
+                    said["cursor"].encode(),
+                    orjson.dumps(said),
+                )
+            case None:
+                return b": still here\n\n"
+
+
+async def _left(receive: Receive) -> None:
+    message: Message = {"type": "http.request"}
+    while message["type"] != "http.disconnect":
+        message = await receive()
+
+
+async def _stopping(stopping: asyncio.Event) -> None:
+    await stopping.wait()

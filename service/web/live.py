@@ -1,0 +1,211 @@
+"""The WebSocket: who listens, from where on, and what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
+from loguru import logger
+from pydantic import Field, TypeAdapter, ValidationError
+
+from service.errors import UnauthorizedError, UnavailableError
+from service.events import NOWHERE, Event
+from service.hub import UNAUTHORIZED, EndedError, Ready, Reset, Subscriber, Wanted
+from service.security import Viewer
+from service.tasks import Status
+from service.values import Id, Input
+from service.web import replies
+from service.web.deps import Rooms
+from service.web.documents import problems
+from service.web.streams import Items, first_of, greeting, is_ours, wire_of
+
+AUTH_SECONDS = 10.0
+MOST_MESSAGES = 100
+MESSAGES_SECONDS = 60.0
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
+PARAMETERS = {"since", "ticket"}
+
+router = APIRouter(tags=["events"], dependencies=[])
+
+
+class Auth(Input):
+    """Who the client is: the first message where nothing else said it, and again before the token ends."""
+
+    type: Literal["auth"]
+    token: str
+    since: str | None = None
+
+
+class Subscribe(Input):
+    """What the client wants to hear of; absent or null is everything that it may."""
+
+    type: Literal["subscribe"]
+    user_id: Id | None = None
+    status: list[Status] | None = None
+
+
+MESSAGE: TypeAdapter[Auth | Subscribe] = TypeAdapter(Annotated[Auth | Subscribe, Field(discriminator="type")])
+
+
+class CloseError(Exception):
+    """The connection is closed with this code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+@router.get("/ws", status_code=101, response_class=Response, responses=problems(403, 426, 429))
+async def upgrade() -> Response:
+    """Listen over a WebSocket; the README says what goes over it."""
+    return replies.problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
+
+
+@router.websocket("/ws")
+async def listen(socket: WebSocket) -> None:
+    """Listen to the events that the viewer may see."""
+    rooms: Rooms = socket.app.state.rooms
+    if refusal := _refusal(socket, rooms):
+        await socket.send_denial_response(refusal)
+        return
+    offered = socket.scope["subprotocols"]
+    await socket.accept("bearer" if "bearer" in offered else None)
+    try:
+        await _Session(socket, rooms).run()
+    except WebSocketDisconnect:
+        pass
+    except CloseError as closed:
+        await _close(socket, closed.code, closed.reason)
+    except EndedError as ended:
+        await _close(socket, ended.code, "the time of this connection is over")
+    except UnavailableError as error:
+        await _close(socket, TRY_AGAIN_LATER, error.detail)
+    except UnauthorizedError as error:
+        await _close(socket, UNAUTHORIZED, error.detail)
+
+
+def _refusal(socket: WebSocket, rooms: Rooms) -> Response | None:
+    if not is_ours(socket.headers.get("origin"), socket.headers.get("host", ""), rooms.origins):
+        return replies.problem(403, "This origin may not listen: CORS_ORIGINS names those that may.", code="forbidden")
+    if unknown := socket.query_params.keys() - PARAMETERS:
+        fields = [{"pointer": f"/query/{name}", "message": "is not known here"} for name in sorted(unknown)]
+        return replies.problem(422, "Some values do not hold; `errors` says which.", fields=fields)
+    return None
+
+
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
+    try:
+        await socket.close(code, reason)
+    except (RuntimeError, WebSocketDisconnect) as error:  # the peer was quicker
+        logger.bind(error=str(error)).debug("the listener has left")
+
+
+class _Session:
+    """One connection, from its acceptance to its end."""
+
+    def __init__(self, socket: WebSocket, rooms: Rooms) -> None:
+        self._socket = socket
+        self._rooms = rooms
+        self._wire = wire_of(socket.scope)
+
+    async def run(self) -> None:
+        """Find out who it is and send what there is, while messages are answered."""
+        viewer, since = await self._introduced()
+        feed = self._rooms.feed
+        position = await feed.here(self._rooms.db) if since is None else feed.position(since) or NOWHERE
+        subscriber = Subscriber(viewer, position, viewer.expires_at, self._direct)
+        with self._rooms.hub.subscribed(subscriber) as items:
+            subscriber.viewer = await self._rooms.accounts.present(self._rooms.db, viewer)
+            logger.bind(actor_id=viewer.id).debug("a listener has come")
+            sending = asyncio.create_task(self._send(items))
+            answering = asyncio.create_task(self._answer(subscriber))
+            await first_of(sending, answering)
+
+    async def _introduced(self) -> tuple[Viewer, str | None]:
+        viewer, since = None, self._socket.query_params.get("since")
+        header, offered = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
+        if header is not None:
+            scheme, _, token = header.partition(" ")
+            viewer = self._rooms.accounts.tokens.verify(token.strip() if scheme.lower() == "bearer" else "")
+        elif "bearer" in offered:
+            viewer = self._rooms.accounts.tokens.verify(next((one for one in offered if one != "bearer"), ""))
+        elif ticket := self._socket.query_params.get("ticket"):
+            viewer = await self._rooms.accounts.use_ticket(self._rooms.db, ticket)
+        if viewer is None:
+            message = await self._first_message()
+            viewer, since = self._rooms.accounts.tokens.verify(message.token), message.since or since
+        return viewer, since
+
+    async def _first_message(self) -> Auth:
+        try:
+            async with asyncio.timeout(AUTH_SECONDS):
+                message = MESSAGE.validate_json(await _text(self._socket))
+        except (TimeoutError, ValidationError):
+            message = None
+        if not isinstance(message, Auth):
+            raise CloseError(UNAUTHORIZED, 'the first message is {"type": "auth", "token": "..."}')
+        return message
+
+    def _direct(self, event: Event) -> bool:
+        return self._wire is not None and self._wire.write(event.frame)
+
+    async def _send(self, items: Items) -> None:
+        async with aclosing(items):
+            async for item in items:
+                match item:
+                    case Event():
+                        if not self._direct(item):
+                            await self._socket.send_text(item.body.decode())
+                    case Ready() | Reset():
+                        await self._say(greeting(item, self._rooms.feed))
+
+    async def _say(self, message: dict[str, Any]) -> None:
+        await self._socket.send_text(orjson.dumps(message).decode())
+
+    async def _answer(self, subscriber: Subscriber) -> None:
+        loop = asyncio.get_running_loop()
+        since, count = loop.time(), 0
+        while True:
+            text = await _text(self._socket)
+            if loop.time() - since > MESSAGES_SECONDS:
+                since, count = loop.time(), 0
+            count += 1
+            if count > MOST_MESSAGES:
+                raise CloseError(POLICY_VIOLATION, "too many messages")
+            try:
+                message = MESSAGE.validate_json(text)
+            except ValidationError as error:
+                detail = "; ".join(f"{'/'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+                await self._say({"type": "error", "code": "invalid", "detail": detail})
+                continue
+            if isinstance(message, Auth):
+                await self._renew(subscriber, message)
+            else:
+                await self._narrow(subscriber, message)
+
+    async def _renew(self, subscriber: Subscriber, message: Auth) -> None:
+        viewer = self._rooms.accounts.tokens.verify(message.token)
+        if viewer.id != subscriber.viewer.id:
+            raise CloseError(UNAUTHORIZED, "this is another account's token")
+        subscriber.expires_at = viewer.expires_at
+        await self._say({"type": "authenticated"})
+
+    async def _narrow(self, subscriber: Subscriber, message: Subscribe) -> None:
+        viewer = subscriber.viewer
+        if message.user_id not in {None, viewer.id} and not viewer.is_admin:
+            await self._say({"type": "error", "code": "forbidden", "detail": "These events are another's."})
+            return
+        status = frozenset(message.status) if message.status is not None else None
+        subscriber.wanted = Wanted(message.user_id, status)
+        await self._say({"type": "subscribed", "user_id": message.user_id, "status": message.status})
+
+
+async def _text(socket: WebSocket) -> str:
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message["code"])
+    return message.get("text") or ""

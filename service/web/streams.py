@@ -1,0 +1,53 @@
+"""What the WebSocket and Server-Sent Events share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from service.events import Feed
+from service.hub import Item, Ready, Reset
+
+Items: TypeAlias = AsyncGenerator[Item, None]
+
+
+class Wire(Protocol):
+    """What the server lets a handler do with its connection; `service.protocol` has it."""
+
+    stopping: asyncio.Event
+
+    def write(self, data: bytes) -> bool:
+        """Write bytes as they are; False where they would wait."""
+        ...
+
+
+def wire_of(scope: Scope) -> Wire | None:
+    """Give the connection's wire; None on a server that is not ours."""
+    wire: Wire | None = scope.get("extensions", {}).get("service.wire")
+    return wire
+
+
+def is_ours(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a page of this origin may listen: none (no browser), the own host's, or one that CORS_ORIGINS names."""
+    return origin is None or "*" in allowed or origin in allowed or urlsplit(origin).netloc == host
+
+
+def greeting(item: Ready | Reset, feed: Feed) -> dict[str, str]:
+    """Give the message that says where the next one goes on from."""
+    return {"type": "ready" if isinstance(item, Ready) else "reset", "cursor": feed.cursor(item.position)}
+
+
+async def first_of(*tasks: asyncio.Task[None]) -> None:
+    """Wait for the first to end, end the others, and raise what the first one raised."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

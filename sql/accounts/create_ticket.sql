@@ -1,0 +1,21 @@
+-- A ticket, kept as its hash; those that have expired go.
+-- returns: row
+-- params: hash bytea, user_id bigint, access_expires_at timestamptz
+-- index: tickets_expires_idx, tickets_pkey
+-- raises: tickets_user_id_fkey -> unauthorized
+with gone as (
+    delete from tickets as k
+    using (
+        select s.hash
+        from tickets as s
+        where s.expires_at < now()
+        order by s.expires_at
+        limit 100
+        for update skip locked
+    ) as expired
+    where k.hash = expired.hash
+)
+
+insert into tickets (hash, user_id, access_expires_at)
+values ($1, $2, $3)
+returning expires_at;

@@ -1,0 +1,20 @@
+-- A ticket's end: whom it is for, where it was good.
+-- returns: row?
+-- params: hash bytea
+-- index: tickets_pkey
+with used as (
+    delete from tickets as k
+    where k.hash = $1
+    returning
+        k.user_id,
+        k.expires_at,
+        k.access_expires_at
+)
+
+select
+    u.id,
+    u.role,
+    used.access_expires_at
+from used
+inner join users as u on used.user_id = u.id
+where used.expires_at > now();
