@@ -26,6 +26,7 @@ ROUNDING = 0.001  # of a permit: what times in milliseconds add up to
 MOST_KEYS = 50_000
 # 192.0.2.1:4711, [2001:db8::1]:4711 and [2001:db8::1], as some proxies write addresses.
 WITH_PORT = re.compile(r"^(?:([0-9.]+):\d+|\[([0-9a-fA-F:.]+)\](?::\d+)?)$")
+ADDRESSES = 10  # that may guess at one account at full speed
 KNOWN_SECONDS = 90 * 24 * 3600
 ALGORITHM = Leasing()
 
@@ -173,15 +174,16 @@ class Limits:
 
 
 class LogIns:
-    """Against guessing: so many log-ins and registrations for each address, and so many log-ins for each account.
+    """Against guessing: so many log-ins and registrations for each address, and ADDRESSES times as many for an account.
 
-    An address from which an account has logged in before has a budget of its own for it, so that whoever guesses from
-    elsewhere does not keep the owner out.
+    One address spends no more than its own budget, a small part of the account's, which bounds guessing from many
+    addresses at once. An address from which an account has logged in before has a budget of its own for it, so that
+    they do not keep the owner out.
     """
 
     def __init__(self, per_minute: int, redis: RedisClient | None) -> None:
         self.by_address = Limit("log-ins", per_minute, redis)
-        self._by_account = Limit("account", per_minute, redis)
+        self._by_account = Limit("account", ADDRESSES * per_minute, redis)
         self._redis = redis
         self._known: LRUCache[str, bool] = LRUCache(MOST_KEYS)
 
