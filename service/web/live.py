@@ -59,7 +59,7 @@ class CloseError(Exception):
         self.reason = reason
 
 
-@router.get("/ws", status_code=101, response_class=Response, responses=problems(403, 426, 429))
+@router.get("/ws", status_code=101, response_class=Response, responses=problems(403, 426))
 async def upgrade() -> Response:
     """Listen over a WebSocket; the README says what goes over it."""
     return replies.problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
