@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import OAuth2PasswordBearer
 from fastapi.security.utils import get_authorization_scheme_param
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from service.accounts import Accounts
 from service.cursors import Cursors
@@ -50,7 +51,7 @@ class Rooms:
     origins: tuple[str, ...]
 
 
-def rooms_of(request: Request) -> Rooms:
+def rooms_of(request: HTTPConnection) -> Rooms:
     """Give the rooms of the application that a request is for."""
     rooms: Rooms = request.app.state.rooms
     return rooms
@@ -70,7 +71,7 @@ _bearer = OAuth2PasswordBearer(
 )
 
 
-def identity_of(request: Request) -> Viewer | UnauthorizedError | None:
+def identity_of(request: HTTPConnection) -> Viewer | UnauthorizedError | None:
     """Give whom the token speaks for, None without one, and what is wrong with it: it is counted before it is refused.
 
     It is verified once for each request, by whoever asks first.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import Request
 from fastapi_limiter.depends import RateLimiter
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import RateLimitedError
@@ -21,19 +21,19 @@ LOG_INS = frozenset({"/auth/login", "/auth/register"})
 NO_LIMITER: Any = None
 
 
-async def address_of(request: Request) -> str:
+async def address_of(request: HTTPConnection) -> str:
     """Give the address that a request is counted under."""
     peer = request.client.host if request.client else None
     return client_address(peer, request.headers.getlist("x-forwarded-for"), rooms_of(request).limits.trusted)
 
 
-async def user_of(request: Request) -> str:
+async def user_of(request: HTTPConnection) -> str:
     """Give whom a request is counted under: the user of its token, or its address where there is no good one."""
     identity = identity_of(request)
     return f"user:{identity.id}" if isinstance(identity, Viewer) else f"address:{await address_of(request)}"
 
 
-def spent(request: Request, verdict: Verdict) -> None:
+def spent(request: HTTPConnection, verdict: Verdict) -> None:
     """Put a verdict into the reply's headers; RateLimitedError where it is a refusal."""
     request.scope.setdefault(VERDICTS, []).append(verdict)
     if verdict.retry_after:
@@ -47,13 +47,13 @@ class PerKey(RateLimiter):
     bucket of a limiter that holds one lock over its round trips.
     """
 
-    async def __call__(self, request: Request, limit: Limit) -> None:  # type: ignore[override]
+    async def __call__(self, request: HTTPConnection, limit: Limit) -> None:  # type: ignore[override]
         """Spend one permit of the key; RateLimitedError."""
         spent(request, await limit.check(await self.identifier(request)))
 
 
 class Limited:
-    """Limits every request but those to UNLIMITED, whatever will be answered: the body is not read before.
+    """Limits every request and WebSocket but those to UNLIMITED, whatever will be answered, before a body is read.
 
     One budget for each user over all paths, for each address where there is no user; log-ins and registrations have
     their own for each address.
@@ -66,8 +66,8 @@ class Limited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and scope["path"] not in UNLIMITED:
-            request = Request(scope)
+        if scope["type"] in {"http", "websocket"} and scope["path"] not in UNLIMITED:
+            request = HTTPConnection(scope)
             try:
                 await self._check(request)
             except RateLimitedError as error:
@@ -75,9 +75,9 @@ class Limited:
                 return
         await self.app(scope, receive, send)
 
-    async def _check(self, request: Request) -> None:
+    async def _check(self, request: HTTPConnection) -> None:
         limits = rooms_of(request).limits
-        if limits.log_ins and request.method == "POST" and request.scope["path"] in LOG_INS:
+        if limits.log_ins and request.scope.get("method") == "POST" and request.scope["path"] in LOG_INS:
             await self._log_ins(request, limits.log_ins.by_address)
         elif limits.requests:
             await self._requests(request, limits.requests)

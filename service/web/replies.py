@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from loguru import logger
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from service import errors, logs
 
@@ -120,7 +121,7 @@ def problem(
     return Response(orjson.dumps(content), status, headers, "application/problem+json")
 
 
-async def on_service_error(_request: Request, error: Exception) -> Response:
+async def on_service_error(_request: HTTPConnection, error: Exception) -> Response:
     """Answer a ServiceError with its code's status."""
     assert isinstance(error, errors.ServiceError)
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
