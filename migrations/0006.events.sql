@@ -176,13 +176,13 @@ create table tickets (
     hash bytea not null,
     user_id bigint not null,
     expires_at timestamptz not null default now() + interval '30 seconds',
-    access_expires_at timestamptz not null,
+    access_expires_at timestamptz,
     constraint tickets_pkey primary key (hash),
     constraint tickets_user_id_fkey foreign key (user_id) references users (id) on delete cascade
 );
 
 comment on table tickets is 'Tickets that were not used yet; a used one is gone, an expired one goes with the next.';
 comment on column tickets.hash is 'SHA-256 of the ticket: who reads the table cannot use it.';
-comment on column tickets.access_expires_at is 'When the token that it was asked for with expires.';
+comment on column tickets.access_expires_at is 'When what it was asked for with expires; null where it does not.';
 create index tickets_expires_idx on tickets (expires_at);
 create index tickets_user_idx on tickets (user_id);

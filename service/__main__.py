@@ -27,7 +27,7 @@ except HeaderError as error:  # the statements are read when their room is opene
 from service.accounts import Accounts, check_admin
 from service.db import Database
 from service.protocol import LARGEST_MESSAGE, Protocol, Sockets, bound
-from service.security import Passwords, Tokens
+from service.security import Passwords
 from service.settings import Settings
 
 GRACE_SECONDS = 10
@@ -161,9 +161,9 @@ def create_admin(arguments: argparse.Namespace, given: Settings) -> int:
     check_admin(arguments.username, password)
 
     async def create(database: Database) -> int:
-        passwords = Passwords()
-        accounts = Accounts(passwords=passwords, tokens=Tokens(settings.signing_keys(given), minutes=1))
-        return await accounts.create_admin(database, username=arguments.username, password=password)
+        return await Accounts(passwords=Passwords()).create_admin(
+            database, username=arguments.username, password=password
+        )
 
     print(f"administrator {arguments.username} made, id {_with_database(given, create)}")
     return 0

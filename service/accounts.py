@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import secrets
 import unicodedata
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, Field
 
+from service.cursors import Cursors
 from service.db import Executor
-from service.errors import ConflictError, ForbiddenError, StartError, UnauthorizedError
+from service.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, StartError, UnauthorizedError
 from service.queries import q
-from service.security import Passwords, Tokens, Viewer
-from service.values import Input, Text
+from service.security import Passwords, Viewer
+from service.values import Input, Text, Whole
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
 PASSWORD_LENGTH = range(8, 257)
+LAST = "\x7f"  # behind every character of a username
 LONGEST_DECOMPOSED = 4 * PASSWORD_LENGTH[-1]
 
 
@@ -42,11 +42,27 @@ class Registration(Input):
     role: Annotated[Role, Field(description="Only an administrator may set `admin`.")] = "user"
 
 
-class Credentials(Input):
-    """A log-in."""
+class PasswordChange(Input):
+    """A new password, by who knows the present one."""
 
-    username: Annotated[Text, Field(max_length=256, examples=["ada"])]
-    password: Annotated[Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])]
+    current_password: Annotated[Composed, Field(max_length=PASSWORD_LENGTH[-1])]
+    new_password: Password
+
+
+class AccountChange(Input):
+    """Another role of an account, or whether it is active; what is absent stays."""
+
+    role: Role | None = None
+    active: bool | None = None
+
+
+class AccountQuery(Input):
+    """A page of accounts."""
+
+    q: Annotated[str | None, Field(max_length=50, pattern="^[A-Za-z0-9._-]*$", description="How names begin.")] = None
+    sort: Annotated[Literal["username", "-username"], Field(description="`-` first: descending.")] = "username"
+    limit: Annotated[Whole, Field(ge=1, le=100)] = 20
+    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 
 class Account(BaseModel):
@@ -58,19 +74,17 @@ class Account(BaseModel):
     created_at: datetime
 
 
-class Token(BaseModel):
-    """An access token: goes into `Authorization: Bearer …`."""
+class Member(Account):
+    """An account as administrators see it."""
 
-    access_token: str
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - RFC 6750's word
-    expires_in: Annotated[int, Field(description="Seconds.")]
+    active: Annotated[bool, Field(description="One that is not cannot log in, and nothing of it is good any more.")]
 
 
-class Ticket(BaseModel):
-    """Goes into the URL of `/ws` or `/events` as `?ticket=`; good once."""
+class MemberPage(BaseModel):
+    """A page of accounts."""
 
-    ticket: str
-    expires_in: Annotated[int, Field(description="Seconds.")] = 30
+    items: list[Member]
+    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
 
 
 @dataclass(frozen=True)
@@ -78,24 +92,13 @@ class Accounts:
     """The operations on accounts."""
 
     passwords: Passwords
-    tokens: Tokens
 
     async def register(self, db: Executor, viewer: Viewer | None, new: Registration) -> Any:
         """Make an account and give its row; ForbiddenError for a role beyond the viewer, ConflictError where taken."""
         if new.role == "admin" and not (viewer and viewer.is_admin):
             raise ForbiddenError("Only an administrator may register an administrator.")
-        return await self._create(db, username=new.username, password=new.password, role=new.role)
-
-    async def log_in(self, db: Executor, credentials: Credentials) -> Token:
-        """Give an access token; UnauthorizedError, alike for an unknown user and a wrong password."""
-        # Not PostgreSQL's idea of case for what cannot be a name: it takes a Turkish İ for an i, and limits do not.
-        possible = re.fullmatch(USERNAME, credentials.username)
-        row = await q.accounts.credentials(db, username=credentials.username) if possible else None
-        if not await self.passwords.verify(credentials.password, row and row["password_hash"]) or row is None:
-            raise UnauthorizedError("Wrong username or password.")
-        token = self.tokens.issue(user_id=row["id"], role=row["role"])
-        logger.bind(user_id=row["id"]).info("user logged in")
-        return Token(access_token=token, expires_in=self.tokens.seconds)
+        actor_id = viewer.id if viewer else None
+        return await self._create(db, username=new.username, password=new.password, role=new.role, actor_id=actor_id)
 
     async def me(self, db: Executor, viewer: Viewer) -> Any:
         """Give the viewer's own row; UnauthorizedError where the account is gone."""
@@ -104,26 +107,49 @@ class Accounts:
             raise UnauthorizedError("The account of this token no longer exists.")
         return row
 
-    async def present(self, db: Executor, viewer: Viewer) -> Viewer:
-        """Give the viewer with the role that the account has now; UnauthorizedError where it is gone."""
-        rows = await q.accounts.roles(db, user_ids=[viewer.id])
-        if not rows:
-            raise UnauthorizedError("The account of this token no longer exists.")
-        return replace(viewer, is_admin=rows[0]["role"] == "admin")
+    async def change_password(self, db: Executor, viewer: Viewer, change: PasswordChange) -> None:
+        """Set a new password; the account's other sessions end. InvalidError where the present one is wrong."""
+        kept = await q.accounts.password(db, user_id=viewer.id)
+        if not await self.passwords.verify(change.current_password, kept):
+            raise InvalidError("is not the present password", pointer="/current_password")
+        hashed = await self.passwords.hash(change.new_password)
+        changed = await q.accounts.set_password(
+            db, user_id=viewer.id, password_hash=hashed, known_hash=kept, kept_session_id=viewer.session_id
+        )
+        if not changed:
+            raise ConflictError("The password was changed by another request meanwhile.")
+        logger.bind(user_id=viewer.id).info("password changed")
 
-    async def make_ticket(self, db: Executor, viewer: Viewer) -> Ticket:
-        """Give a ticket that stands for the viewer's token once."""
-        ticket = secrets.token_urlsafe(32)
-        until = datetime.fromtimestamp(viewer.expires_at, UTC)
-        await q.accounts.create_ticket(db, hash=_hashed(ticket), user_id=viewer.id, access_expires_at=until)
-        return Ticket(ticket=ticket)
+    async def page(self, db: Executor, query: AccountQuery, *, cursors: Cursors) -> dict[str, Any]:
+        """Give a page `{items, next_cursor}` of accounts; InvalidError for a foreign cursor."""
+        begin = query.q.lower() if query.q else None
+        bound_to = ["users", query.sort, begin]
+        after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor else (None, None)
+        rows = await q.accounts.list(
+            db,
+            sort=query.sort,
+            name_from=begin,
+            name_before=begin and begin + LAST,
+            after_value=after[0],
+            after_id=after[1],
+            row_limit=query.limit + 1,
+        )
+        items = rows[: query.limit]
+        last = items[-1] if len(rows) > query.limit else None
+        return {
+            "items": items,
+            "next_cursor": last and cursors.make(value=last["username"].lower(), key=last["id"], bound_to=bound_to),
+        }
 
-    async def use_ticket(self, db: Executor, ticket: str) -> Viewer:
-        """Give whom the ticket was made for; UnauthorizedError where it is none, or was used, or is too old."""
-        row = await q.accounts.use_ticket(db, hash=_hashed(ticket))
-        if row is None:
-            raise UnauthorizedError("The ticket is not valid.")
-        return Viewer(row["id"], row["role"] == "admin", row["access_expires_at"].timestamp())
+    async def get(self, db: Executor, user_id: int) -> Any:
+        """Give an account; NotFoundError."""
+        return _there(await q.accounts.get_account(db, user_id=user_id))
+
+    async def change(self, db: Executor, viewer: Viewer, user_id: int, change: AccountChange) -> Any:
+        """Change role or active, and give the account; NotFoundError, ConflictError for the last administrator."""
+        row = _there(await q.accounts.change(db, user_id=user_id, role=change.role, active=change.active))
+        logger.bind(actor_id=viewer.id, user_id=user_id, role=row["role"], active=row["active"]).info("account changed")
+        return row
 
     async def create_admin(self, db: Executor, *, username: str, password: str) -> int:
         """Make an administrator for the operator and give its id; StartError where the name or password will not do."""
@@ -146,15 +172,19 @@ class Accounts:
         elif not await q.accounts.has_admin(db):
             logger.bind(username=username).warning("there is no administrator, and ADMIN_USERNAME is taken by a user")
 
-    async def _create(self, db: Executor, *, username: str, password: str, role: Role) -> Any:
+    async def _create(
+        self, db: Executor, *, username: str, password: str, role: Role, actor_id: int | None = None
+    ) -> Any:
         hashed = await self.passwords.hash(password)
         row = await q.accounts.create(db, username=username, password_hash=hashed, role=role)
-        logger.bind(user_id=row["id"], role=role).info("user registered")
+        logger.bind(user_id=row["id"], role=role, actor_id=actor_id).info("user registered")
         return row
 
 
-def _hashed(ticket: str) -> bytes:
-    return hashlib.sha256(ticket.encode()).digest()
+def _there(row: Any) -> Any:
+    if row is None:
+        raise NotFoundError("There is no such account.")
+    return row
 
 
 def check_admin(username: str, password: str) -> None:

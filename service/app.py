@@ -29,9 +29,12 @@ from service.events import Feed
 from service.hub import Hub
 from service.limits import Limits
 from service.listener import Listener
-from service.security import Passwords, Tokens
+from service.logins import Logins
+from service.security import Passwords, RefreshTokens, Tokens
+from service.sessions import Sessions
 from service.settings import Settings
-from service.web import analytics, auth, documents, events, live, ops, replies, tasks
+from service.web import analytics, auth, documents, events, live, ops, replies, tasks, users
+from service.web import sessions as session_routes
 from service.web.deps import LARGEST_BODY, Rooms
 from service.web.limits import Limited
 from service.web.middleware import Envelope
@@ -68,17 +71,28 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             database = await stack.enter_async_context(db.connected(url, given))
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
-            accounts = Accounts(passwords=hashing, tokens=Tokens(keys, minutes=given.access_token_minutes))
+            accounts = Accounts(passwords=hashing)
+            tokens = Tokens(keys, minutes=given.access_token_minutes)
+            sessions = Sessions(database, tokens)
             redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
             forecaster = await stack.enter_async_context(weather.opened(given, redis))
             cursors = Cursors(keys)
             feed = Feed(cursors)
             hub = Hub(database, feed)
-            listener = Listener(given.database_listen_url.get_secret_value() or url, feed=feed, hub=hub)
+            listener = Listener(
+                given.database_listen_url.get_secret_value() or url, feed=feed, hub=hub, sessions=sessions
+            )
             database.changed = listener.changed
             app.state.rooms = Rooms(
                 db=database,
                 accounts=accounts,
+                logins=Logins(
+                    passwords=hashing,
+                    tokens=tokens,
+                    refresh_tokens=RefreshTokens(keys),
+                    sessions=sessions,
+                    days=given.refresh_token_days,
+                ),
                 cursors=cursors,
                 weather=forecaster,
                 limits=Limits.of(given, redis),
@@ -106,8 +120,8 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
         redirect_slashes=False,
         swagger_ui_parameters={"persistAuthorization": True},
     )
-    for router in (auth.router, tasks.router, events.router, live.router, analytics.router, ops.router):
-        app.include_router(router)
+    for room in (auth, session_routes, users, tasks, events, live, analytics, ops):
+        app.include_router(room.router)
     app.add_exception_handler(ServiceError, replies.on_service_error)
     app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
     app.add_exception_handler(HTTPException, replies.on_http_exception)

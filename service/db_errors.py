@@ -9,14 +9,20 @@ import asyncpg
 
 from service.errors import ConflictError, InvalidError, ServiceError, UnauthorizedError, UnavailableError
 
+GONE = "The account of this token no longer exists."
 # What a violated constraint means to a client. `sql check` holds the headers' `raises` against this table, and a test
 # holds the table against the schema.
 CONSTRAINTS: dict[str, Callable[[], ServiceError]] = {
     "users_username_key": partial(ConflictError, "This username is taken."),
     "users_username_check": partial(InvalidError, "takes 3 to 50 of A-Z a-z 0-9 . _ -", pointer="/username"),
     "users_role_check": partial(InvalidError, "takes user or admin", pointer="/role"),
-    "tickets_user_id_fkey": partial(UnauthorizedError, "The account of this token no longer exists."),
-    "tasks_user_id_fkey": partial(UnauthorizedError, "The account of this token no longer exists."),
+    "users_last_admin": partial(ConflictError, "The last active administrator stays."),
+    "tickets_user_id_fkey": partial(UnauthorizedError, GONE),
+    "sessions_user_id_fkey": partial(UnauthorizedError, GONE),
+    "api_keys_user_id_fkey": partial(UnauthorizedError, GONE),
+    "api_keys_name_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/name"),
+    "api_keys_expires_at_check": partial(InvalidError, "takes a moment of the calendar", pointer="/expires_at"),
+    "tasks_user_id_fkey": partial(UnauthorizedError, GONE),
     "tasks_title_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/title"),
     "tasks_description_check": partial(InvalidError, "takes at most 10,000 characters", pointer="/description"),
     "tasks_status_check": partial(InvalidError, "takes todo, in_progress or done", pointer="/status"),

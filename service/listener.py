@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,12 +17,14 @@ from service.db import CONNECT_SECONDS, Connection
 from service.db_errors import DRIVER_ERRORS, translate
 from service.errors import ServiceError
 from service.events import Feed, Position
-from service.hub import GONE, Hub
+from service.hub import GONE, Hub, Subscriber
 from service.queries import q
+from service.sessions import Sessions
 
 EVENTS, ACCOUNTS = "task_events", "accounts"
 NOTIFY = f"notify {EVENTS}"
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+CURRENT_SECONDS = 1.0
 PACE_SECONDS = 0.01
 ANSWER_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
@@ -29,26 +32,34 @@ PAGE_BYTES = 4 * 1024 * 1024
 
 
 class Listener:
-    """Looks whenever a NOTIFY or this process says that there may be something new, and once a second in any case.
+    """Looks whenever a NOTIFY or this process says that there may be something new, and twice a second in any case.
 
-    A NOTIFY is a hint and carries nothing: one that is lost costs a second, and never an event.
+    A NOTIFY is a hint and carries nothing: one that is lost costs half a second, and never an event.
     """
 
-    def __init__(self, url: str, *, feed: Feed, hub: Hub) -> None:
+    def __init__(self, url: str, *, feed: Feed, hub: Hub, sessions: Sessions) -> None:
         self._url = url
         self._feed = feed
         self._hub = hub
+        self._sessions = sessions
+        sessions.believed = lambda: self.current
         self._position: Position | None = None
         self._wake = asyncio.Event()
         self._changed = False
         self._suspects: set[int] = set()
         self._looked_at = float("-inf")
+        self._heard_at = float("-inf")
         self._pid = 0
 
     @property
     def alive(self) -> bool:
         """Whether it has looked lately."""
         return time.monotonic() - self._looked_at < LOOK_SECONDS + ANSWER_SECONDS
+
+    @property
+    def current(self) -> bool:
+        """Whether it would have heard of what happened more than CURRENT_SECONDS ago."""
+        return time.monotonic() - self._heard_at < CURRENT_SECONDS
 
     def changed(self) -> None:
         """Say that this process has committed a change."""
@@ -88,11 +99,13 @@ class Listener:
             await connection.add_listener(ACCOUNTS, self._on_account)
             if settled := await q.events.settle(connection):
                 logger.bind(events=settled).warning("the database was restored: old events are settled")
-            await self._recheck(connection, {one.viewer.id for one in self._hub.subscribers})
+            self._sessions.forget()
+            await self._recheck(connection, list(self._hub.subscribers))
             logger.info("the listener listens")
             while True:
                 await self._round(connection)
         finally:
+            self._heard_at = float("-inf")
             connection.terminate()
 
     async def _round(self, connection: Connection) -> None:
@@ -103,12 +116,12 @@ class Listener:
         begun = time.monotonic()
         if self._suspects:
             suspects, self._suspects = self._suspects, set()
-            await self._recheck(connection, suspects)
+            await self._recheck(connection, [one for one in self._hub.subscribers if one.viewer.id in suspects])
         await self._look(connection)
         if self._changed:
             self._changed = False
             await connection.execute(NOTIFY)
-        self._looked_at = time.monotonic()
+        self._looked_at, self._heard_at = time.monotonic(), begun
         await asyncio.sleep(max(0.0, begun + PACE_SECONDS - self._looked_at))
 
     async def _look(self, connection: Connection) -> None:
@@ -126,12 +139,12 @@ class Listener:
             await self._hub.dispatch(page.events)
             self._position, more = page.position, page.more
 
-    async def _recheck(self, connection: Connection, accounts: set[int]) -> None:
-        """End the subscriptions of accounts that are gone or have another role now."""
-        roles = {row["id"]: row["role"] for row in await q.accounts.roles(connection, user_ids=list(accounts))}
-        for subscriber in list(self._hub.subscribers):
-            viewer = subscriber.viewer
-            if viewer.id in accounts and roles.get(viewer.id) != viewer.role:
+    async def _recheck(self, connection: Connection, subscribers: Sequence[Subscriber]) -> None:
+        """End the subscriptions whose session or key is over, or whose account has another role now."""
+        over = await self._sessions.over([one.viewer for one in subscribers], db=connection)
+        gone = {id(viewer) for viewer in over}
+        for subscriber in subscribers:
+            if id(subscriber.viewer) in gone:
                 subscriber.end(GONE)
 
     def _on_event(self, _connection: Any, pid: int, _channel: str, _payload: Any) -> None:
@@ -139,5 +152,6 @@ class Listener:
             self._wake.set()
 
     def _on_account(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
+        self._sessions.forget(int(payload))
         self._suspects.add(int(payload))
         self._wake.set()

@@ -7,18 +7,33 @@ from orjson import Fragment
 
 from service.db import Executor
 
+class AccountsChangeRow(TypedDict):
+    id: int
+    username: str
+    role: str
+    active: bool
+    created_at: datetime
+
 class AccountsCreateRow(TypedDict):
     id: int
     username: str
     role: str
     created_at: datetime
 
+class AccountsCreateKeyRow(TypedDict):
+    id: int
+    name: str
+    read_only: bool
+    created_at: datetime
+    expires_at: datetime | None
+
 class AccountsCreateTicketRow(TypedDict):
-    expires_at: datetime
+    expires_at: datetime | None
 
 class AccountsCredentialsRow(TypedDict):
     id: int
     role: str
+    active: bool
     password_hash: str
 
 class AccountsGetRow(TypedDict):
@@ -27,14 +42,91 @@ class AccountsGetRow(TypedDict):
     role: str
     created_at: datetime
 
-class AccountsRolesRow(TypedDict):
+class AccountsGetAccountRow(TypedDict):
     id: int
+    username: str
     role: str
+    active: bool
+    created_at: datetime
+
+class AccountsKeyRow(TypedDict):
+    id: int
+    read_only: bool
+    expires_at: datetime | None
+    user_id: int
+    role: str
+
+class AccountsKeysRow(TypedDict):
+    id: int
+    name: str
+    read_only: bool
+    created_at: datetime
+    expires_at: datetime | None
+
+class AccountsListRow(TypedDict):
+    id: int
+    username: str
+    role: str
+    active: bool
+    created_at: datetime
+
+class _AccountsList:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-username", "username"],
+        name_from: str | None,
+        name_before: str | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+    ) -> Sequence[AccountsListRow]: ...
+    async def estimate(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-username", "username"],
+        name_from: str | None,
+        name_before: str | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+    ) -> int: ...
+
+class AccountsLivingRow(TypedDict):
+    kind: str
+    id: int
+    user_id: int
+    role: str
+    read_only: bool
+
+class AccountsRecallRow(TypedDict):
+    id: int
+    user_id: int
+    role: str
+    successor: bytes
+
+class AccountsRotateRow(TypedDict):
+    id: int
+    user_id: int
+    role: str
+    successor: bytes
+
+class AccountsSessionsRow(TypedDict):
+    id: int
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime | None
+    client_address: str | None
+    user_agent: str | None
 
 class AccountsUseTicketRow(TypedDict):
     id: int
     role: str
-    access_expires_at: datetime
+    access_expires_at: datetime | None
+    session_id: int | None
+    key_id: int | None
 
 class AnalyticsSummaryRow(TypedDict):
     by_status: Fragment
@@ -168,6 +260,14 @@ class WeatherClaimRow(TypedDict):
     city: str | None
 
 class _Accounts:
+    async def change(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        role: str | None,
+        active: bool | None,
+    ) -> AccountsChangeRow | None: ...
     async def create(
         self,
         db: Executor,
@@ -183,13 +283,26 @@ class _Accounts:
         username: str,
         password_hash: str,
     ) -> int: ...
+    async def create_key(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        name: str,
+        hash: bytes,
+        read_only: bool,
+        expires_at: datetime | None,
+        most: int,
+    ) -> AccountsCreateKeyRow | None: ...
     async def create_ticket(
         self,
         db: Executor,
         *,
         hash: bytes,
         user_id: int,
-        access_expires_at: datetime,
+        access_expires_at: datetime | None,
+        session_id: int | None,
+        key_id: int | None,
     ) -> AccountsCreateTicketRow: ...
     async def credentials(
         self,
@@ -197,22 +310,124 @@ class _Accounts:
         *,
         username: str,
     ) -> AccountsCredentialsRow | None: ...
+    async def end_key(
+        self,
+        db: Executor,
+        *,
+        key_id: int,
+        user_id: int,
+    ) -> int: ...
+    async def end_reused(
+        self,
+        db: Executor,
+        *,
+        session_id: int,
+    ) -> int: ...
+    async def end_session(
+        self,
+        db: Executor,
+        *,
+        session_id: int,
+        user_id: int,
+    ) -> int: ...
+    async def end_sessions(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        kept_id: int | None,
+    ) -> int: ...
+    async def expire_sessions(
+        self,
+        db: Executor,
+        *,
+        row_limit: int,
+    ) -> int: ...
     async def get(
         self,
         db: Executor,
         *,
         user_id: int,
     ) -> AccountsGetRow | None: ...
+    async def get_account(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+    ) -> AccountsGetAccountRow | None: ...
     async def has_admin(
         self,
         db: Executor,
     ) -> bool: ...
-    async def roles(
+    async def key(
         self,
         db: Executor,
         *,
-        user_ids: Sequence[int],
-    ) -> Sequence[AccountsRolesRow]: ...
+        hash: bytes,
+    ) -> AccountsKeyRow | None: ...
+    async def keys(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        row_limit: int,
+    ) -> Sequence[AccountsKeysRow]: ...
+    list: _AccountsList
+    async def living(
+        self,
+        db: Executor,
+        *,
+        session_ids: Sequence[int],
+        key_ids: Sequence[int],
+    ) -> Sequence[AccountsLivingRow]: ...
+    async def open_session(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        refresh_hash: bytes,
+        secret: bytes,
+        days: int,
+        client_address: str | None,
+        user_agent: str | None,
+        most: int,
+    ) -> int: ...
+    async def password(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+    ) -> str: ...
+    async def recall(
+        self,
+        db: Executor,
+        *,
+        refresh_token: bytes,
+        seconds: float,
+    ) -> AccountsRecallRow | None: ...
+    async def rotate(
+        self,
+        db: Executor,
+        *,
+        refresh_token: bytes,
+        days: int,
+    ) -> AccountsRotateRow | None: ...
+    async def sessions(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        row_limit: int,
+    ) -> Sequence[AccountsSessionsRow]: ...
+    async def set_password(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        password_hash: str,
+        known_hash: str,
+        kept_session_id: int | None,
+    ) -> int: ...
     async def use_ticket(
         self,
         db: Executor,

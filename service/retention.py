@@ -1,4 +1,4 @@
-"""Takes events out of the table that are older than EVENT_RETENTION_DAYS, in small batches, one replica at a time."""
+"""Takes out of the tables what is too old: events beyond EVENT_RETENTION_DAYS, sessions that have expired."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ async def run(db: Executor, *, days: int) -> None:
         try:
             while expired := await q.events.expire(db, days=days, row_limit=BATCH_ROWS):
                 logger.bind(events=expired).debug("old events are gone")
+            while ended := await q.accounts.expire_sessions(db, row_limit=BATCH_ROWS):
+                logger.bind(sessions=ended).debug("expired sessions are gone")
         except ServiceError as error:
-            logger.bind(cause=repr(error.__cause__)).warning("old events stay: {}", error.detail)
+            logger.bind(cause=repr(error.__cause__)).warning("what is too old stays: {}", error.detail)
         except Exception:  # a defect of one round does not end all others
-            logger.exception("old events stay")
+            logger.exception("what is too old stays")

@@ -32,23 +32,27 @@ ISSUER = "task-manager"
 AUDIENCE = "task-manager-api"
 TYPE = "at+jwt"  # RFC 9068, section 2.1
 LEEWAY_SECONDS = 5
-CLAIMS = ["iss", "aud", "sub", "role", "iat", "exp", "jti"]
+CLAIMS = ["iss", "aud", "sub", "sid", "role", "iat", "exp", "jti"]
+
+SECRET_BYTES, SEAL_BYTES = 32, 16
+REFRESH_BYTES = 8 + SECRET_BYTES + SEAL_BYTES
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who asks: an account's id, whether it is an administrator's, and until when that is known (by time.time())."""
+    """Who asks, and by what: an account, with one of its sessions or one of its API keys.
+
+    expires_at: until when that is good, by time.time().
+    """
 
     id: int
     is_admin: bool
+    read_only: bool = field(default=False, compare=False)
+    session_id: int | None = field(default=None, compare=False)
+    key_id: int | None = field(default=None, compare=False)
     expires_at: float = field(default=math.inf, compare=False)
-
-    @property
-    def role(self) -> str:
-        """The account's role."""
-        return "admin" if self.is_admin else "user"
 
 
 class Passwords:
@@ -106,13 +110,14 @@ class Tokens:
         self._kid = _key_id(keys[0])
         self.seconds = minutes * 60
 
-    def issue(self, *, user_id: int, role: str) -> str:
+    def issue(self, *, user_id: int, role: str, session_id: int) -> str:
         """Give an access token that is good for `seconds`."""
         now = int(time.time())
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": str(user_id),
+            "sid": str(session_id),
             "role": role,
             "iat": now,
             "exp": now + self.seconds,
@@ -138,6 +143,7 @@ class Tokens:
             return Viewer(
                 id=int(claims["sub"]),
                 is_admin={"admin": True, "user": False}[claims["role"]],
+                session_id=int(claims["sid"]),
                 expires_at=float(claims["exp"]),
             )
         except jwt.ExpiredSignatureError:
@@ -148,3 +154,44 @@ class Tokens:
 
 def _key_id(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class RefreshToken:
+    """256 random bits and the session that they are of; written down with a seal that nobody else can make."""
+
+    session_id: int
+    secret: bytes
+
+    @property
+    def hash(self) -> bytes:
+        """What is kept of it."""
+        return hashlib.sha256(self.secret).digest()
+
+
+class RefreshTokens:
+    """Writes refresh tokens down, sealed with the first key."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._keys = tuple(hashlib.sha256(b"refresh:" + key.encode()).digest() for key in keys)
+
+    def write(self, token: RefreshToken) -> str:
+        """Give the text that a client keeps."""
+        content = token.session_id.to_bytes(8, "big") + token.secret
+        return base64.urlsafe_b64encode(content + _seal(self._keys[0], content)).decode().rstrip("=")
+
+    def read(self, text: str) -> tuple[RefreshToken, bool]:
+        """Give the token, and whether it was sealed here with a key that is still known; UnauthorizedError."""
+        try:
+            sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except ValueError:
+            sealed = b""
+        if len(sealed) != REFRESH_BYTES:
+            raise UnauthorizedError("The refresh token is not valid.")
+        content, seal = sealed[:-SEAL_BYTES], sealed[-SEAL_BYTES:]
+        genuine = any(hmac.compare_digest(seal, _seal(key, content)) for key in self._keys)
+        return RefreshToken(int.from_bytes(content[:8], "big", signed=True), content[8:]), genuine
+
+
+def _seal(key: bytes, content: bytes) -> bytes:
+    return hmac.digest(key, content, hashlib.sha256)[:SEAL_BYTES]

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr = SecretStr("")
     secret_key_previous: SecretStr = SecretStr("")
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
+    refresh_token_days: int = Field(default=30, ge=1, le=3650)
     admin_username: str = ""
     admin_password: SecretStr = SecretStr("")
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()

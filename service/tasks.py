@@ -14,7 +14,7 @@ from service.db import Executor
 from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleError
 from service.queries import q
 from service.security import Viewer
-from service.values import Id, Input, Period, Text, Whole
+from service.values import Id, Input, Period, Text, Whole, not_blank
 from service.weather import Weather
 
 Status = Literal["todo", "in_progress", "done"]
@@ -33,13 +33,7 @@ Sort = Literal[
 Count = Literal["none", "exact", "estimated"]
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("takes a text that is not blank")
-    return text
-
-
-Title = Annotated[Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(_not_blank)]
+Title = Annotated[Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank)]
 Description = Annotated[Text | None, Field(max_length=10_000, examples=["Collect monthly data"])]
 City = Annotated[Text | None, Field(max_length=100, examples=["Moscow"], description="Where the weather is looked up.")]
 

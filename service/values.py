@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 LARGEST_ID = 2**63 - 1
+LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)  # the schema's
 MOST_FIELDS = 100
 RESOLUTION = timedelta(microseconds=1)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?)?", re.ASCII)
@@ -31,6 +32,13 @@ def _storable(text: str) -> str:
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_storable)]
+
+
+def not_blank(text: str) -> str:
+    """Refuse what shows nothing."""
+    if not text.strip():
+        raise ValueError("takes a text that is not blank")
+    return text
 
 
 def _digits(value: object) -> object:
@@ -90,6 +98,14 @@ def _before(value: object) -> datetime | None:
     except OverflowError:
         return None
 
+
+def _future(moment: datetime) -> datetime:
+    if not datetime.now(UTC) < moment < LAST_MOMENT:
+        raise ValueError("takes a moment that is to come, until the year 9999")
+    return moment
+
+
+Future: TypeAlias = Annotated[datetime, BeforeValidator(_from), AfterValidator(_future)]
 
 _SCHEMA = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
 _DESCRIPTION = "A date (the whole day, UTC) or an RFC 3339 timestamp (exact; without a zone: UTC); included."

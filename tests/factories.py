@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
+from secrets import token_bytes
 from typing import Any
 
 import asyncpg
@@ -41,14 +42,27 @@ class Factory:
         user_id = await self.sql.fetchval(
             "insert into users (username, password_hash, role) values ($1, $2, $3) returning id", name, hashed, role
         )
-        tokens: Tokens = self.app.state.rooms.accounts.tokens
-        token = tokens.issue(user_id=user_id, role=role)
+        session_id = await self.session(user_id)
+        tokens: Tokens = self.app.state.rooms.logins.tokens
+        token = tokens.issue(user_id=user_id, role=role, session_id=session_id)
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self.app),
             base_url="http://test",
             headers={"Authorization": f"Bearer {token}"},
         )
-        return User(user_id, name, token, client, Viewer(id=user_id, is_admin=role == "admin"))
+        viewer = Viewer(id=user_id, is_admin=role == "admin", session_id=session_id)
+        return User(user_id, name, token, client, viewer)
+
+    async def session(self, user_id: int) -> int:
+        """Begin a session of an account and give its id."""
+        return int(
+            await self.sql.fetchval(
+                "insert into sessions (user_id, expires_at, secret, refresh_hash)"
+                " values ($1, now() + interval '1 day', $2, $2) returning id",
+                user_id,
+                token_bytes(32),
+            )
+        )
 
     async def admin(self) -> User:
         """Make an administrator."""

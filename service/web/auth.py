@@ -1,4 +1,4 @@
-"""Routes of accounts: register, log in, who am I."""
+"""Routes of accounts: register, log in and on, who am I, another password."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from service.accounts import Account, Credentials, Registration, Ticket, Token
+from service.accounts import Account, PasswordChange, Registration
+from service.logins import Credentials, Refresh, Token
 from service.values import MOST_FIELDS
 from service.web import replies
-from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query, whole_body
+from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
 from service.web.documents import problems
 from service.web.limits import address_of, spent
 
@@ -85,11 +86,12 @@ async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
     responses=problems(400, 401, 413, 415),
 )
 async def login(request: Request, rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
-    """Exchange username and password, as JSON or as a form, for an access token."""
+    """Exchange username and password, as JSON or as a form, for an access token and a refresh token."""
     limits, address = rooms.limits.log_ins, await address_of(request)
     if limits:
         spent(request, await limits.check_account(credentials.username, address))
-    token = await rooms.accounts.log_in(rooms.db, credentials)
+    agent = request.headers.get("user-agent")
+    token = await rooms.logins.log_in(rooms.db, credentials, address=address, agent=agent)
     if limits:
         await limits.remember(credentials.username, address)
     return replies.json(token)
@@ -102,11 +104,30 @@ async def me(rooms: In, viewer: Known) -> Response:
 
 
 @router.post(
-    "/ticket",
-    response_model=Ticket,
-    dependencies=[no_query, whole_body],
-    responses=problems(401, 413),
+    "/refresh",
+    response_model=Token,
+    dependencies=[no_query, json_body],
+    responses=problems(400, 401, 413, 415),
 )
-async def ticket(rooms: In, viewer: Known) -> Response:
-    """Give a ticket for `/ws` or `/events`, where a browser can send no header: good once, for 30 seconds."""
-    return replies.json(await rooms.accounts.make_ticket(rooms.db, viewer))
+async def refresh(rooms: In, spent_token: Refresh) -> Response:
+    """Exchange a refresh token for an access token and the next refresh token.
+
+    It is spent then, and answers ten seconds more, with the same successor; used again later, its session ends."""
+    return replies.json(await rooms.logins.refresh(rooms.db, spent_token.refresh_token))
+
+
+@router.put(
+    "/password",
+    status_code=204,
+    response_class=Response,
+    dependencies=[no_query, json_body],
+    responses=problems(400, 401, 403, 409, 413, 415),
+)
+async def change_password(request: Request, rooms: In, viewer: Known, change: PasswordChange) -> Response:
+    """Set a new password; one's other sessions end."""
+    if limits := rooms.limits.log_ins:
+        account = await rooms.accounts.me(rooms.db, viewer)
+        spent(request, await limits.check_account(account["username"], await address_of(request)))
+    await rooms.accounts.change_password(rooms.db, viewer, change)
+    rooms.logins.sessions.forget(viewer.id)
+    return Response(status_code=204)

@@ -16,17 +16,19 @@ from starlette.requests import HTTPConnection
 from service.accounts import Accounts
 from service.cursors import Cursors
 from service.db import Database
-from service.errors import UnauthorizedError
+from service.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
 from service.events import Feed
 from service.hub import Hub
 from service.limits import Limits
 from service.listener import Listener
+from service.logins import Logins
 from service.redis_client import RedisClient
 from service.security import Viewer
 from service.values import LARGEST_ID, Whole
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
+READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
 IDENTITY = "service.identity"  # where a request's scope keeps it
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 # RFC 9110, section 8.8.3.
@@ -41,6 +43,7 @@ class Rooms:
 
     db: Database
     accounts: Accounts
+    logins: Logins
     cursors: Cursors
     weather: Weather
     limits: Limits
@@ -71,31 +74,33 @@ _bearer = OAuth2PasswordBearer(
 )
 
 
-def identity_of(request: HTTPConnection) -> Viewer | UnauthorizedError | None:
+async def identity_of(request: HTTPConnection) -> Viewer | ServiceError | None:
     """Give whom the token speaks for, None without one, and what is wrong with it: it is counted before it is refused.
 
     It is verified once for each request, by whoever asks first.
     """
     if IDENTITY not in request.scope:
-        request.scope[IDENTITY] = _identity(rooms_of(request), request.headers.get("authorization"))
-    identity: Viewer | UnauthorizedError | None = request.scope[IDENTITY]
+        request.scope[IDENTITY] = await _identity(rooms_of(request), request.headers.get("authorization"))
+    identity: Viewer | ServiceError | None = request.scope[IDENTITY]
     return identity
 
 
-def _identity(rooms: Rooms, authorization: str | None) -> Viewer | UnauthorizedError | None:
+async def _identity(rooms: Rooms, authorization: str | None) -> Viewer | ServiceError | None:
     if authorization is None:
         return None
     scheme, token = get_authorization_scheme_param(authorization)
     try:
-        return rooms.accounts.tokens.verify(token if scheme.lower() == "bearer" else "")
-    except UnauthorizedError as error:
+        return await rooms.logins.sessions.viewer(token if scheme.lower() == "bearer" else "")
+    except (UnauthorizedError, UnavailableError) as error:
         return error
 
 
 async def _anyone(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
-    identity = identity_of(request)
-    if isinstance(identity, UnauthorizedError):
+    identity = await identity_of(request)
+    if isinstance(identity, ServiceError):
         raise identity
+    if identity and identity.read_only and request.method != "GET" and request.url.path not in READING:
+        raise ForbiddenError("This API key may only read.")
     return identity
 
 
@@ -105,9 +110,16 @@ async def _viewer(viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
     return viewer
 
 
+async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:
+    if not viewer.is_admin:
+        raise ForbiddenError("This is for administrators.")
+    return viewer
+
+
+Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
 Anyone: TypeAlias = Annotated[Viewer | None, Depends(_anyone)]
 Known: TypeAlias = Annotated[Viewer, Depends(_viewer)]
-TaskId: TypeAlias = Annotated[Whole, Path(ge=1, le=LARGEST_ID, examples=[1])]
+RowId: TypeAlias = Annotated[Whole, Path(ge=1, le=LARGEST_ID, examples=[1])]
 
 
 async def _no_query(request: Request) -> None:

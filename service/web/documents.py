@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.accounts import Credentials
+from service.logins import Credentials
 from service.web.limits import UNLIMITED
 from service.web.replies import Problem
 
@@ -22,7 +22,10 @@ minute, evenly. `RateLimit-Policy` and `RateLimit` say how many there are a minu
 """
 TAGS = [
     {"name": "accounts", "description": "Register, log in, who am I."},
+    {"name": "sessions", "description": "What stands for a log-in: sessions, tickets, and API keys for machines."},
+    {"name": "administration", "description": "All accounts; for administrators."},
     {"name": "tasks", "description": "One's own tasks; an administrator's are all."},
+    {"name": "events", "description": "Every committed change of a task, live and from any point on."},
     {"name": "analytics", "description": "Figures over tasks."},
     {"name": "operations", "description": "For those who run the service."},
 ]

@@ -84,8 +84,7 @@ async def events(
     if viewer is None:
         if query.ticket is None:
             raise UnauthorizedError("A token is needed: `Authorization: Bearer …`, or a ticket.")
-        viewer = await rooms.accounts.use_ticket(rooms.db, query.ticket)
-    viewer = await rooms.accounts.present(rooms.db, viewer)
+        viewer = await rooms.logins.use_ticket(rooms.db, query.ticket)
     if STREAM in request.headers.get("accept", ""):
         return await _stream(rooms, viewer, last_event_id or query.since)
     return await _page(rooms, viewer, query)
@@ -128,7 +127,7 @@ class _EventStream(Response):
             if wire:
                 watched.append(_stopping(wire.stopping))
             with suppress(EndedError, UnauthorizedError, UnavailableError):
-                self._subscriber.viewer = await self._rooms.accounts.present(self._rooms.db, self._subscriber.viewer)
+                self._subscriber.viewer = await self._rooms.logins.sessions.present(self._subscriber.viewer)
                 await first_of(*(asyncio.create_task(one) for one in watched))
         await send({"type": "http.response.body", "body": b""})
 

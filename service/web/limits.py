@@ -16,7 +16,7 @@ from service.web.deps import identity_of, rooms_of
 from service.web.middleware import VERDICTS
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
-LOG_INS = frozenset({"/auth/login", "/auth/register"})
+LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
 # The library's own limiter is not used: its limits are the application's, which is not made yet.
 NO_LIMITER: Any = None
 
@@ -29,7 +29,7 @@ async def address_of(request: HTTPConnection) -> str:
 
 async def user_of(request: HTTPConnection) -> str:
     """Give whom a request is counted under: the user of its token, or its address where there is no good one."""
-    identity = identity_of(request)
+    identity = await identity_of(request)
     return f"user:{identity.id}" if isinstance(identity, Viewer) else f"address:{await address_of(request)}"
 
 

@@ -119,25 +119,26 @@ class _Session:
         position = await feed.here(self._rooms.db) if since is None else feed.position(since) or NOWHERE
         subscriber = Subscriber(viewer, position, viewer.expires_at, self._direct)
         with self._rooms.hub.subscribed(subscriber) as items:
-            subscriber.viewer = await self._rooms.accounts.present(self._rooms.db, viewer)
+            subscriber.viewer = await self._rooms.logins.sessions.present(viewer)
             logger.bind(actor_id=viewer.id).debug("a listener has come")
             sending = asyncio.create_task(self._send(items))
             answering = asyncio.create_task(self._answer(subscriber))
             await first_of(sending, answering)
 
     async def _introduced(self) -> tuple[Viewer, str | None]:
+        sessions = self._rooms.logins.sessions
         viewer, since = None, self._socket.query_params.get("since")
         header, offered = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
         if header is not None:
             scheme, _, token = header.partition(" ")
-            viewer = self._rooms.accounts.tokens.verify(token.strip() if scheme.lower() == "bearer" else "")
+            viewer = await sessions.viewer(token.strip() if scheme.lower() == "bearer" else "")
         elif "bearer" in offered:
-            viewer = self._rooms.accounts.tokens.verify(next((one for one in offered if one != "bearer"), ""))
+            viewer = await sessions.viewer(next((one for one in offered if one != "bearer"), ""))
         elif ticket := self._socket.query_params.get("ticket"):
-            viewer = await self._rooms.accounts.use_ticket(self._rooms.db, ticket)
+            viewer = await self._rooms.logins.use_ticket(self._rooms.db, ticket)
         if viewer is None:
             message = await self._first_message()
-            viewer, since = self._rooms.accounts.tokens.verify(message.token), message.since or since
+            viewer, since = await sessions.viewer(message.token), message.since or since
         return viewer, since
 
     async def _first_message(self) -> Auth:
@@ -188,10 +189,10 @@ class _Session:
                 await self._narrow(subscriber, message)
 
     async def _renew(self, subscriber: Subscriber, message: Auth) -> None:
-        viewer = self._rooms.accounts.tokens.verify(message.token)
-        if viewer.id != subscriber.viewer.id:
-            raise CloseError(UNAUTHORIZED, "this is another account's token")
-        subscriber.expires_at = viewer.expires_at
+        viewer = await self._rooms.logins.sessions.viewer(message.token)
+        if viewer != subscriber.viewer:
+            raise CloseError(UNAUTHORIZED, "this is another account's token, or of another role")
+        subscriber.viewer, subscriber.expires_at = viewer, viewer.expires_at
         await self._say({"type": "authenticated"})
 
     async def _narrow(self, subscriber: Subscriber, message: Subscribe) -> None:

@@ -99,6 +99,14 @@ def task(row: Any, *, status: int = 200, headers: Mapping[str, str] | None = Non
     return json(row, status=status, headers={**cached(row["version"]), **(headers or {})})
 
 
+def next_link(request: Request, cursor: str | None) -> dict[str, str]:
+    """Give the header that leads to the next page (RFC 8288), where there is one."""
+    if not cursor:
+        return {}
+    following = request.url.remove_query_params("offset").include_query_params(cursor=cursor)
+    return {"Link": f'<{following.path}?{following.query}>; rel="next"'}
+
+
 def problem(
     status: int,
     detail: str,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service import tasks
 from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
-from service.web.deps import In, Known, KnownTags, TaskId, Versions, json_body, no_query, whole_body
+from service.web.deps import In, Known, KnownTags, RowId, Versions, json_body, no_query, whole_body
 from service.web.documents import MERGE_PATCH, TASK_HEADERS, problems
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -32,11 +32,7 @@ async def create_task(rooms: In, viewer: Known, new: NewTask) -> Response:
 async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
     """List one's own tasks; an administrator's list is of all."""
     page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
-    headers = {}
-    if page["next_cursor"]:
-        following = request.url.remove_query_params("offset").include_query_params(cursor=page["next_cursor"])
-        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
-    return replies.json(page, headers=headers)
+    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
 
 
 @router.get(
@@ -45,7 +41,7 @@ async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotate
     dependencies=[no_query],
     responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404),
 )
-async def get_task(rooms: In, viewer: Known, task_id: TaskId, known: KnownTags) -> Response:
+async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -> Response:
     """Give one task."""
     task = await tasks.get(rooms.db, viewer, task_id)
     if "*" in known or str(task["version"]) in known:
@@ -59,7 +55,7 @@ async def get_task(rooms: In, viewer: Known, task_id: TaskId, known: KnownTags) 
     dependencies=[no_query, json_body],
     responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
 )
-async def replace_task(rooms: In, viewer: Known, task_id: TaskId, new: NewTask, versions: Versions) -> Response:
+async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, versions: Versions) -> Response:
     """Replace title, description, status and city: what is absent is cleared, or back at its default."""
     return replies.task(await tasks.replace(rooms.db, viewer, task_id, new, versions=versions, weather=rooms.weather))
 
@@ -71,7 +67,7 @@ async def replace_task(rooms: In, viewer: Known, task_id: TaskId, new: NewTask, 
     openapi_extra=MERGE_PATCH,
     responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
 )
-async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPatch, versions: Versions) -> Response:
+async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPatch, versions: Versions) -> Response:
     """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
     return replies.task(await tasks.patch(rooms.db, viewer, task_id, changes, versions=versions, weather=rooms.weather))
 
@@ -83,7 +79,7 @@ async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPa
     dependencies=[no_query, whole_body],
     responses=problems(401, 403, 404, 412, 413),
 )
-async def delete_task(rooms: In, viewer: Known, task_id: TaskId, versions: Versions) -> Response:
+async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versions) -> Response:
     """Delete a task."""
     await tasks.delete(rooms.db, viewer, task_id, versions=versions)
     return Response(status_code=204)

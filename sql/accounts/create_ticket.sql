@@ -1,6 +1,6 @@
 -- A ticket, kept as its hash; those that have expired go.
 -- returns: row
--- params: hash bytea, user_id bigint, access_expires_at timestamptz
+-- params: hash bytea, user_id bigint, access_expires_at timestamptz?, session_id bigint?, key_id bigint?
 -- index: tickets_expires_idx, tickets_pkey
 -- raises: tickets_user_id_fkey -> unauthorized
 with gone as (
@@ -16,6 +16,6 @@ with gone as (
     where k.hash = expired.hash
 )
 
-insert into tickets (hash, user_id, access_expires_at)
-values ($1, $2, $3)
+insert into tickets (hash, user_id, access_expires_at, session_id, key_id)
+values ($1, $2, $3, $4, $5)
 returning expires_at;

@@ -5,6 +5,7 @@
 select
     u.id,
     u.role,
+    u.active,
     u.password_hash
 from users as u
 where lower(u.username) = lower($1);

@@ -8,13 +8,17 @@ with used as (
     returning
         k.user_id,
         k.expires_at,
-        k.access_expires_at
+        k.access_expires_at,
+        k.session_id,
+        k.key_id
 )
 
 select
     u.id,
     u.role,
-    used.access_expires_at
+    used.access_expires_at,
+    used.session_id,
+    used.key_id
 from used
 inner join users as u on used.user_id = u.id
-where used.expires_at > now();
+where used.expires_at > now() and u.active;

@@ -1,0 +1,231 @@
+"""Log-ins, and what stands for them afterwards: sessions, refresh tokens, tickets, and the API keys of machines."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
+from typing import Annotated, Any, Literal
+
+from loguru import logger
+from pydantic import AfterValidator, BaseModel, Field
+
+from service.accounts import PASSWORD_LENGTH, USERNAME, Composed
+from service.db import Executor
+from service.errors import ConflictError, NotFoundError, UnauthorizedError
+from service.queries import q
+from service.security import SECRET_BYTES, Passwords, RefreshToken, RefreshTokens, Tokens, Viewer
+from service.sessions import KEY_PREFIX, Sessions, hashed
+from service.values import Future, Input, Text, not_blank
+
+MOST_SESSIONS = 100
+MOST_KEYS = 100
+RECALL_SECONDS = 10.0
+LONGEST_AGENT = 300
+
+
+class Credentials(Input):
+    """A log-in."""
+
+    username: Annotated[Text, Field(max_length=256, examples=["ada"])]
+    password: Annotated[Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])]
+
+
+class Refresh(Input):
+    """A refresh token, to be spent."""
+
+    refresh_token: Annotated[Text, Field(max_length=200)]
+
+
+class Token(BaseModel):
+    """An access token, which goes into `Authorization: Bearer …`, and what gives the next one."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - RFC 6750's word
+    expires_in: Annotated[int, Field(description="Seconds, of the access token.")]
+    refresh_token: Annotated[str, Field(description="Good once: `POST /auth/refresh` gives the next one.")]
+
+
+class Session(BaseModel):
+    """A log-in that is not over."""
+
+    id: int
+    created_at: datetime
+    last_used_at: Annotated[datetime, Field(description="When its refresh token was last used.")]
+    expires_at: datetime
+    client_address: str | None
+    user_agent: str | None
+    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+
+
+class SessionList(BaseModel):
+    """One's own sessions, the newest first."""
+
+    items: list[Session]
+
+
+class NewKey(Input):
+    """An API key to be made."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=100, examples=["nightly report"]), AfterValidator(not_blank)]
+    expires_at: Annotated[Future | None, Field(description="Null: it does not.")] = None
+    read_only: Annotated[bool, Field(description="Whether it may only read.")] = False
+
+
+class Key(BaseModel):
+    """An API key, without what it is."""
+
+    id: int
+    name: str
+    read_only: bool
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class MadeKey(Key):
+    """An API key, shown this once."""
+
+    key: Annotated[str, Field(description="Goes into `Authorization: Bearer …`.", examples=["tm_…"])]
+
+
+class KeyList(BaseModel):
+    """One's own API keys, the newest first."""
+
+    items: list[Key]
+
+
+class Ticket(BaseModel):
+    """Goes into the URL of `/ws` or `/events` as `?ticket=`; good once."""
+
+    ticket: str
+    expires_in: Annotated[int, Field(description="Seconds.")] = 30
+
+
+@dataclass(frozen=True)
+class Logins:
+    """The operations on log-ins."""
+
+    passwords: Passwords
+    tokens: Tokens
+    refresh_tokens: RefreshTokens
+    sessions: Sessions
+    days: int
+
+    async def log_in(self, db: Executor, credentials: Credentials, *, address: str, agent: str | None) -> Token:
+        """Begin a session; UnauthorizedError, alike for an unknown or inactive user and a wrong password."""
+        # Not PostgreSQL's idea of case for what cannot be a name: it takes a Turkish İ for an i, and limits do not.
+        possible = re.fullmatch(USERNAME, credentials.username)
+        row = await q.accounts.credentials(db, username=credentials.username) if possible else None
+        good = await self.passwords.verify(credentials.password, row and row["password_hash"])
+        if not good or row is None or not row["active"]:
+            raise UnauthorizedError("Wrong username or password.")
+        secret = secrets.token_bytes(SECRET_BYTES)
+        session_id = await q.accounts.open_session(
+            db,
+            user_id=row["id"],
+            refresh_hash=RefreshToken(0, secret).hash,
+            secret=secrets.token_bytes(SECRET_BYTES),
+            days=self.days,
+            client_address=address,
+            user_agent=_storable(agent),
+            most=MOST_SESSIONS,
+        )
+        logger.bind(user_id=row["id"], session_id=session_id).info("user logged in")
+        return self._token(row["id"], row["role"], RefreshToken(session_id, secret))
+
+    async def refresh(self, db: Executor, text: str) -> Token:
+        """Spend a refresh token; UnauthorizedError, and the end of its session where it was spent before.
+
+        The one that was spent last answers RECALL_SECONDS more, always with the same successor.
+        """
+        token, genuine = self.refresh_tokens.read(text)
+        row = await q.accounts.rotate(db, refresh_token=token.secret, days=self.days) or await q.accounts.recall(
+            db, refresh_token=token.secret, seconds=RECALL_SECONDS
+        )
+        if row is not None:
+            return self._token(row["user_id"], row["role"], RefreshToken(row["id"], row["successor"]))
+        if genuine and await q.accounts.end_reused(db, session_id=token.session_id):
+            logger.bind(session_id=token.session_id).warning("a spent refresh token was used again: its session ends")
+        raise UnauthorizedError("The refresh token is not valid.")
+
+    def _token(self, user_id: int, role: str, refresh_token: RefreshToken) -> Token:
+        return Token(
+            access_token=self.tokens.issue(user_id=user_id, role=role, session_id=refresh_token.session_id),
+            expires_in=self.tokens.seconds,
+            refresh_token=self.refresh_tokens.write(refresh_token),
+        )
+
+    async def log_out(self, db: Executor, viewer: Viewer) -> None:
+        """End the session that asks; NotFoundError for a key, which has none."""
+        if viewer.session_id is None:
+            raise NotFoundError("An API key has no session: `DELETE /auth/keys/{id}` ends it.")
+        await self.end(db, viewer, viewer.session_id)
+
+    async def list(self, db: Executor, viewer: Viewer) -> dict[str, Any]:
+        """Give the viewer's sessions."""
+        rows = await q.accounts.sessions(db, user_id=viewer.id, row_limit=MOST_SESSIONS)
+        return {"items": [{**row, "current": row["id"] == viewer.session_id} for row in map(dict, rows)]}
+
+    async def end(self, db: Executor, viewer: Viewer, session_id: int) -> None:
+        """End one of the viewer's sessions; NotFoundError."""
+        ended = await q.accounts.end_session(db, session_id=session_id, user_id=viewer.id)
+        self.sessions.forget(viewer.id)
+        if not ended:
+            raise NotFoundError("There is no such session.")
+        logger.bind(user_id=viewer.id, session_id=session_id).info("session ended")
+
+    async def make_key(self, db: Executor, viewer: Viewer, new: NewKey) -> dict[str, Any]:
+        """Make an API key and give it, this once."""
+        key = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        row = await q.accounts.create_key(db, user_id=viewer.id, hash=hashed(key), **new.model_dump(), most=MOST_KEYS)
+        if row is None:
+            raise ConflictError(f"An account has at most {MOST_KEYS} keys.")
+        logger.bind(user_id=viewer.id, key_id=row["id"]).info("key made")
+        return {**dict(row), "key": key}
+
+    async def keys(self, db: Executor, viewer: Viewer) -> dict[str, Any]:
+        """Give the viewer's API keys."""
+        return {"items": await q.accounts.keys(db, user_id=viewer.id, row_limit=MOST_KEYS)}
+
+    async def end_key(self, db: Executor, viewer: Viewer, key_id: int) -> None:
+        """Revoke one of the viewer's API keys; NotFoundError."""
+        ended = await q.accounts.end_key(db, key_id=key_id, user_id=viewer.id)
+        self.sessions.forget(viewer.id)
+        if not ended:
+            raise NotFoundError("There is no such key.")
+        logger.bind(user_id=viewer.id, key_id=key_id).info("key revoked")
+
+    async def make_ticket(self, db: Executor, viewer: Viewer) -> Ticket:
+        """Give a ticket that stands once for what the viewer came with."""
+        ticket = secrets.token_urlsafe(SECRET_BYTES)
+        until = None if viewer.expires_at == inf else datetime.fromtimestamp(viewer.expires_at, UTC)
+        await q.accounts.create_ticket(
+            db,
+            hash=hashed(ticket),
+            user_id=viewer.id,
+            access_expires_at=until,
+            session_id=viewer.session_id,
+            key_id=viewer.key_id,
+        )
+        return Ticket(ticket=ticket)
+
+    async def use_ticket(self, db: Executor, ticket: str) -> Viewer:
+        """Give whom the ticket was made for; UnauthorizedError where it is none, or was used, or is too old."""
+        row = await q.accounts.use_ticket(db, hash=hashed(ticket))
+        if row is None:
+            raise UnauthorizedError("The ticket is not valid.")
+        until = row["access_expires_at"]
+        viewer = Viewer(
+            row["id"],
+            row["role"] == "admin",
+            session_id=row["session_id"],
+            key_id=row["key_id"],
+            expires_at=inf if until is None else until.timestamp(),
+        )
+        return await self.sessions.present(viewer)
+
+
+def _storable(agent: str | None) -> str | None:
+    return agent and agent.replace("\0", "")[:LONGEST_AGENT]

@@ -1,0 +1,120 @@
+"""Which sessions and API keys are good: asked of the database once, remembered, and forgotten when it says so.
+
+What is remembered is believed only while the listener hears of changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from cachetools import LRUCache
+
+from service.db import Executor
+from service.errors import UnauthorizedError
+from service.queries import q
+from service.security import Tokens, Viewer
+
+KEY_PREFIX = "tm_"
+MOST_REMEMBERED = 50_000
+
+
+class Sessions:
+    """What stands behind a token or an API key now."""
+
+    def __init__(self, db: Executor, tokens: Tokens) -> None:
+        self.believed: Callable[[], bool] = lambda: False
+        self._db = db
+        self._tokens = tokens
+        self._sessions: LRUCache[int, Viewer] = LRUCache(MOST_REMEMBERED)
+        self._keys: LRUCache[bytes, Viewer] = LRUCache(MOST_REMEMBERED)
+        self._forgotten = 0
+
+    async def viewer(self, credential: str) -> Viewer:
+        """Give whom a token or a key speaks for; UnauthorizedError, UnavailableError."""
+        if credential.startswith(KEY_PREFIX):
+            return await self._by_key(hashed(credential))
+        return await self.present(self._tokens.verify(credential))
+
+    async def present(self, viewer: Viewer) -> Viewer:
+        """Give the viewer as the account is now; UnauthorizedError where its session or key is over."""
+        if viewer.session_id is None:
+            if await self.over([viewer]):
+                raise UnauthorizedError("The key is not valid any more.")
+            return viewer
+        known = self._sessions.get(viewer.session_id) if self.believed() else None
+        if known is None:
+            known = await self._look_up(viewer.session_id)
+        if known.id != viewer.id:
+            raise UnauthorizedError("The token is not valid.")
+        return replace(known, expires_at=viewer.expires_at)
+
+    async def _look_up(self, session_id: int) -> Viewer:
+        forgotten = self._forgotten
+        rows = await q.accounts.living(self._db, session_ids=[session_id], key_ids=[])
+        if not rows:
+            raise UnauthorizedError("The session is over.")
+        row = rows[0]
+        found = Viewer(row["user_id"], row["role"] == "admin", session_id=session_id)
+        if forgotten == self._forgotten:  # else it may be older than what has changed
+            self._sessions[session_id] = found
+        return found
+
+    async def _by_key(self, key_hash: bytes) -> Viewer:
+        known = self._keys.get(key_hash) if self.believed() else None
+        if known is None:
+            forgotten = self._forgotten
+            row = await q.accounts.key(self._db, hash=key_hash)
+            if row is None:
+                raise UnauthorizedError("The key is not valid.")
+            known = Viewer(
+                row["user_id"],
+                row["role"] == "admin",
+                read_only=row["read_only"],
+                key_id=row["id"],
+                expires_at=_timestamp(row["expires_at"]),
+            )
+            if forgotten == self._forgotten:
+                self._keys[key_hash] = known
+        if known.expires_at <= time.time():
+            raise UnauthorizedError("The key has expired.")
+        return known
+
+    async def over(self, viewers: Sequence[Viewer], *, db: Executor | None = None) -> list[Viewer]:
+        """Give those whose session or key is over, or whose account has another role now; asks the database."""
+        rows = await q.accounts.living(
+            db or self._db,
+            session_ids=[one.session_id for one in viewers if one.session_id is not None],
+            key_ids=[one.key_id for one in viewers if one.key_id is not None],
+        )
+        roles: dict[tuple[str, int | None], bool] = {(row["kind"], row["id"]): row["role"] == "admin" for row in rows}
+        return [one for one in viewers if roles.get(_name(one)) is not one.is_admin]
+
+    def forget(self, user_id: int | None = None) -> None:
+        """Forget what is remembered of an account, or of all."""
+        self._forgotten += 1
+        _forget(self._sessions, user_id)
+        _forget(self._keys, user_id)
+
+
+def _forget(remembered: LRUCache[Any, Viewer], user_id: int | None) -> None:
+    for name in [name for name, viewer in remembered.items() if user_id in {None, viewer.id}]:
+        del remembered[name]
+
+
+def hashed(secret: str) -> bytes:
+    """Give what is kept of a key or a ticket: they are random, so that no slow hash is needed."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _name(viewer: Viewer) -> tuple[str, int | None]:
+    return ("key", viewer.key_id) if viewer.session_id is None else ("session", viewer.session_id)
+
+
+def _timestamp(moment: datetime | None) -> float:
+    return math.inf if moment is None else moment.timestamp()

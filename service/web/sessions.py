@@ -1,0 +1,81 @@
+"""Routes of what stands for a log-in: sessions, tickets, and API keys."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from service.logins import KeyList, MadeKey, NewKey, SessionList, Ticket
+from service.web import replies
+from service.web.deps import In, Known, RowId, json_body, no_query, whole_body
+from service.web.documents import problems
+
+router = APIRouter(prefix="/auth", tags=["sessions"])
+
+
+@router.post(
+    "/logout",
+    status_code=204,
+    response_class=Response,
+    dependencies=[no_query, whole_body],
+    responses=problems(401, 403, 404, 413),
+)
+async def log_out(rooms: In, viewer: Known) -> Response:
+    """End the session that asks: its tokens are good no more, anywhere, and its sockets are closed."""
+    await rooms.logins.log_out(rooms.db, viewer)
+    return Response(status_code=204)
+
+
+@router.get("/sessions", response_model=SessionList, dependencies=[no_query], responses=problems(401))
+async def list_sessions(rooms: In, viewer: Known) -> Response:
+    """List one's own sessions, the newest first."""
+    return replies.json(await rooms.logins.list(rooms.db, viewer))
+
+
+@router.delete(
+    "/sessions/{session_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[no_query, whole_body],
+    responses=problems(401, 403, 404, 413),
+)
+async def end_session(rooms: In, viewer: Known, session_id: RowId) -> Response:
+    """End one of one's own sessions."""
+    await rooms.logins.end(rooms.db, viewer, session_id)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/keys",
+    status_code=201,
+    response_model=MadeKey,
+    dependencies=[no_query, json_body],
+    responses=problems(400, 401, 403, 409, 413, 415),
+)
+async def make_key(rooms: In, viewer: Known, new: NewKey) -> Response:
+    """Make an API key for a machine: it goes where a token goes, and is shown this once."""
+    return replies.json(await rooms.logins.make_key(rooms.db, viewer, new), status=201)
+
+
+@router.get("/keys", response_model=KeyList, dependencies=[no_query], responses=problems(401))
+async def list_keys(rooms: In, viewer: Known) -> Response:
+    """List one's own API keys, the newest first, without what they are."""
+    return replies.json(await rooms.logins.keys(rooms.db, viewer))
+
+
+@router.delete(
+    "/keys/{key_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[no_query, whole_body],
+    responses=problems(401, 403, 404, 413),
+)
+async def end_key(rooms: In, viewer: Known, key_id: RowId) -> Response:
+    """Revoke one of one's own API keys."""
+    await rooms.logins.end_key(rooms.db, viewer, key_id)
+    return Response(status_code=204)
+
+
+@router.post("/ticket", response_model=Ticket, dependencies=[no_query, whole_body], responses=problems(401, 413))
+async def ticket(rooms: In, viewer: Known) -> Response:
+    """Give a ticket for `/ws` or `/events`, where a browser can send no header: good once, for 30 seconds."""
+    return replies.json(await rooms.logins.make_ticket(rooms.db, viewer))

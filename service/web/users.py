@@ -1,0 +1,42 @@
+"""Routes of all accounts, for administrators."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.accounts import AccountChange, AccountQuery, Member, MemberPage
+from service.web import replies
+from service.web.deps import Administrator, In, RowId, json_body, no_query
+from service.web.documents import problems
+
+router = APIRouter(prefix="/users", tags=["administration"])
+
+
+@router.get("", response_model=MemberPage, responses=problems(401, 403))
+async def list_users(
+    rooms: In, _viewer: Administrator, request: Request, query: Annotated[AccountQuery, Query()]
+) -> Response:
+    """List accounts by name."""
+    page = await rooms.accounts.page(rooms.db, query, cursors=rooms.cursors)
+    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+
+
+@router.get("/{user_id}", response_model=Member, dependencies=[no_query], responses=problems(401, 403, 404))
+async def get_user(rooms: In, _viewer: Administrator, user_id: RowId) -> Response:
+    """Give one account."""
+    return replies.json(await rooms.accounts.get(rooms.db, user_id))
+
+
+@router.patch(
+    "/{user_id}",
+    response_model=Member,
+    dependencies=[no_query, json_body],
+    responses=problems(400, 401, 403, 404, 409, 413, 415),
+)
+async def change_user(rooms: In, viewer: Administrator, user_id: RowId, change: AccountChange) -> Response:
+    """Change role or active, from the account's next request on. The last active administrator stays (409)."""
+    account = await rooms.accounts.change(rooms.db, viewer, user_id, change)
+    rooms.logins.sessions.forget(user_id)
+    return replies.json(account)

@@ -1,0 +1,7 @@
+-- One account, for administrators.
+-- returns: row?
+-- params: user_id bigint
+-- index: users_pkey
+select a.*
+from account_view as a
+where a.id = $1;

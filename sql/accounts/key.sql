@@ -1,0 +1,13 @@
+-- The API key with a hash, where it is good, and what the account behind it is now.
+-- returns: row?
+-- params: hash bytea
+-- index: api_keys_hash_key
+select
+    k.id,
+    k.read_only,
+    k.expires_at,
+    u.id as user_id,
+    u.role
+from api_keys as k
+inner join users as u on k.user_id = u.id
+where k.hash = $1 and (k.expires_at is null or k.expires_at > now()) and u.active;

@@ -1,0 +1,16 @@
+-- The successor of a refresh token that was spent just now, as it was given then.
+-- returns: row?
+-- params: refresh_token bytea, seconds double precision
+-- index: sessions_previous_idx
+select
+    s.id,
+    u.id as user_id,
+    u.role,
+    sha256(s.secret || $1) as successor
+from sessions as s
+inner join users as u on s.user_id = u.id
+where
+    s.previous_hash = sha256($1)
+    and s.last_used_at > now() - make_interval(secs => $2)
+    and s.expires_at > now()
+    and u.active;
