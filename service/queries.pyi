@@ -243,6 +243,102 @@ class _TasksList:
         row_offset: int,
     ) -> int: ...
 
+class TasksListFarRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksListFar:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+    ) -> Sequence[TasksListFarRow]: ...
+    async def estimate(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+    ) -> int: ...
+
+class TasksListOfPeriodRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksListOfPeriod:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+    ) -> Sequence[TasksListOfPeriodRow]: ...
+    async def estimate(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+    ) -> int: ...
+
 class TasksUpdateRow(TypedDict):
     id: int
     title: str
@@ -530,6 +626,15 @@ class _Tasks:
         viewer_is_admin: bool,
     ) -> TasksGetRow | None: ...
     list: _TasksList
+    list_far: _TasksListFar
+    list_of_period: _TasksListOfPeriod
+    async def share_of_period(
+        self,
+        db: Executor,
+        *,
+        created_from: datetime | None,
+        created_before: datetime | None,
+    ) -> float: ...
     async def update(
         self,
         db: Executor,

@@ -243,8 +243,8 @@ def _expand(header: Header, body: str, line: int) -> Iterator[tuple[str, str]]:
 
 
 def _written(marker: re.Pattern[str], body: str) -> str:
-    lines = marker.findall(body)
-    return str(lines[0]) if len(lines) == 1 else ""
+    lines = set(marker.findall(body))
+    return str(lines.pop()) if len(lines) == 1 else ""
 
 
 def load(folder: Path = FOLDER) -> SimpleNamespace:

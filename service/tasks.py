@@ -32,6 +32,9 @@ Sort = Literal[
 ]
 Count = Literal["none", "exact", "estimated"]
 
+# The share of all tasks from which on it costs more to read a period than to walk past all others.
+WIDE = 0.4
+
 
 Title = Annotated[Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank)]
 Description = Annotated[Text | None, Field(max_length=10_000, examples=["Collect monthly data"])]
@@ -165,7 +168,7 @@ async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Curso
     }
     bound_to = [query.sort, filters]
     after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor is not None else (None, None)
-    rows: Sequence[Mapping[str, Any]] = await q.tasks.list(
+    rows = await listed(
         db,
         sort=query.sort,
         **filters,
@@ -182,6 +185,20 @@ async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Curso
         "next_cursor": last and cursors.make(value=last[column], key=last["id"], bound_to=bound_to),
         "total": await _total(db, query, filters),
     }
+
+
+async def listed(db: Executor, *, sort: Sort, **values: Any) -> Sequence[Mapping[str, Any]]:
+    """Give the rows of `tasks.list`, by that of its forms which reads them fastest."""
+    period = {name: values[name] for name in ("created_from", "created_before")}
+    # Two comparisons, as mypy narrows by no others.
+    if sort != "created_at" and sort != "-created_at" and any(period.values()):  # noqa: PLR1714
+        share = await q.tasks.share_of_period(db, **period)
+        if share is None or share < WIDE:
+            return await q.tasks.list_of_period(db, sort=sort, **values)
+        return await q.tasks.list_far(db, sort=sort, **values)
+    if values["row_offset"]:
+        return await q.tasks.list_far(db, sort=sort, **values)
+    return await q.tasks.list(db, sort=sort, **values)
 
 
 async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any]) -> int | None:

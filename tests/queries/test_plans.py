@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 
-from service import db
+from service import db, tasks
 from service.db import Connection, Database
 from service.statements import Statement, read_all
 from tests.conftest import TEMPLATE, _database, make_settings
@@ -100,7 +101,7 @@ def test_there_are_lists() -> None:
 
 
 @pytest.mark.parametrize("who", ["admin", "busy user", "small user"])
-@pytest.mark.parametrize(("name", "sort"), LISTS)
+@pytest.mark.parametrize(("name", "sort"), [(name, sort) for name, sort in LISTS if name == "tasks.list"])
 async def test_a_page_of_a_list_is_read_off_an_index(large: Database, name: str, sort: str, who: str) -> None:
     statement = STATEMENTS[name]
     column = sort.removeprefix("-")
@@ -136,6 +137,66 @@ async def test_a_rare_city_and_a_period_are_found_by_an_index(large: Database, w
             (used,) = [node for node in plan if "Index Name" in node]
             assert used["Index Name"] == index or (who != "admin" and "user_id = " in used["Index Cond"])
             assert "Index Cond" in used
+
+
+@pytest.mark.parametrize("who", ["admin", "busy user"])
+@pytest.mark.parametrize("sort", STATEMENTS["tasks.list_of_period"].texts)
+async def test_a_period_in_another_order_is_read_off_its_own_index(large: Database, sort: str, who: str) -> None:
+    async with large.connection() as connection:
+        values = {
+            **EVERYONE,
+            **FIRST,
+            **await someone(connection, who),
+            "created_from": datetime(2025, 5, 20, tzinfo=UTC),
+        }
+        plan = await explain(connection, STATEMENTS["tasks.list_of_period"], values, sort=sort)
+    (sought,) = [node for node in plan if node["Node Type"] == "Result" and "One-Time Filter" in node]
+    used = {node["Index Name"]: node["Index Cond"] for node in nodes(sought) if "Index Name" in node}
+    assert used.keys() == {"tasks_created_idx" if who == "admin" else "tasks_user_created_idx"}
+    assert all("created_at >= " in condition for condition in used.values())
+    assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
+
+
+@pytest.mark.parametrize("sort", STATEMENTS["tasks.list_far"].texts)
+async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, sort: str) -> None:
+    async with large.connection() as connection:
+        values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), "status": ["done"], "row_offset": 1000}
+        plan = await explain(connection, STATEMENTS["tasks.list_far"], values, sort=sort)
+    (limit,) = [node for node in plan if node["Node Type"] == "Limit"]
+    assert [node["Node Type"] for node in nodes(limit)] == ["Limit", "Index Only Scan"]
+
+
+NARROW, WIDE = ({"created_from": datetime(2025, month, 1, tzinfo=UTC)} for month in (5, 2))
+FAR = {"row_offset": 5}
+
+
+@pytest.mark.parametrize(
+    ("sort", "chosen", "form"),
+    [
+        ("-created_at", {}, "tasks.list"),
+        ("title", {}, "tasks.list"),
+        ("created_at", NARROW, "tasks.list"),
+        ("title", NARROW, "tasks.list_of_period"),
+        ("-id", NARROW, "tasks.list_of_period"),
+        ("-id", {**NARROW, **FAR}, "tasks.list_of_period"),
+        ("-id", WIDE, "tasks.list_far"),
+        ("-id", {**WIDE, **FAR}, "tasks.list_far"),
+        ("-created_at", {**NARROW, **FAR}, "tasks.list_far"),
+    ],
+)
+async def test_each_list_is_read_by_the_form_for_it(
+    large: Database, module_database_url: str, sort: Any, chosen: dict[str, Any], form: str
+) -> None:
+    async with large.connection() as connection:
+        values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **chosen}
+    fresh = await asyncpg.connect(module_database_url)
+    try:
+        await tasks.listed(fresh, sort=sort, **values)
+        prepared = await fresh.fetch("select statement from pg_prepared_statements")
+    finally:
+        await fresh.close()
+    lists = [row["statement"] for row in prepared if row["statement"].startswith("/* tasks.list")]
+    assert [text.partition(" */")[0] for text in lists] == [f"/* {form} {sort}"]
 
 
 @pytest.mark.parametrize(("name", "sort"), LISTS)

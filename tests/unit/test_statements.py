@@ -76,7 +76,7 @@ def test_a_header_is_read_whole(tmp_path: Path) -> None:
         (SORTED.replace("(t.made, t.id) <", "(t.made, t.id) >"), 6),
         (SORTED.replace("t.made desc, t.id desc", "t.made desc"), 6),
         (SORTED.replace("/* sort */ ", ""), 6),
-        (SORTED.replace("limit 3", "/* sort */ t.made desc, t.id desc"), 6),
+        (SORTED.replace("limit 3", "/* sort */ t.made desc"), 6),
     ],
 )
 def test_a_malformed_file_is_told_with_its_line(tmp_path: Path, text: str, line: int) -> None:
@@ -120,6 +120,15 @@ def test_a_sort_becomes_one_plain_statement_for_each_direction(tmp_path: Path) -
             "order by /* sort */ t.id asc, t.id asc",
         ],
     }
+
+
+def test_a_sort_goes_to_each_place_that_takes_it(tmp_path: Path) -> None:
+    inner = "from (select t.* from things as t order by /* sort */ t.made desc, t.id desc\nlimit 9) as t"
+    texts = statement(tmp_path, SORTED.replace("from things as t", inner)).texts
+    assert texts["id"].count("order by /* sort */ t.id asc, t.id asc\n") == 2
+    assert all(text.count("/* sort */") == 2 for text in texts.values())
+    with pytest.raises(HeaderError, match="take the text of the first sort"):
+        statement(tmp_path, SORTED.replace("from things as t", inner.replace("t.id desc", "t.id asc")))
 
 
 def test_the_first_sort_is_the_file_as_it_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,15 @@
+-- How much of all tasks a period has, from 0 to 1, as the statistics say; null where there are none yet.
+-- returns: value
+-- params: created_from timestamptz?, created_before timestamptz?
+-- why: between two bounds of the histogram lie equally many tasks.
+select
+    avg(
+        case
+            when b.bound >= coalesce($1::timestamptz, '-infinity') and b.bound < coalesce($2::timestamptz, 'infinity')
+                then 1.0
+            else 0.0
+        end
+    )::float8 as part
+from pg_stats as s
+cross join lateral unnest(s.histogram_bounds::text::timestamptz[]) as b (bound)
+where s.schemaname = current_schema() and s.tablename = 'tasks' and s.attname = 'created_at';

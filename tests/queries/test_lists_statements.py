@@ -1,0 +1,169 @@
+"""The forms of `tasks.list`: each gives, for any filters, sort and page, what Python finds among all tasks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+
+from service import tasks
+from service.db import Database
+from service.queries import q
+from service.security import Viewer
+from service.statements import Statement
+from tests.factories import Factory
+
+BOUND = "limit 3 * ($10::bigint + $11::bigint) + 5000"
+DAY = datetime(2025, 5, 24, tzinfo=UTC)
+DAYS = 8
+PERIODS = [(a, b) for a in (None, *range(DAYS)) for b in (None, *range(DAYS + 1)) if (a, b) != (None, None)]
+
+Row = Mapping[str, Any]
+
+
+def bounded(sort: str, bound: str) -> Any:
+    """Give list_of_period as it is where more tasks are in the way than a test has."""
+    statement: Any = q.tasks.list_of_period
+    assert isinstance(statement, Statement)
+    assert BOUND in statement.texts[sort]
+    return replace(statement, texts={sort: statement.texts[sort].replace(BOUND, bound)})
+
+
+def found(rows: list[Row], viewer: Viewer, sort: str, values: Mapping[str, Any]) -> list[int]:
+    """Give the ids of a page, found the plain way."""
+    descending, column = sort.startswith("-"), sort.removeprefix("-")
+
+    def key(row: Row) -> Any:
+        return (row[column], row["id"])
+
+    after = None
+    if values["after_id"] is not None:
+        (after,) = [key(row) for row in rows if row["id"] == values["after_id"]]
+    kept = [
+        row
+        for row in sorted(rows, key=key, reverse=descending)
+        if (viewer.is_admin or row["user_id"] == viewer.id)
+        and values["user_id"] in (None, row["user_id"])
+        and (values["status"] is None or row["status"] in values["status"])
+        and values["city"] in (None, row["city"])
+        and (values["created_from"] is None or row["created_at"] >= values["created_from"])
+        and (values["created_before"] is None or row["created_at"] < values["created_before"])
+        and (after is None or (key(row) < after if descending else key(row) > after))
+    ]
+    begin = values["row_offset"]
+    return [row["id"] for row in kept[begin : begin + values["row_limit"]]]
+
+
+async def all_tasks(make: Factory) -> list[Row]:
+    return [dict(row) for row in await make.sql.fetch("select * from tasks")]
+
+
+def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, number: int) -> Iterator[Any]:
+    """Give so many viewers, sorts and values, the same in every run."""
+    chance = random.Random(42)
+    for _ in range(number):
+        viewer, sort, after = chance.choice(viewers), chance.choice(sorts), chance.choice([None, chance.choice(rows)])
+        value = after and after[sort.removeprefix("-")]
+        first, last = chance.choice(PERIODS)
+        yield (
+            viewer,
+            sort,
+            {
+                "user_id": chance.choice([None, None, viewers[-1].id]),
+                "status": chance.choice([None, None, ["todo"], ["done", "in_progress"]]),
+                "city": chance.choice([None, None, "Oslo", "Rome"]),
+                "created_from": None if first is None else DAY + timedelta(days=first),
+                "created_before": None if last is None else DAY + timedelta(days=last),
+                "after_value": value.isoformat() if isinstance(value, datetime) else value and str(value),
+                "after_id": after and after["id"],
+                "row_limit": chance.choice([1, 5, 21, 500]),
+                "row_offset": chance.choice([0, 0, 1, 30]),
+            },
+        )
+
+
+@pytest.fixture
+async def viewers(make: Factory) -> list[Viewer]:
+    """An administrator and two users, with some hundred tasks that have ties in every column but the id."""
+    ada, bob, root = await make.user(), await make.user(), await make.admin()
+    chance = random.Random(7)
+    await make.sql.executemany(
+        "insert into tasks (user_id, title, status, city, created_at, updated_at) values ($1, $2, $3, $4, $5, $6)",
+        [
+            (
+                chance.choice([ada.id, ada.id, bob.id]),
+                chance.choice(["a", "B", "b", "я", "a'\\", ""]) + "x",
+                chance.choice(["todo", "in_progress", "done"]),
+                chance.choice([None, "Oslo", "Rome"]),
+                DAY + timedelta(hours=6 * chance.randrange(DAYS * 4)),
+                DAY + timedelta(hours=6 * chance.randrange(DAYS * 4)),
+            )
+            for _ in range(300)
+        ],
+    )
+    return [root.viewer, bob.viewer, ada.viewer]
+
+
+# Of the walk: all, as these tasks are few; some, so that its pages are short; none.
+@pytest.mark.parametrize("bound", [BOUND, "limit 40", "limit 0"])
+async def test_a_page_of_a_period_is_what_it_is_among_all_tasks(
+    database: Database, make: Factory, viewers: list[Viewer], bound: str
+) -> None:
+    rows = await all_tasks(make)
+    sorts = list(q.tasks.list_of_period.texts)  # type: ignore[attr-defined]
+    for viewer, sort, values in questions(rows, viewers, sorts, number=250):
+        page = await bounded(sort, bound)(
+            database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values
+        )
+        assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
+
+
+async def test_a_far_page_is_what_it_is_among_all_tasks(
+    database: Database, make: Factory, viewers: list[Viewer]
+) -> None:
+    rows = await all_tasks(make)
+    for viewer, sort, values in questions(rows, viewers, list(get_args(tasks.Sort)), number=250):
+        page = await q.tasks.list_far(
+            database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values
+        )
+        assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_a_page_is_the_same_whichever_form_gives_it(
+    database: Database, make: Factory, viewers: list[Viewer], analyzed: bool
+) -> None:
+    rows = await all_tasks(make)
+    if analyzed:
+        await make.sql.execute("analyze tasks")
+    for viewer, sort, values in questions(rows, viewers, list(get_args(tasks.Sort)), number=250):
+        given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
+        page = [dict(row) for row in await tasks.listed(database, sort=sort, **given)]
+        assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
+        if "created" not in sort:
+            assert page == [dict(row) for row in await q.tasks.list_of_period(database, sort=sort, **given)]
+        assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
+
+
+async def test_a_share_is_what_the_statistics_say(database: Database, make: Factory) -> None:
+    ada = await make.user()
+
+    async def share(first: int | None, last: int | None) -> float | None:
+        period = [None if day is None else DAY + timedelta(days=day) for day in (first, last)]
+        return await q.tasks.share_of_period(database, created_from=period[0], created_before=period[1])
+
+    await make.sql.execute("delete from pg_statistic where starelid = 'tasks'::regclass")
+    assert await share(0, None) is None
+    await make.sql.execute(
+        "insert into tasks (user_id, title, created_at)"
+        " select $1, 'x', $2::timestamptz + n * interval '1 hour' from generate_series(0, 2399) n",
+        ada.id,
+        DAY,
+    )
+    await make.sql.execute("analyze tasks")
+    for first, last, about in ((0, None, 1), (None, 25, 0.25), (90, None, 0.1), (20, 50, 0.3), (200, None, 0)):
+        assert await share(first, last) == pytest.approx(about, abs=0.03)
