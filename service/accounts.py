@@ -52,8 +52,8 @@ class PasswordChange(Input):
 class AccountChange(Input):
     """Another role of an account, or whether it is active; what is absent stays."""
 
-    role: Role | None = None
-    active: bool | None = None
+    role: Role = Field(default_factory=lambda: "user")
+    active: bool = Field(default_factory=lambda: True)
 
 
 class AccountQuery(Input):
@@ -147,7 +147,8 @@ class Accounts:
 
     async def change(self, db: Executor, viewer: Viewer, user_id: int, change: AccountChange) -> Any:
         """Change role or active, and give the account; NotFoundError, ConflictError for the last administrator."""
-        row = _there(await q.accounts.change(db, user_id=user_id, role=change.role, active=change.active))
+        sent = change.model_dump(exclude_unset=True)
+        row = _there(await q.accounts.change(db, user_id=user_id, role=sent.get("role"), active=sent.get("active")))
         logger.bind(actor_id=viewer.id, user_id=user_id, role=row["role"], active=row["active"]).info("account changed")
         return row
 

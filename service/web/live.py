@@ -111,6 +111,7 @@ class _Session:
         self._socket = socket
         self._rooms = rooms
         self._wire = wire_of(socket.scope)
+        self._greeted = asyncio.Event()
 
     async def run(self) -> None:
         """Find out who it is and send what there is, while messages are answered."""
@@ -162,9 +163,11 @@ class _Session:
                         if not self._direct(item):
                             await self._socket.send_text(item.body.decode())
                     case Ready() | Reset():
-                        await self._say(greeting(item, self._rooms.feed))
+                        await self._socket.send_text(orjson.dumps(greeting(item, self._rooms.feed)).decode())
+                        self._greeted.set()
 
     async def _say(self, message: dict[str, Any]) -> None:
+        await self._greeted.wait()  # the first frame is the greeting
         await self._socket.send_text(orjson.dumps(message).decode())
 
     async def _answer(self, subscriber: Subscriber) -> None:
