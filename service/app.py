@@ -30,6 +30,7 @@ from service.security import Passwords, Tokens
 from service.settings import Settings
 from service.web import analytics, auth, documents, ops, replies, tasks
 from service.web.deps import LARGEST_BODY, Rooms
+from service.web.limits import Limited
 from service.web.middleware import Envelope
 
 VERSION = "0.1.0"
@@ -96,6 +97,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
     app.add_exception_handler(HTTPException, replies.on_http_exception)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
+    app.add_middleware(Limited)  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
     if given.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -7,10 +7,11 @@ import random
 
 from loguru import logger
 
+from service.circuit import WeatherAwayError
 from service.db import Executor
 from service.errors import ServiceError
 from service.queries import q
-from service.weather import Weather, WeatherAwayError
+from service.weather import Weather
 
 PAUSE_SECONDS = 5.0
 RETRY_SECONDS = 20.0
@@ -37,7 +38,11 @@ async def once(db: Executor, weather: Weather) -> bool:
     rows = await q.weather.claim(db, seconds=RETRY_SECONDS, row_limit=CLAIM_ROWS)
     cities = {city for row in rows if (city := row["city"]) is not None}
     turns = asyncio.Semaphore(CITIES_AT_ONCE)
-    await asyncio.gather(*(_fill(db, weather, city, turns) for city in sorted(cities)))
+    # Shuffled: else cities at which the provider fails might come first each time, and open the circuit for the others.
+    shuffled = random.sample(sorted(cities), len(cities))
+    ends = await asyncio.gather(*(_fill(db, weather, city, turns) for city in shuffled), return_exceptions=True)
+    if failures := [end for end in ends if end is not None]:
+        raise failures[0]
     return len(rows) == CLAIM_ROWS
 
 

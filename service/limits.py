@@ -8,25 +8,27 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from math import ceil
+from typing import Any
 
 from cachetools import LRUCache
 from pyrate_limiter import Duration, Rate
-from pyrate_limiter.abstracts.algorithm import GCRA, Decision, State
-from pyrate_limiter.buckets.redis_state import RedisStateStore
-from redis.asyncio import Redis
+from pyrate_limiter.abstracts.algorithm import State
 
-from service.redis_client import RedisAwayError, RedisClient
+from service.leases import Lease, Leasing, SharedState
+from service.redis_client import RedisAwayError, RedisClient, Scripts
 from service.settings import Settings
 
-LEASES = 10
+# Per cent of what is free that one call leases: before anything is known, and after.
+FIRST_SHARE, SHARE_ALONE, SHARE_BESIDE_OTHERS = 10, 40, 20
+ROUNDING = 0.001  # of a permit: what times in milliseconds add up to
 MOST_KEYS = 50_000
 # 192.0.2.1:4711, [2001:db8::1]:4711 and [2001:db8::1], as some proxies write addresses.
 WITH_PORT = re.compile(r"^(?:([0-9.]+):\d+|\[([0-9a-fA-F:.]+)\](?::\d+)?)$")
+ADDRESSES = 10  # that may guess at one account at full speed
 KNOWN_SECONDS = 90 * 24 * 3600
-ALGORITHM = GCRA()
+ALGORITHM = Leasing()
 
 Network = IPv4Network | IPv6Network
 
@@ -44,12 +46,16 @@ class Verdict:
 
 @dataclass
 class _Bucket:
-    """What this process knows of one key: its own GCRA's state, and what it holds of Redis's; times in milliseconds."""
+    """What this process knows of one key: its own GCRA's state, and what it knows and holds of Redis's.
+
+    Times are this machine's monotonic milliseconds.
+    """
 
     state: State = (0,)
-    shared: RedisStateStore | None = None
+    shared: SharedState | None = None
+    share: int = FIRST_SHARE
     leased: int = 0
-    good_until: float = 0.0
+    full_at: float = 0.0
     refused_until: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -58,18 +64,19 @@ class Limit:
     """`per_minute` requests at once, then as many a minute, evenly, for each key.
 
     A request is admitted where this process's own GCRA admits it and, as long as Redis is there, the shared one has
-    leased a permit for it. A tenth of the limit is leased in one call. A permit that is not spent is given up at the
-    pace at which the bucket refills, so that all processes together never admit more than GCRA would; the few that
-    others hold when the bucket runs dry are refused early.
+    leased a permit for it. What is leased moves the time at which the shared bucket is full again, and holds until
+    then: no permit outlives its own stretch of that time, so that all processes together never admit more than GCRA
+    would. What others hold when the bucket runs dry is refused early. A process leases little at first, much where it
+    sees that nobody else does, and less where others do.
     """
 
     def __init__(self, policy: str, per_minute: int, redis: RedisClient | None) -> None:
         self.policy = policy
         self.per_minute = per_minute
         self._rates = [Rate(per_minute, Duration.MINUTE)]
-        self._emission = Duration.MINUTE.value / per_minute
-        self._lease = max(1, per_minute // LEASES)
+        self._emission = ceil(Duration.MINUTE.value * 1000 / per_minute) / 1000
         self._redis = redis
+        self._scripts = redis and Scripts(redis)
         self._buckets: LRUCache[str, _Bucket] = LRUCache(MOST_KEYS)
 
     async def check(self, key: str) -> Verdict:
@@ -78,18 +85,19 @@ class Limit:
         if bucket is None:
             bucket = self._buckets[key] = _Bucket()
         wait = self._step(bucket, spend=False) or await self._permit(key, bucket) or self._step(bucket, spend=True)
-        now = _now()
+        now = _monotonic()
+        used = max(bucket.state[0] / 1000 - now, bucket.full_at - now - bucket.leased * self._emission, 0)
         return Verdict(
             policy=self.policy,
             limit=self.per_minute,
-            remaining=0 if wait else self.per_minute - ALGORITHM.consumed(self._rates, bucket.state, now),
-            reset=ceil(max(wait, bucket.state[0] / 1000 - now) / 1000),
+            remaining=0 if wait else max(0, self.per_minute - ceil(used / self._emission - ROUNDING)),
+            reset=ceil(max(wait, used) / 1000),
             retry_after=ceil(wait / 1000),
         )
 
     def _step(self, bucket: _Bucket, *, spend: bool) -> int:
         """Give the milliseconds to wait by this process's own count; 0 where it admits."""
-        state, decision = ALGORITHM.step(self._rates, bucket.state, _now(), 1)
+        state, decision = ALGORITHM.step(self._rates, bucket.state, _monotonic(), 1)
         if spend:
             bucket.state = state
         return decision.retry_after_ms or 0
@@ -101,37 +109,40 @@ class Limit:
         async with bucket.lock:
             if self._take(bucket):
                 return 0
+            wait = ceil(bucket.refused_until - _monotonic())
+            if wait > 0 and self._redis.here:
+                return wait
             try:
-                return await self._renew(self._redis, key, bucket)
+                return await self._lease(key, bucket)
             except RedisAwayError:
                 return 0
 
     def _take(self, bucket: _Bucket) -> bool:
         if bucket.leased:
-            bucket.leased = max(0, min(bucket.leased, int((bucket.good_until - _monotonic()) / self._emission)))
+            bucket.leased = max(0, min(bucket.leased, int((bucket.full_at - _monotonic()) / self._emission)))
         if not bucket.leased:
             return False
         bucket.leased -= 1
         return True
 
-    async def _lease_from(self, redis: Redis, *, key: str, bucket: _Bucket, weight: int) -> Decision:
+    async def _lease(self, key: str, bucket: _Bucket) -> int:
         if bucket.shared is None:
-            bucket.shared = RedisStateStore(redis, f"limit:{self.policy}:{key}")
-        return await bucket.shared.check(ALGORITHM, self._rates, _now(), weight)  # type: ignore[no-any-return, no-untyped-call]
-
-    async def _renew(self, redis: RedisClient, key: str, bucket: _Bucket) -> int:
-        wait = bucket.refused_until - _monotonic()
-        if wait > 0 and redis.here:
-            return ceil(wait)
-        for weight in sorted({self._lease, 1}, reverse=True):
-            begun = _monotonic()
-            decision = await redis.call(partial(self._lease_from, key=key, bucket=bucket, weight=weight))
-            if decision.allowed:
-                bucket.leased = weight - 1
-                bucket.good_until = begun + weight * self._emission
-                return 0
-        bucket.refused_until = _monotonic() + (decision.retry_after_ms or 0)
-        return decision.retry_after_ms or 1
+            scripts: Any = self._scripts
+            bucket.shared = SharedState(scripts, f"limit:{self.policy}:{key}")
+        begun, now = _monotonic(), _now()
+        lease: Lease = await bucket.shared.check(ALGORITHM, self._rates, now, bucket.share)  # type: ignore[no-untyped-call]
+        full_at = begun + lease.full_at_us / 1000 - now
+        wait = lease.retry_after_ms or 0
+        if wait > Duration.MINUTE.value:  # a clock was set back, this one or the one of whoever leased last
+            return 0
+        others = full_at - lease.permits * self._emission > max(bucket.full_at, begun) + 1
+        bucket.share = SHARE_BESIDE_OTHERS if others or wait else SHARE_ALONE
+        bucket.full_at = full_at
+        if wait:
+            bucket.refused_until = _monotonic() + wait
+        else:
+            bucket.leased = lease.permits - 1
+        return wait
 
 
 def _now() -> int:
@@ -139,8 +150,8 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _monotonic() -> float:
-    return time.monotonic() * 1000
+def _monotonic() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 @dataclass(frozen=True)
@@ -163,15 +174,16 @@ class Limits:
 
 
 class LogIns:
-    """Against guessing: so many log-ins and registrations for each address, and so many log-ins for each account.
+    """Against guessing: so many log-ins and registrations for each address, and ADDRESSES times as many for an account.
 
-    An address from which an account has logged in before has a budget of its own for it, so that whoever guesses from
-    elsewhere does not keep the owner out.
+    One address spends no more than its own budget, a small part of the account's, which bounds guessing from many
+    addresses at once. An address from which an account has logged in before has a budget of its own for it, so that
+    they do not keep the owner out.
     """
 
     def __init__(self, per_minute: int, redis: RedisClient | None) -> None:
         self.by_address = Limit("log-ins", per_minute, redis)
-        self._by_account = Limit("account", per_minute, redis)
+        self._by_account = Limit("account", ADDRESSES * per_minute, redis)
         self._redis = redis
         self._known: LRUCache[str, bool] = LRUCache(MOST_KEYS)
 

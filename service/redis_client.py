@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from loguru import logger
 from redis.asyncio import Redis
@@ -19,6 +20,7 @@ from service.timing import measured
 BUDGET_SECONDS = 0.05
 BUDGET_SLICES = 5
 CONNECTIONS = 100
+MOST_TOGETHER = 100
 PROBE_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -86,6 +88,66 @@ class RedisClient:
             self._probe.cancel()
             await asyncio.wait([self._probe])
         await self._redis.aclose()
+
+
+class Scripts:
+    """Runs scripts in Redis: those that are asked for while a round trip is under way make the next one together.
+
+    Stands in for a client where a library registers its script.
+    """
+
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
+        self._busy = False
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._flight: asyncio.Task[None] | None = None
+
+    def register_script(self, script: str) -> Callable[..., Awaitable[Any]]:
+        """Give what runs the script. Its text is sent each time, so that Redis may forget it."""
+
+        async def run(*, keys: list[str], args: list[Any], client: object) -> Any:  # noqa: ARG001 - the library's call
+            return await self._run("EVAL", script, len(keys), *keys, *args)
+
+        return run
+
+    async def _run(self, *command: Any) -> Any:
+        if self._busy:
+            reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            self._waiting.append((command, reply))
+            with measured("cache"):
+                return await reply
+        self._busy = True
+        try:
+            return await self._redis.call(lambda redis: redis.execute_command(*command))  # type: ignore[no-untyped-call]
+        finally:
+            if self._waiting:
+                self._flight = asyncio.create_task(self._together(), context=Context())
+            else:
+                self._busy = False
+
+    async def _together(self) -> None:
+        while self._waiting:
+            some, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+            said: list[Any]
+            try:
+                said = await self._redis.call(partial(_pipelined, commands=[command for command, _ in some]))
+            except RedisAwayError as error:
+                said = [error] * len(some)
+            for (_, reply), one in zip(some, said, strict=True):
+                if reply.done():  # who asked has left
+                    continue
+                if isinstance(one, Exception):
+                    reply.set_exception(RedisAwayError())
+                else:
+                    reply.set_result(one)
+        self._busy = False
+
+
+async def _pipelined(redis: Redis, *, commands: list[tuple[Any, ...]]) -> list[Any]:
+    pipeline = redis.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    return await pipeline.execute(raise_on_error=False)
 
 
 @asynccontextmanager

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import aiohttp
 import orjson
-from cachetools import TLRUCache
-from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker
 from loguru import logger
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
+from service.circuit import Circuit, WeatherAwayError
 from service.redis_client import RedisAwayError, RedisClient
 from service.settings import Settings
 from service.timing import measured
 from service.values import Text
+from service.weather_cache import NOTHING, Cache, City
 
 LARGEST_ANSWER = 64 * 1024
 NO_SUCH_CITY = (400, 404)  # 400: a text in which the provider sees no place; it is not asked again and again
-NO_SUCH_CITY_SECONDS = 300
-MOST_CITIES = 10_000
 MOST_CALLS = 20
-FAILURES, RECOVERY_SECONDS = 5, 10
 POLL_SECONDS = 0.05
-NOTHING = b"null"
-
-
-class WeatherAwayError(Exception):
-    """The provider is slow, failing, limiting, nonsensical, or left alone for a while because it was."""
 
 
 class _Condition(BaseModel):
@@ -74,9 +65,9 @@ class _Answer(BaseModel):
         )
 
 
-def normal_form(city: str) -> str:
-    """Give what two spellings of a city have in common: Unicode form, case, spaces."""
-    return " ".join(unicodedata.normalize("NFKC", city).casefold().split())
+class _Flight(NamedTuple):
+    city: City
+    task: asyncio.Task[bytes]
 
 
 class Weather:
@@ -87,20 +78,18 @@ class Weather:
         self._key = given.openweather_api_key.get_secret_value()
         self._budget = given.weather_timeout_seconds
         self._session = session
-        self._cache = _Cache(redis, seconds=given.weather_cache_seconds)
+        self._cache = Cache(redis, seconds=given.weather_cache_seconds)
         self._redis = redis
-        self._breaker = CircuitBreaker(FAILURES, RECOVERY_SECONDS, WeatherAwayError, name="weather")
-        self._said = self._breaker.state
-        self._trying = False
+        self._circuit = Circuit()
         self._calls = asyncio.Semaphore(MOST_CALLS)
-        self._flights: dict[str, asyncio.Task[bytes]] = {}
+        self._flights: dict[str, _Flight] = {}
         if not self._key:
             logger.info("OPENWEATHER_API_KEY is empty: tasks get no weather")
 
     @property
     def available(self) -> bool:
         """Whether there is a provider and it may be asked."""
-        return bool(self._key) and not self._breaker.opened
+        return bool(self._key) and not self._circuit.open
 
     async def now(self, city: str | None) -> orjson.Fragment | None:
         """Give a city's weather as JSON for a request; None where there is none, or none within the budget."""
@@ -113,47 +102,56 @@ class Weather:
 
     async def look_up(self, city: str) -> orjson.Fragment | None:
         """Give a city's weather as JSON, None where there is no such city; WeatherAwayError."""
-        normal = normal_form(city)
-        if not normal:
+        asked = City.of(city)
+        if not asked.normal:
             return None
+        begun, budget = time.monotonic(), self._budget
         with measured("weather"):
-            flight = self._flights.get(normal)
-            if flight is None:
-                flight = self._flights[normal] = asyncio.create_task(self._fly(city.strip(), normal))
-                flight.add_done_callback(lambda ended: self._landed(normal, ended))
-            found = await asyncio.shield(flight)
-        return None if found == NOTHING else orjson.Fragment(found)
+            while True:
+                flight = self._flights.get(asked.normal) or self._start(asked, budget)
+                found = await asyncio.shield(flight.task)
+                # The provider may know a city in one spelling that it does not know in another.
+                if found != NOTHING or flight.city == asked:
+                    return None if found == NOTHING else orjson.Fragment(found)
+                budget = begun + self._budget - time.monotonic()
+                if budget <= 0:
+                    raise WeatherAwayError
 
     async def close(self) -> None:
         """End what is still being looked up for nobody."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _landed(self, normal: str, flight: asyncio.Task[bytes]) -> None:
-        del self._flights[normal]
-        if not flight.cancelled():
-            flight.exception()  # every passenger may have left
+    def _start(self, city: City, budget: float) -> _Flight:
+        flight = self._flights[city.normal] = _Flight(city, asyncio.create_task(self._fly(city, budget)))
+        flight.task.add_done_callback(lambda ended: self._landed(city, ended))
+        return flight
 
-    async def _fly(self, city: str, normal: str) -> bytes:
-        deadline = time.monotonic() + self._budget
-        found = await self._cache.get(normal)
+    def _landed(self, city: City, task: asyncio.Task[bytes]) -> None:
+        del self._flights[city.normal]
+        if not task.cancelled():
+            task.exception()  # every passenger may have left
+
+    async def _fly(self, city: City, budget: float) -> bytes:
+        deadline = time.monotonic() + budget
+        found = await self._cache.get(city)
         if found is None:
-            async with self._turn(normal) as ours:
+            async with self._turn(city) as ours:
                 if not ours:
-                    return await self._wait(normal, deadline)
+                    return await self._wait(city, deadline)
                 # Another replica may have found it between the look into the cache and our turn.
-                found = await self._cache.get(normal) or await self._ask(city, normal, deadline)
+                found = await self._cache.get(city) or await self._ask(city, deadline)
         return found
 
     @asynccontextmanager
-    async def _turn(self, normal: str) -> AsyncIterator[bool]:
+    async def _turn(self, city: City) -> AsyncIterator[bool]:
         """Whether it is this replica that asks; each asks for itself without Redis, or where no answer is kept."""
         lock = None
         try:
             if self._redis and self._cache.keeps:
-                name, seconds = f"weather:turn:{normal}", self._budget + 1
+                name, seconds = city.turn, self._budget + 1
                 lock = await self._redis.call(lambda redis: _acquired(redis, name, seconds))
                 if lock is None:
                     yield False
@@ -167,45 +165,31 @@ class Weather:
                 with suppress(RedisAwayError):
                     await self._redis.call(lambda _: _released(lock))
 
-    async def _wait(self, normal: str, deadline: float) -> bytes:
-        """Wait for what another replica finds."""
+    async def _wait(self, city: City, deadline: float) -> bytes:
+        """Wait for what another replica finds, as long as it has its turn."""
         while time.monotonic() < deadline:
             await asyncio.sleep(POLL_SECONDS)
-            if (found := await self._cache.get(normal)) is not None:
+            found, goes_on = await self._cache.look(city)
+            if found is not None:
                 return found
+            if not goes_on:
+                break
         raise WeatherAwayError
 
-    async def _ask(self, city: str, normal: str, deadline: float) -> bytes:
-        self._is_trial()
+    async def _ask(self, city: City, deadline: float) -> bytes:
+        self._circuit.check(city.normal)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._calls.acquire()
         except TimeoutError:  # no failure of the provider's
             raise WeatherAwayError from None
         try:
-            found = await self._call(city, deadline)
+            with self._circuit.call(city.normal):
+                found = await self._request(city.text, deadline)
         finally:
             self._calls.release()
-        await self._cache.put(normal, found)
+        await self._cache.put(city, found)
         return found
-
-    def _is_trial(self) -> bool:
-        """Whether the circuit is half-open, which lets one call through; WeatherAwayError where it lets none."""
-        trial: bool = self._breaker.state == STATE_HALF_OPEN
-        if self._breaker.opened or (trial and self._trying):
-            raise WeatherAwayError
-        return trial
-
-    async def _call(self, city: str, deadline: float) -> bytes:
-        trial = self._is_trial()
-        self._trying = self._trying or trial
-        try:
-            with self._breaker:
-                return await self._request(city, deadline)
-        finally:
-            if trial:
-                self._trying = False
-            self._say()
 
     async def _request(self, city: str, deadline: float) -> bytes:
         """Ask the provider once. Its errors are not passed on: their text holds the URL, and that the key."""
@@ -227,12 +211,6 @@ class Weather:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise WeatherAwayError(type(error).__name__) from None
 
-    def _say(self) -> None:
-        state = self._breaker.state
-        if state != self._said:
-            self._said = state
-            logger.bind(last=str(self._breaker.last_failure)).warning("weather: the circuit is {}", state)
-
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
@@ -251,56 +229,6 @@ async def _acquired(redis: Redis, name: str, seconds: float) -> Lock | None:
 async def _released(lock: Lock) -> None:
     with suppress(LockError):  # it has expired: no reason to believe that Redis is away
         await lock.release()
-
-
-async def _kept(redis: Redis, name: str) -> bytes | None:
-    kept = await redis.get(name)
-    return kept if isinstance(kept, bytes) and _is_weather(kept) else None
-
-
-def _is_weather(kept: bytes) -> bool:
-    """Whether it is what `put` writes: others may write to that Redis."""
-    try:
-        fields = orjson.loads(kept)
-    except orjson.JSONDecodeError:
-        return False
-    if not isinstance(fields, dict):
-        return kept == NOTHING
-    whole = isinstance(fields.get("temperature"), int | float) and isinstance(fields.get("condition"), str)
-    return whole and b"\\u0000" not in kept
-
-
-class _Cache:
-    """Answers by a city's normal form: in Redis, and in the process for when Redis is away."""
-
-    def __init__(self, redis: RedisClient | None, *, seconds: int) -> None:
-        self._redis = redis
-        self._seconds = seconds
-        self._local: TLRUCache[str, bytes] = TLRUCache(MOST_CITIES, lambda _, found, now: now + self._lifetime(found))
-
-    @property
-    def keeps(self) -> bool:
-        return self._seconds > 0
-
-    def _lifetime(self, found: bytes) -> int:
-        return min(NO_SUCH_CITY_SECONDS, self._seconds) if found == NOTHING else self._seconds
-
-    async def get(self, normal: str) -> bytes | None:
-        try:
-            if self._redis:
-                return await self._redis.call(lambda redis: _kept(redis, f"weather:of:{normal}"))
-        except RedisAwayError:
-            pass
-        return self._local.get(normal)
-
-    async def put(self, normal: str, found: bytes) -> None:
-        if not self.keeps:
-            return
-        seconds = self._lifetime(found)
-        self._local[normal] = found
-        if self._redis:
-            with suppress(RedisAwayError):
-                await self._redis.call(lambda redis: redis.set(f"weather:of:{normal}", found, ex=seconds))
 
 
 @asynccontextmanager

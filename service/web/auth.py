@@ -15,7 +15,7 @@ from service.values import MOST_FIELDS
 from service.web import replies
 from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
 from service.web.documents import problems
-from service.web.limits import address_of, per_address, per_user, spent
+from service.web.limits import address_of, spent
 
 FORM = "application/x-www-form-urlencoded"
 # What an OAuth 2 client (Swagger UI's Authorize, say) sends beside the password grant's username and password.
@@ -67,8 +67,8 @@ async def _parsed(request: Request) -> Any:
     "/register",
     status_code=201,
     response_model=Account,
-    dependencies=[per_address, no_query, json_body],
-    responses=problems(400, 401, 403, 409, 413, 415, 429),
+    dependencies=[no_query, json_body],
+    responses=problems(400, 401, 403, 409, 413, 415),
     openapi_extra={"security": [{}]},
 )
 async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
@@ -80,9 +80,9 @@ async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
 @router.post(
     "/login",
     response_model=Token,
-    dependencies=[per_address, no_query],
+    dependencies=[no_query],
     openapi_extra=LOGIN_BODY,
-    responses=problems(400, 401, 413, 415, 429),
+    responses=problems(400, 401, 413, 415),
 )
 async def login(request: Request, rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
     """Exchange username and password, as JSON or as a form, for an access token."""
@@ -95,7 +95,7 @@ async def login(request: Request, rooms: In, credentials: Annotated[Credentials,
     return replies.json(token)
 
 
-@router.get("/me", response_model=Account, dependencies=[per_user, no_query], responses=problems(401, 429))
+@router.get("/me", response_model=Account, dependencies=[no_query], responses=problems(401))
 async def me(rooms: In, viewer: Known) -> Response:
     """Give the account that the token speaks for."""
     return replies.json(await rooms.accounts.me(rooms.db, viewer))

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends, Header, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import OAuth2PasswordBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.exceptions import HTTPException
 
 from service.accounts import Accounts
@@ -22,6 +23,7 @@ from service.values import LARGEST_ID, Whole
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
+IDENTITY = "service.identity"  # where a request's scope keeps it
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 # RFC 9110, section 8.8.3.
 ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
@@ -61,22 +63,29 @@ _bearer = OAuth2PasswordBearer(
 )
 
 
-async def _identity(
-    rooms: In, request: Request, token: Annotated[str | None, Depends(_bearer)]
-) -> Viewer | UnauthorizedError | None:
-    if token is None and "authorization" not in request.headers:
+def identity_of(request: Request) -> Viewer | UnauthorizedError | None:
+    """Give whom the token speaks for, None without one, and what is wrong with it: it is counted before it is refused.
+
+    It is verified once for each request, by whoever asks first.
+    """
+    if IDENTITY not in request.scope:
+        request.scope[IDENTITY] = _identity(rooms_of(request), request.headers.get("authorization"))
+    identity: Viewer | UnauthorizedError | None = request.scope[IDENTITY]
+    return identity
+
+
+def _identity(rooms: Rooms, authorization: str | None) -> Viewer | UnauthorizedError | None:
+    if authorization is None:
         return None
+    scheme, token = get_authorization_scheme_param(authorization)
     try:
-        return rooms.accounts.tokens.verify(token or "")
+        return rooms.accounts.tokens.verify(token if scheme.lower() == "bearer" else "")
     except UnauthorizedError as error:
         return error
 
 
-Identity: TypeAlias = Annotated[Viewer | UnauthorizedError | None, Depends(_identity)]
-"""Whom the token speaks for, None without one, and what is wrong with it: rate limits count before it is refused."""
-
-
-async def _anyone(identity: Identity) -> Viewer | None:
+async def _anyone(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
+    identity = identity_of(request)
     if isinstance(identity, UnauthorizedError):
         raise identity
     return identity

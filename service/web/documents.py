@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.accounts import Credentials
+from service.web.limits import UNLIMITED
 from service.web.replies import Problem
 
 DESCRIPTION = """\
@@ -16,7 +17,8 @@ Tasks, their owners and figures over them.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`. Unknown fields and parameters are refused (422).
 `X-Request-ID` is taken or made, returned, and in every log line of the request.
-`RateLimit-Policy` and `RateLimit` say how many requests there are a minute, and how many are left.
+Every request but those to `/healthz`, `/readyz` and `/metrics` is limited (429 with `Retry-After`): N at once, then N a
+minute, evenly. `RateLimit-Policy` and `RateLimit` say how many there are a minute, and how many are left.
 """
 TAGS = [
     {"name": "accounts", "description": "Register, log in, who am I."},
@@ -26,6 +28,18 @@ TAGS = [
 ]
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 EVERYWHERE = (422, 500, 503)
+# The IETF draft "RateLimit header fields for HTTP".
+HEADERS = {
+    "RateLimit-Policy": {
+        "description": "The limits that the request was counted under: `q` requests in `w` seconds.",
+        "schema": {"type": "string", "examples": ['"requests";q=100;w=60']},
+    },
+    "RateLimit": {
+        "description": "`r` requests are left, and all are again in `t` seconds.",
+        "schema": {"type": "string", "examples": ['"requests";r=99;t=1']},
+    },
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "examples": [1]}},
+}
 _ETAG = {"ETag": {"description": "The version, for If-Match and If-None-Match.", "schema": {"type": "string"}}}
 _LOCATION = {"Location": {"description": "Where the task is.", "schema": {"type": "string"}}}
 TASK_HEADERS: dict[int, dict[int | str, dict[str, Any]]] = {
@@ -47,8 +61,20 @@ def _problem(status: int) -> dict[str, Any]:
     if status == 401:
         documented["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "examples": ["Bearer"]}}}
     if status in {429, 503}:
-        documented["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+        documented["headers"] = _headers("Retry-After")
     return documented
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _limited(operation: dict[str, Any]) -> None:
+    """Add that any request may be one too many, and what every answer says of the limit."""
+    responses = operation["responses"]
+    responses["429"] = _problem(429)
+    for response in responses.values():
+        response["headers"] = response.get("headers", {}) | _headers("RateLimit-Policy", "RateLimit")
 
 
 def describe(app: FastAPI) -> None:
@@ -67,6 +93,10 @@ def describe(app: FastAPI) -> None:
             for model in (Problem, Credentials):
                 whole = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas |= whole.pop("$defs", {}) | {model.__name__: whole}
+            document["components"]["headers"] = HEADERS
+            for path in document["paths"].keys() - UNLIMITED:
+                for operation in document["paths"][path].values():
+                    _limited(operation)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -1,49 +1,36 @@
-"""Rate limits of requests: fastapi-limiter's dependency, over the limits of `service.limits`."""
+"""Rate limits of requests: fastapi-limiter's limiter, asked before anything else of a request is read; pure ASGI."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Request
 from fastapi_limiter.depends import RateLimiter
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import RateLimitedError
-from service.limits import Verdict, client_address
+from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
-from service.web.deps import Identity, rooms_of
+from service.web import replies
+from service.web.deps import identity_of, rooms_of
 from service.web.middleware import VERDICTS
 
-
-class PerUser(RateLimiter):
-    """One budget for each user over all paths, and for each client address where there is no user.
-
-    The library's own `__call__` fails on routes of an included router, and puts all clients that share a path into one
-    bucket of a limiter that holds one lock over its round trips.
-    """
-
-    async def __call__(  # type: ignore[override]  # FastAPI fills in what a dependency asks for
-        self, request: Request, _response: Response, identity: Identity
-    ) -> None:
-        """Spend one request; RateLimitedError."""
-        if limit := rooms_of(request).limits.requests:
-            user = identity.id if isinstance(identity, Viewer) else None
-            key = f"user:{user}" if user else f"address:{await self.identifier(request)}"
-            spent(request, await limit.check(key))
-
-
-class PerAddress(RateLimiter):
-    """Log-ins and registrations of each client address."""
-
-    async def __call__(self, request: Request, _response: Response) -> None:
-        """Spend one log-in; RateLimitedError."""
-        if limits := rooms_of(request).limits.log_ins:
-            spent(request, await limits.by_address.check(await self.identifier(request)))
+UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
+LOG_INS = frozenset({"/auth/login", "/auth/register"})
+# The library's own limiter is not used: its limits are the application's, which is not made yet.
+NO_LIMITER: Any = None
 
 
 async def address_of(request: Request) -> str:
     """Give the address that a request is counted under."""
     peer = request.client.host if request.client else None
     return client_address(peer, request.headers.getlist("x-forwarded-for"), rooms_of(request).limits.trusted)
+
+
+async def user_of(request: Request) -> str:
+    """Give whom a request is counted under: the user of its token, or its address where there is no good one."""
+    identity = identity_of(request)
+    return f"user:{identity.id}" if isinstance(identity, Viewer) else f"address:{await address_of(request)}"
 
 
 def spent(request: Request, verdict: Verdict) -> None:
@@ -53,7 +40,44 @@ def spent(request: Request, verdict: Verdict) -> None:
         raise RateLimitedError("Too many requests.", retry_after=verdict.retry_after)
 
 
-# The library's own limiter is not used: its limits are the application's, which is not made yet.
-NO_LIMITER: Any = None
-per_user = Depends(PerUser(NO_LIMITER, identifier=address_of))
-per_address = Depends(PerAddress(NO_LIMITER, identifier=address_of))
+class PerKey(RateLimiter):
+    """One budget for each key that the library's `identifier` gives.
+
+    The library's own `__call__` fails on routes of an included router, and puts all clients that share a path into one
+    bucket of a limiter that holds one lock over its round trips.
+    """
+
+    async def __call__(self, request: Request, limit: Limit) -> None:  # type: ignore[override]
+        """Spend one permit of the key; RateLimitedError."""
+        spent(request, await limit.check(await self.identifier(request)))
+
+
+class Limited:
+    """Limits every request but those to UNLIMITED, whatever will be answered: the body is not read before.
+
+    One budget for each user over all paths, for each address where there is no user; log-ins and registrations have
+    their own for each address.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._requests = PerKey(NO_LIMITER, identifier=user_of)
+        self._log_ins = PerKey(NO_LIMITER, identifier=address_of)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and scope["path"] not in UNLIMITED:
+            request = Request(scope)
+            try:
+                await self._check(request)
+            except RateLimitedError as error:
+                await (await replies.on_service_error(request, error))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _check(self, request: Request) -> None:
+        limits = rooms_of(request).limits
+        if limits.log_ins and request.method == "POST" and request.scope["path"] in LOG_INS:
+            await self._log_ins(request, limits.log_ins.by_address)
+        elif limits.requests:
+            await self._requests(request, limits.requests)

@@ -11,9 +11,8 @@ from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
 from service.web.deps import In, Known, KnownTags, TaskId, Versions, json_body, no_query, whole_body
 from service.web.documents import MERGE_PATCH, TASK_HEADERS, problems
-from service.web.limits import per_user
 
-router = APIRouter(prefix="/tasks", tags=["tasks"], dependencies=[per_user])
+router = APIRouter(prefix="/tasks", tags=["tasks"])
 
 
 @router.post(
@@ -21,7 +20,7 @@ router = APIRouter(prefix="/tasks", tags=["tasks"], dependencies=[per_user])
     status_code=201,
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[201] | problems(400, 401, 413, 415, 429),
+    responses=TASK_HEADERS[201] | problems(400, 401, 413, 415),
 )
 async def create_task(rooms: In, viewer: Known, new: NewTask) -> Response:
     """Make a task of one's own."""
@@ -29,7 +28,7 @@ async def create_task(rooms: In, viewer: Known, new: NewTask) -> Response:
     return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
 
-@router.get("", response_model=TaskPage, responses=problems(401, 403, 429))
+@router.get("", response_model=TaskPage, responses=problems(401, 403))
 async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
     """List one's own tasks; an administrator's list is of all."""
     page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
@@ -44,7 +43,7 @@ async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotate
     "/{task_id}",
     response_model=Task,
     dependencies=[no_query],
-    responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404, 429),
+    responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404),
 )
 async def get_task(rooms: In, viewer: Known, task_id: TaskId, known: KnownTags) -> Response:
     """Give one task."""
@@ -58,7 +57,7 @@ async def get_task(rooms: In, viewer: Known, task_id: TaskId, known: KnownTags) 
     "/{task_id}",
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415, 429),
+    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
 )
 async def replace_task(rooms: In, viewer: Known, task_id: TaskId, new: NewTask, versions: Versions) -> Response:
     """Replace title, description, status and city: what is absent is cleared, or back at its default."""
@@ -70,7 +69,7 @@ async def replace_task(rooms: In, viewer: Known, task_id: TaskId, new: NewTask, 
     response_model=Task,
     dependencies=[no_query, json_body],
     openapi_extra=MERGE_PATCH,
-    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415, 429),
+    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413, 415),
 )
 async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPatch, versions: Versions) -> Response:
     """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
@@ -82,7 +81,7 @@ async def change_task(rooms: In, viewer: Known, task_id: TaskId, changes: TaskPa
     status_code=204,
     response_class=Response,
     dependencies=[no_query, whole_body],
-    responses=problems(401, 403, 404, 412, 413, 429),
+    responses=problems(401, 403, 404, 412, 413),
 )
 async def delete_task(rooms: In, viewer: Known, task_id: TaskId, versions: Versions) -> Response:
     """Delete a task."""

@@ -32,7 +32,10 @@ async def test_an_unexpected_error_is_told_to_the_log_alone(make: Factory, datab
     app.add_api_route("/failing", failing)
     lines: list[str] = []
     sink = logger.add(lines.append, level="ERROR")
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client,
+    ):
         answer = await client.get("/failing")
     logger.remove(sink)
     assert problem(answer, 500)["code"] == "internal"

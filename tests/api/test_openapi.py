@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from service.app import create_app
+from service.security import Passwords
 from tests.api.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation
+from tests.conftest import make_settings
 from tests.factories import PASSWORD, Factory
 
 every = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 OPEN = {"POST /auth/login", "GET /healthz", "GET /readyz"}
 OPTIONAL = {"POST /auth/register"}
+UNLIMITED = {"GET /healthz", "GET /readyz"}
+LIMIT_HEADERS = {"RateLimit", "RateLimit-Policy"}
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +53,7 @@ def test_every_operation_documents_its_errors_as_problems(operation: Operation) 
     expected |= set() if str(operation) in OPEN | OPTIONAL else {"401"}
     expected |= {"400", "413", "415"} if operation.fields else set()
     expected |= {"404", "403"} if "{task_id}" in operation.template else set()
+    expected |= set() if str(operation) in UNLIMITED else {"429"}
     expected |= {"412"} if operation.method in {"PUT", "PATCH", "DELETE"} else set()
     assert expected <= said.keys()
     for status, response in said.items():
@@ -56,6 +64,14 @@ def test_every_operation_documents_its_errors_as_problems(operation: Operation) 
             assert response["description"]
             assert ("Retry-After" in response.get("headers", {})) == (status in {"429", "503"})
             assert ("WWW-Authenticate" in response.get("headers", {})) == (status == "401")
+
+
+@every
+def test_every_answer_documents_what_it_says_of_the_limit(operation: Operation) -> None:
+    for response in operation.said["responses"].values():
+        headers = response.get("headers", {})
+        assert LIMIT_HEADERS & headers.keys() == (set() if str(operation) in UNLIMITED else LIMIT_HEADERS)
+    assert ("429" in operation.said["responses"]) == (str(operation) not in UNLIMITED)
 
 
 @every
@@ -89,8 +105,10 @@ def test_nothing_of_the_frameworks_own_errors_is_left() -> None:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    names = set(re.findall(r"#/components/schemas/(\w+)", str(DOCUMENT)))
-    assert names <= DOCUMENT["components"]["schemas"].keys()
+    references = re.findall(r"'#/components/(\w+)/([\w-]+)'", str(DOCUMENT))
+    assert len(references) == str(DOCUMENT).count("$ref")
+    for kind, name in references:
+        assert DOCUMENT["components"][kind][name]
 
 
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
@@ -106,7 +124,17 @@ def test_no_field_beyond_those_of_a_body_is_documented(operation: Operation) -> 
         assert resolved(content["schema"])["additionalProperties"] is False
 
 
-async def test_what_succeeds_is_as_documented(make: Factory) -> None:
+@pytest.fixture
+async def limited(sql: asyncpg.Connection[asyncpg.Record], database_url: str) -> AsyncIterator[Factory]:
+    """Accounts of an application with limits."""
+    values = {"rate_limit_per_minute": 100, "login_limit_per_minute": 10}
+    app = create_app(make_settings(database_url, **values), passwords=Passwords(cost=4))
+    async with app.router.lifespan_context(app):
+        yield Factory(sql, app)
+
+
+async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
+    make = limited
     ada = await make.user()
     weather = '{"temperature": 1.5, "condition": "Snow"}'
     task = f"/tasks/{await make.task(ada, city='Oslo', weather=weather)}"
@@ -122,7 +150,8 @@ async def test_what_succeeds_is_as_documented(make: Factory) -> None:
         answer = await ada.client.request(operation.method, path, json=body)
         (status, said), *_ = [item for item in operation.said["responses"].items() if int(item[0]) < 300]
         assert answer.status_code == int(status), operation
-        assert {name for name in ("etag", "location") if name in answer.headers} >= {
+        spoken_of = ("etag", "location", "ratelimit", "ratelimit-policy", "retry-after")
+        assert {name for name in spoken_of if name in answer.headers} >= {
             name.lower() for name in said.get("headers", {})
         }
         if status != "204":

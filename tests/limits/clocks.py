@@ -12,10 +12,11 @@ from service.limits import Limit
 
 
 class Clock:
-    """Milliseconds; stands still until it is moved."""
+    """Milliseconds; stands still until it is moved. The wall's may be `behind`."""
 
     def __init__(self) -> None:
         self.milliseconds = 1_800_000_000_000.0
+        self.behind = 0
 
     def pass_by(self, milliseconds: float) -> None:
         """Move on."""
@@ -27,8 +28,8 @@ def stopped_clock() -> Iterator[Clock]:
     """Stop the clock of all limits; what is on its way to Redis is not timed by it."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "_now", lambda: int(clock.milliseconds))
-        patch.setattr(limits, "_monotonic", lambda: clock.milliseconds - 1_799_999_000_000.0)
+        patch.setattr(limits, "_now", lambda: int(clock.milliseconds) - clock.behind)
+        patch.setattr(limits, "_monotonic", lambda: int(clock.milliseconds) - 1_799_999_000_000)
         yield clock
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from random import Random
 from uuid import uuid4
 
 import pytest
@@ -14,7 +15,7 @@ from pyrate_limiter.abstracts.algorithm import GCRA, State
 from redis.asyncio import Redis
 
 from service import limits
-from service.limits import LEASES, Limit
+from service.limits import Limit, Verdict
 from service.redis_client import RedisClient
 from tests.limits.clocks import Clock, replicas, stopped_clock
 
@@ -94,7 +95,7 @@ async def test_a_refusal_for_what_others_spent_says_when_to_come_back(
     async with replicas(2, url=redis_url, per_minute=6, policy="requests") as (one, other):
         assert await admitted(one, 6) == 6
         verdict = await other.check("ada")
-        assert (verdict.retry_after, verdict.remaining, verdict.reset) == (10, 0, 10)
+        assert (verdict.retry_after, verdict.remaining, verdict.reset) == (10, 0, 60)
 
 
 async def test_several_processes_admit_no_more_than_one(clock: Clock, redis: Redis, redis_url: str) -> None:
@@ -154,15 +155,104 @@ async def test_permits_that_are_not_spent_are_given_up(clock: Clock, redis: Redi
         assert await admitted(idle, 1) == 0
 
 
-async def test_one_call_leases_a_tenth_of_the_limit(
+async def test_whoever_asks_alone_asks_redis_seldom(
     clock: Clock, redis: Redis, redis_url: str, calls: list[object]
 ) -> None:
-    async with replicas(1, url=redis_url, per_minute=200, policy="requests") as (limit,):
+    async with replicas(1, url=redis_url, per_minute=100, policy="requests") as (limit,):
         calls.clear()
-        assert await admitted(limit, 20) == 20
-        assert len(calls) == 1
-        assert await admitted(limit, 180) == 180
-        assert len(calls) == LEASES
+        assert await admitted(limit, 70) == 70
+        assert len(calls) <= 4
+        clock.pass_by(60_001)
+        calls.clear()
+        for _ in range(200):
+            clock.pass_by(1_200)
+            assert await admitted(limit, 1) == 1
+        assert len(calls) <= 0.06 * 200
+
+
+async def test_processes_that_take_turns_keep_what_they_leased(
+    clock: Clock, redis: Redis, redis_url: str, calls: list[object]
+) -> None:
+    """A permit holds as long as what was leased before it is not refilled, not only for its own share of the time."""
+    async with replicas(5, url=redis_url, per_minute=100, policy="requests") as limits:
+        calls.clear()
+        for n in range(400):
+            clock.pass_by(1_200)
+            assert await admitted(limits[n % 5], 1) == 1
+        assert len(calls) <= 0.25 * 400
+
+
+@pytest.mark.parametrize(("count", "early"), [(2, 0.01), (5, 0.06), (10, 0.08)])
+async def test_a_whole_limit_at_once_over_several_processes_is_refused_early_by_some_per_cent(
+    clock: Clock, redis: Redis, redis_url: str, count: int, early: float
+) -> None:
+    chance, users = Random(1), 30
+    async with replicas(count, url=redis_url, per_minute=100, policy="requests") as limits:
+        passed = 0
+        for user in range(users):
+            for _ in range(100):
+                passed += await admitted(chance.choice(limits), 1, key=f"user:{user}")
+    assert (1 - early) * users * 100 <= passed <= users * 100
+
+
+async def test_a_process_that_just_started_does_not_claim_what_others_spent(
+    clock: Clock, redis: Redis, redis_url: str
+) -> None:
+    async with replicas(2, url=redis_url, per_minute=100, policy="requests") as (one, other):
+        assert await admitted(one, 60) == 60
+        said = await other.check("ada")
+        assert said.remaining <= 39
+        assert said.reset >= 37
+        clock.pass_by(60_001)
+        assert [(await other.check("ada")).remaining for _ in range(3)] == [99, 98, 97]
+
+
+async def test_users_at_the_same_time_share_a_round_trip(
+    clock: Clock, redis: Redis, redis_url: str, calls: list[object]
+) -> None:
+    async with replicas(2, url=redis_url, per_minute=1, policy="requests") as (limit, other):
+        calls.clear()
+        async with asyncio.timeout(10):
+            verdicts = await asyncio.gather(*(limit.check(f"user:{n}") for n in range(80)))
+        assert not any(verdict.retry_after for verdict in verdicts)
+        assert len(calls) == 2
+        verdicts = await asyncio.gather(*(other.check(f"user:{n}") for n in range(300)))
+        assert [verdict.retry_after > 0 for verdict in verdicts] == [True] * 80 + [False] * 220
+
+
+async def test_a_key_of_another_kind_is_done_without_alone(clock: Clock, redis: Redis, redis_url: str) -> None:
+    async with replicas(2, url=redis_url, per_minute=5, policy="requests") as limits:
+        await redis.rpush("limit:requests:user:1", "x")
+        for one, passes in zip(limits, [[5, 5, 5, 5], [0, 5, 0, 0]], strict=True):
+            assert await asyncio.gather(*(admitted(one, 9, key=f"user:{n}") for n in range(4))) == passes
+
+
+async def test_who_leaves_while_others_wait_takes_nothing_from_them(redis: Redis, redis_url: str) -> None:
+    async with replicas(1, url=redis_url, per_minute=5, policy="requests") as (limit,):
+        asked = [asyncio.create_task(limit.check(f"user:{n}")) for n in range(20)]
+        await asyncio.sleep(0)
+        for n in (0, 1, 7):
+            asked[n].cancel()
+        async with asyncio.timeout(10):
+            said = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(said[n], Verdict) for n in range(20) if n not in {0, 1, 7}] == [True] * 17
+        assert (await limit.check("user:20")).remaining == 4
+        assert await redis.exists("limit:requests:user:20", "limit:requests:user:19") == 2
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_a_clock_that_is_set_back_locks_nobody_out(
+    clock: Clock, redis: Redis, redis_url: str, where: str
+) -> None:
+    url = redis_url if where == "redis" else ""
+    async with replicas(1, url=url, per_minute=10, policy="requests") as (limit,):
+        assert await admitted(limit, 5) == 5
+        clock.behind = 3_600_000
+        assert await admitted(limit, 8) == 5
+        said = await limit.check("ada")
+        assert (said.retry_after, said.reset) == (6, 60)
+        clock.pass_by(6_000)
+        assert await admitted(limit, 2) == 1
 
 
 async def test_a_refusal_is_remembered_until_its_time(

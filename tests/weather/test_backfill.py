@@ -8,10 +8,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service import backfill, weather
+from service import backfill, circuit, db
+from service.circuit import WeatherAwayError
+from service.db import Database
+from service.settings import Settings
 from tests.chaos.gates import gate
 from tests.factories import Factory, User
-from tests.weather.conftest import Session, Start, until
+from tests.weather.conftest import Forecaster, Session, Start, until
 from tests.weather.provider import NO_CITY, Provider, temperature
 
 
@@ -20,7 +23,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes as moments."""
     monkeypatch.setattr(backfill, "PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(backfill, "RETRY_SECONDS", 0.2)
-    monkeypatch.setattr(weather, "RECOVERY_SECONDS", 0.1)
+    monkeypatch.setattr(circuit, "RECOVERY_SECONDS", 0.1)
 
 
 async def tasks(sql: Session) -> list[tuple[Any, ...]]:
@@ -44,23 +47,87 @@ async def create(user: User, city: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["fails", "hangs", "is not JSON"])
-async def test_missing_weather_is_there_once_the_provider_is_back(start: Start, provider: Provider, mode: str) -> None:
+@pytest.mark.parametrize("others", [0, circuit.FAILURES])
+async def test_missing_weather_is_there_once_the_provider_is_back(
+    start: Start, provider: Provider, mode: str, others: int
+) -> None:
     provider.mode = mode
     async with start() as make:
         ada = await make.user()
         task = await create(ada, "Moscow")
         assert task["weather"] is None
+        cities = [f"City {number}" for number in range(others)]
+        for city in cities:
+            await make.task(ada, city=city)
 
         async def given_up() -> bool:
-            return not make.app.state.rooms.weather.available
+            try:
+                make.app.state.rooms.weather._circuit.check("moscow")
+            except WeatherAwayError:
+                return True
+            return False
 
         await until(given_up)
-        assert await tasks(make.sql) == [("Moscow", None, 1)]
+        assert await tasks(make.sql) == [(city, None, 1) for city in ("Moscow", *cities)]
         provider.mode = "ok"
-        await until_tasks_are(make.sql, ("Moscow", temperature("Moscow"), 2))
+        await until_tasks_are(make.sql, *((city, temperature(city), 2) for city in ("Moscow", *cities)))
         after = (await ada.client.get(f"/tasks/{task['id']}")).json()
         assert after["weather"]["condition"] == "Clouds"
         assert after["updated_at"] > task["updated_at"]
+
+
+async def test_no_city_comes_first_each_time(
+    forecaster: Forecaster, provider: Provider, make: Factory, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those at which the provider fails would open the circuit for the others, again and again."""
+    monkeypatch.setattr(backfill, "CITIES_AT_ONCE", 1)
+    monkeypatch.setattr(circuit, "FAILURES", 10_000)
+    provider.mode = "fails"
+    ada = await make.user()
+    for number in range(10):
+        await make.task(ada, city=f"City {number}")
+    async with forecaster() as client:
+        for _ in range(10):
+            await make.sql.execute("update tasks set weather_due_at = '-infinity'")
+            await backfill.once(database, client)
+    assert len(provider.calls) == 100
+    assert len(set(provider.cities[::10])) > 1
+
+
+async def test_a_round_ends_when_all_its_look_ups_have(
+    forecaster: Forecaster, provider: Provider, own_database_url: str, settings: Settings
+) -> None:
+    provider.mode = "late"
+    provider.modes["Bad"] = "ok"
+    sql = await asyncpg.connect(own_database_url)
+    await sql.execute("""
+        create function refuse() returns trigger language plpgsql as $$
+        begin if new.weather is not null and new.city = 'Bad' then raise 'not today'; end if; return new; end $$;
+        create trigger refuse before update on tasks for each row execute function refuse();
+        insert into users (username, password_hash) values ('ada', '');
+        insert into tasks (user_id, title, city) select id, 'x', unnest(array['Bad', 'Moscow', 'Paris']) from users;
+    """)
+    async with db.connected(own_database_url, settings) as database, forecaster(weather_timeout_seconds=10) as client:
+        with pytest.raises(Exception, match="not today"):
+            await backfill.once(database, client)
+        others = [(city, temperature(city), 2) for city in ("Moscow", "Paris")]
+        assert await tasks(sql) == [("Bad", None, 1), *others]
+    await sql.close()
+
+
+async def test_a_spelling_that_the_provider_does_not_know_marks_no_other(start: Start, provider: Provider) -> None:
+    odd = "\N{FULLWIDTH LATIN CAPITAL LETTER P}aris"
+    provider.modes[odd] = "no such city"
+    async with start() as make:
+        ada = await make.user()
+        await make.task(ada, city=odd)
+
+        async def marked() -> bool:
+            return bool(await make.sql.fetchval("select weather_city = city from tasks"))
+
+        await until(marked)
+        await make.task(ada, city="Paris")
+        await until_tasks_are(make.sql, (odd, None, 1), ("Paris", temperature("Paris"), 2))
 
 
 async def test_what_is_missing_is_found_after_a_restart(start: Start, provider: Provider) -> None:

@@ -11,8 +11,10 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from service import backfill, weather
-from service.weather import Weather, WeatherAwayError
+from service import backfill, circuit, weather
+from service.circuit import WeatherAwayError
+from service.weather import Weather
+from service.weather_cache import Cache, City
 from tests.factories import User
 from tests.redis_server import RedisServer
 from tests.weather.conftest import Forecaster, Start, until
@@ -111,7 +113,7 @@ async def test_a_hundred_cities_at_once_wait_no_longer_than_the_budget(
         found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(100)))
         assert time.monotonic() - began < BUDGET + MARGIN
     assert found == ["away"] * 100
-    assert weather.MOST_CALLS <= len(provider.calls) < weather.MOST_CALLS + weather.FAILURES
+    assert weather.MOST_CALLS <= len(provider.calls) < weather.MOST_CALLS + circuit.FAILURES
 
 
 async def test_waiting_for_a_free_call_is_no_failure_of_the_provider(
@@ -197,7 +199,7 @@ async def test_what_was_found_is_not_asked_for_again(
             first, second = await look_up(client, "Moscow"), await look_up(client, "Moscow")
         assert first == second != "away"
         assert len(provider.calls) == number + 1
-    assert await redis.exists("weather:of:moscow") == 1
+    assert await redis.exists("weather:of:moscow" if mode == "ok" else "weather:none:Moscow") == 1
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,8 @@ async def test_an_answer_is_kept_as_long_as_the_settings_say(
     provider.mode, seconds, kept = case
     async with forecaster(redis_url=redis_url, weather_cache_seconds=seconds) as client:
         await look_up(client, "Moscow")
-    assert kept - 20 < await redis.ttl("weather:of:moscow") <= kept
+    name = "weather:of:moscow" if provider.mode == "ok" else "weather:none:Moscow"
+    assert kept - 20 < await redis.ttl(name) <= kept
 
 
 async def test_in_the_process_an_answer_is_kept_as_long_as_the_settings_say(
@@ -348,26 +351,27 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
 ) -> None:
     provider.mode = "fails"
     async with forecaster() as client:
-        breaker = client._breaker
-        for number in range(weather.FAILURES + 3):
-            assert client.available is (number < weather.FAILURES)
+        breaker = client._circuit._provider
+        for number in range(circuit.FAILURES + 3):
+            assert client.available is (number < circuit.FAILURES)
             assert await look_up(client, f"City {number}") == "away"
-        assert len(provider.calls) == weather.FAILURES
+        assert len(provider.calls) == circuit.FAILURES
 
         breaker._recovery_timeout = 0  # as if the time were over
         assert client.available
         provider.mode = "held"
-        trial = asyncio.create_task(look_up(client, "Moscow"))
+        opened_at = breaker._opened
+        trial = asyncio.create_task(look_up(client, "City 0"))
 
         async def tried() -> bool:
-            return len(provider.calls) == weather.FAILURES + 1
+            return len(provider.calls) == circuit.FAILURES + 1
 
         await until(tried)
         assert await look_up(client, "Paris") == "away"
         assert await tried()
         breaker._recovery_timeout = 3600
         assert await trial == "away"
-        assert breaker.opened
+        assert breaker._opened > opened_at  # once more, although that city was counted
 
         breaker._recovery_timeout = 0
         provider.mode = "ok"
@@ -377,9 +381,132 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
     assert changes == ["weather: the circuit is open", "weather: the circuit is closed"]
 
 
+def asks(client: Weather) -> bool:
+    return client.available
+
+
+async def test_a_city_at_which_the_provider_fails_takes_the_weather_from_no_other(
+    forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit, "RECOVERY_SECONDS", 0.05)
+    provider.modes["Atlantis"] = "fails"
+    async with forecaster(weather_cache_seconds=0) as client:
+        for number in range(3 * circuit.FAILURES):
+            assert await look_up(client, "Atlantis") == "away"
+            assert client.available
+            if number == circuit.FAILURES:
+                assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert provider.cities.count("Atlantis") < 3 * circuit.FAILURES  # it is left alone itself
+        del provider.modes["Atlantis"]
+
+        async def found() -> bool:
+            return bool(await look_up(client, "Atlantis") != "away")
+
+        await until(found)
+
+
+async def test_a_success_ends_the_count_of_cities_that_failed(forecaster: Forecaster, provider: Provider) -> None:
+    provider.mode = "fails"
+    provider.modes["Moscow"] = "ok"
+    cities = [f"City {number}" for number in range(circuit.FAILURES)]
+    async with forecaster(weather_cache_seconds=0) as client:
+        for _ in range(2):
+            assert [await look_up(client, city) for city in cities[1:]] == ["away"] * (circuit.FAILURES - 1)
+            assert asks(client)
+            assert await look_up(client, "Moscow") != "away"
+        assert [await look_up(client, city) for city in cities] == ["away"] * circuit.FAILURES
+        assert not asks(client)
+
+
+async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
+    forecaster: Forecaster, provider: Provider
+) -> None:
+    provider.mode = "fails"
+    provider.modes["Moscow"] = "held"
+
+    async def cancelled(client: Weather) -> None:
+        count = len(provider.calls)
+        flight = asyncio.create_task(look_up(client, "Moscow"))
+
+        async def asked() -> bool:
+            return len(provider.calls) > count
+
+        await until(asked)
+        await client.close()
+        with pytest.raises(asyncio.CancelledError):
+            await flight
+
+    async with forecaster(weather_timeout_seconds=20) as client:
+        for number in range(circuit.FAILURES - 1):
+            assert await look_up(client, f"City {number}") == "away"
+        await cancelled(client)
+        assert asks(client)
+        assert await look_up(client, "Paris") == "away"
+        assert not asks(client)
+
+        client._circuit._provider._recovery_timeout = 0  # as if the time were over
+        await cancelled(client)
+        client._circuit._provider._recovery_timeout = 3600
+        assert not asks(client)
+        client._circuit._provider._recovery_timeout = 0
+        provider.mode = "ok"
+        assert (await look_up(client, "Berlin"))["condition"] == "Clouds"
+
+
+ODD = "\N{FULLWIDTH LATIN CAPITAL LETTER P}aris"
+
+
+@pytest.mark.parametrize("how", ["redis together", "process together", "redis in turn", "process in turn"])
+async def test_a_spelling_that_the_provider_does_not_know_hides_no_other(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, how: str
+) -> None:
+    provider.mode = "late"
+    provider.modes = {ODD: "no such city", f"{ODD}!": "no such city"}
+    url = redis_url if "redis" in how else ""
+    async with forecaster(redis_url=url, weather_timeout_seconds=10) as client:
+        if "together" in how:
+            found = await asyncio.gather(*(look_up(client, city) for city in (ODD, "Paris", f" {ODD} ", "paris")))
+        else:
+            found = [await look_up(client, city) for city in (ODD, f" {ODD} ", "Paris", "paris")]
+            found = [found[0], found[2], found[1], found[3]]
+        assert (found[0], found[2]) == (None, None)
+        assert found[1] == found[3]
+        assert found[1]["condition"] == "Clouds"
+        assert provider.cities == [ODD, "Paris"]
+        assert [await look_up(client, f"{ODD}!") for _ in range(2)] == [None] * 2
+    assert provider.cities == [ODD, "Paris", f"{ODD}!"]
+
+
+async def test_a_replica_does_not_wait_for_one_that_found_nothing(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    look = Cache.look
+
+    async def counted(self: Cache, city: City) -> tuple[bytes | None, bool]:
+        nonlocal looks
+        looks += 1
+        return await look(self, city)
+
+    async def waits() -> bool:
+        return looks >= 4
+
+    monkeypatch.setattr(Cache, "look", counted)
+    await redis.set("weather:turn:moscow", "another replica", px=60_000)
+    async with forecaster(redis_url=redis_url, weather_timeout_seconds=60) as client:
+        flight = asyncio.create_task(look_up(client, "Moscow"))
+        await until(waits)
+        assert not flight.done()
+        await redis.delete("weather:turn:moscow")
+        async with asyncio.timeout(10):
+            assert await flight == "away"
+        assert client.available
+    assert provider.calls == []
+
+
 async def test_a_city_that_does_not_exist_does_not_open_the_circuit(forecaster: Forecaster, provider: Provider) -> None:
     async with forecaster() as client:
-        for number, mode in enumerate([*NO_CITY] * weather.FAILURES):
+        for number, mode in enumerate([*NO_CITY] * circuit.FAILURES):
             provider.mode = mode
             assert await look_up(client, f"City {number}") is None
         assert client.available

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from service import backfill, weather
+from service import backfill, circuit, weather
 from service.settings import Settings
 
 TIMEOUT: float = Settings.model_fields["weather_timeout_seconds"].default
 
 
 def test_a_circuit_tries_again_within_half_a_minute() -> None:
-    assert weather.RECOVERY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT < 30
+    assert circuit.RECOVERY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT < 30
 
 
 def test_missing_weather_is_there_within_a_minute_of_the_providers_return() -> None:
     """A task that was put off just before is due, and found, and tried alone while others are put off once more."""
-    assert weather.RECOVERY_SECONDS < backfill.RETRY_SECONDS
+    assert circuit.RECOVERY_SECONDS < backfill.RETRY_SECONDS
     found = backfill.RETRY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT
     assert TIMEOUT + 2 * found < 60
 
