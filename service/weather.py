@@ -105,15 +105,16 @@ class Weather:
         asked = City.of(city)
         if not asked.normal:
             return None
-        deadline = time.monotonic() + self._budget
+        begun, budget = time.monotonic(), self._budget
         with measured("weather"):
             while True:
-                flight = self._flights.get(asked.normal) or self._start(asked, deadline)
+                flight = self._flights.get(asked.normal) or self._start(asked, budget)
                 found = await asyncio.shield(flight.task)
                 # The provider may know a city in one spelling that it does not know in another.
                 if found != NOTHING or flight.city == asked:
                     return None if found == NOTHING else orjson.Fragment(found)
-                if time.monotonic() >= deadline:
+                budget = begun + self._budget - time.monotonic()
+                if budget <= 0:
                     raise WeatherAwayError
 
     async def close(self) -> None:
@@ -123,8 +124,8 @@ class Weather:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, city: City, deadline: float) -> _Flight:
-        flight = self._flights[city.normal] = _Flight(city, asyncio.create_task(self._fly(city, deadline)))
+    def _start(self, city: City, budget: float) -> _Flight:
+        flight = self._flights[city.normal] = _Flight(city, asyncio.create_task(self._fly(city, budget)))
         flight.task.add_done_callback(lambda ended: self._landed(city, ended))
         return flight
 
@@ -133,7 +134,8 @@ class Weather:
         if not task.cancelled():
             task.exception()  # every passenger may have left
 
-    async def _fly(self, city: City, deadline: float) -> bytes:
+    async def _fly(self, city: City, budget: float) -> bytes:
+        deadline = time.monotonic() + budget
         found = await self._cache.get(city)
         if found is None:
             async with self._turn(city) as ours:
