@@ -31,6 +31,12 @@ from tests.redis_server import RedisServer
 
 SECRET_KEY = "tests-" + "k" * 32
 SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
+EMPTY = """
+delete from tasks;
+delete from users;
+delete from task_events;
+update task_event_horizon set expired_id = 0 where expired_id > 0;
+"""
 _opened = pytest.StashKey[ExitStack]()
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -191,9 +197,9 @@ async def database(database_url: str, settings: Settings) -> AsyncIterator[Datab
 async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """A session of its own as a DBA's psql has one; the tables are empty before and after."""
     connection = await asyncpg.connect(database_url)
-    await connection.execute("delete from tasks; delete from users")
+    await connection.execute(EMPTY)
     yield connection
-    await connection.execute("delete from tasks; delete from users")
+    await connection.execute(EMPTY)
     await connection.close()
 
 
