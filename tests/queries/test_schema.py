@@ -14,6 +14,7 @@ from service import db_errors, errors, migrations
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 INVALID, CONFLICT, GONE = errors.InvalidError, errors.ConflictError, errors.UnauthorizedError
+COPY = "insert into task_events (id, type, task_id, user_id, task, size) overriding system value"
 TICKET = "insert into tickets (hash, user_id, access_expires_at) values ('x', :u, now())"
 # A statement that violates each constraint, and what that means to a client; None where no client can cause it.
 # `first` is the id of the account and of the task that are there.
@@ -55,14 +56,12 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     "tasks_version_not_null": ("insert into tasks (user_id, title, version) values (:u, 'x', null)", None),
     "tasks_weather_due_at_not_null": ("update tasks set weather_due_at = null", None),
     "task_events_pkey": (
-        "insert into task_events (id, type, task_id, user_id, task, size) overriding system value"
-        " select id, type, task_id, user_id, task, size from task_events",
+        f"{COPY} select id, type, task_id, user_id, task, size from task_events",
         None,
     ),
     "task_events_type_check": ("update task_events set type = 'task.moved'", INVALID),
     "task_events_id_not_null": (
-        "insert into task_events (id, type, task_id, user_id, task, size) overriding system value"
-        " select null, type, task_id, user_id, task, size from task_events",
+        f"{COPY} select null, type, task_id, user_id, task, size from task_events",
         None,
     ),
     **{
