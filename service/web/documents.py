@@ -21,6 +21,7 @@ Errors are `application/problem+json` (RFC 9457) with a stable `code`. Unknown f
 TAGS = [
     {"name": "accounts", "description": "Register, log in, who am I."},
     {"name": "tasks", "description": "One's own tasks; an administrator's are all."},
+    {"name": "events", "description": "What happens to tasks, as it happens, and nothing twice."},
     {"name": "analytics", "description": "Figures over tasks."},
     {"name": "operations", "description": "For those who run the service."},
 ]
