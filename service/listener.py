@@ -80,7 +80,7 @@ class Listener:
                     said = reason
             except Exception:  # a defect of one look does not end all others
                 logger.exception("the listener failed")
-            if time.monotonic() - begun > LONGEST_PAUSE_SECONDS:
+            if self._looked_at > begun:
                 pause, said = FIRST_PAUSE_SECONDS, ""
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

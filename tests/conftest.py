@@ -35,7 +35,7 @@ SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST
 EMPTY = """
 set session_replication_role = replica;
 delete from tasks; delete from sessions; delete from api_keys; delete from tickets; delete from users;
-delete from task_events; update task_event_horizon set expired_id = 0;
+delete from task_events; update task_event_horizon set expired_id = 0 where expired_id > 0;
 reset session_replication_role
 """
 _opened = pytest.StashKey[ExitStack]()

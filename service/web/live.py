@@ -28,7 +28,7 @@ MESSAGES_SECONDS = 60.0
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 PARAMETERS = {"since", "ticket"}
 
-router = APIRouter(tags=["events"], dependencies=[])
+router = APIRouter(tags=["events"])
 
 
 class Auth(Input):

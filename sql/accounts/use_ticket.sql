@@ -1,7 +1,7 @@
 -- A ticket's end: whom it is for, where it was good.
 -- returns: row?
 -- params: hash bytea
--- index: tickets_pkey
+-- index: tickets_pkey, users_pkey
 with used as (
     delete from tickets as k
     where k.hash = $1

@@ -14,7 +14,7 @@ with look as materialized (
         h.expired_id,
         task_event_epoch() as epoch,
         pg_current_snapshot()::text as snapshot_now,
-        (select coalesce(max(e.id), 0) from task_events as e) as newest_id,
+        greatest(h.expired_id, (select max(e.id) from task_events as e)) as newest_id,
         coalesce($6, $4::bigint) <= h.expired_id or exists (
             select e.id
             from task_events as e

@@ -17,7 +17,7 @@ from tests.conftest import make_settings
 from tests.factories import PASSWORD, Factory
 
 every = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-OPEN = {"POST /auth/login", "GET /healthz", "GET /readyz"}
+OPEN = {"POST /auth/login", "GET /healthz", "GET /readyz", "GET /ws"}
 OPTIONAL = {"POST /auth/register"}
 UNLIMITED = {"GET /healthz", "GET /readyz"}
 LIMIT_HEADERS = {"RateLimit", "RateLimit-Policy"}
@@ -34,12 +34,15 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "POST /auth/register",
         "POST /auth/login",
         "GET /auth/me",
+        "POST /auth/ticket",
         "POST /tasks",
         "GET /tasks",
         "GET /tasks/{task_id}",
         "PUT /tasks/{task_id}",
         "PATCH /tasks/{task_id}",
         "DELETE /tasks/{task_id}",
+        "GET /events",
+        "GET /ws",
         "GET /analytics",
         "GET /healthz",
         "GET /readyz",
@@ -147,6 +150,8 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
     for operation in sorted(OPERATIONS, key=lambda operation: operation.method == "DELETE"):
         body = bodies[operation.template] if operation.fields else None
         path = operation.template.replace("/tasks/{task_id}", task)
+        if path == "/ws":  # tests/live has it
+            continue
         answer = await ada.client.request(operation.method, path, json=body)
         (status, said), *_ = [item for item in operation.said["responses"].items() if int(item[0]) < 300]
         assert answer.status_code == int(status), operation
@@ -155,8 +160,8 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
             name.lower() for name in said.get("headers", {})
         }
         if status != "204":
-            (kind,) = said["content"]
-            assert answer.headers["Content-Type"] == kind
+            kind = answer.headers["Content-Type"]
+            assert kind in said["content"]
             conforms(answer.json(), said["content"][kind]["schema"])
 
 

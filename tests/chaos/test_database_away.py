@@ -39,6 +39,8 @@ ROUTES = [
     ("post", "/auth/register", 201),
     ("post", "/auth/login", 200),
     ("get", "/auth/me", 200),
+    ("post", "/auth/ticket", 200),
+    ("get", "/events", 200),
     ("post", "/tasks", 201),
     ("get", "/tasks", 200),
     ("get", "/tasks/{task_id}", 200),
@@ -72,9 +74,11 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def started(url: str, *, milliseconds: int = 300, connections: int = 10) -> AsyncIterator[FastAPI]:
+async def started(
+    url: str, *, milliseconds: int = 300, connections: int = 10, listen_url: str = ""
+) -> AsyncIterator[FastAPI]:
     values = {"database_statement_timeout_ms": milliseconds, "database_pool_size": connections}
-    app = create_app(make_settings(url, **values), passwords=Passwords(cost=4))
+    app = create_app(make_settings(url, database_listen_url=listen_url, **values), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app
 
@@ -158,7 +162,7 @@ async def none_work(user: User) -> None:
 def test_every_route_is_tried() -> None:
     app = create_app(make_settings("postgresql://localhost/tasks"))
     known = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
-    assert known == {(method, path) for method, path, _ in ROUTES} | {("get", "/healthz")}
+    assert known == {(method, path) for method, path, _ in ROUTES} | {("get", "/healthz"), ("get", "/ws")}
 
 
 @pytest.mark.parametrize("how", ["refused", "cut", "silent"])
@@ -297,7 +301,11 @@ async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_stateme
 
 
 async def test_a_client_that_goes_away_while_the_service_connects_leaves_no_place_taken(own_database_url: str) -> None:
-    async with gate(own_database_url) as door, started(door.url, connections=1) as app, dba(own_database_url) as sql:
+    async with (
+        gate(own_database_url) as door,
+        started(door.url, connections=1, listen_url=own_database_url) as app,
+        dba(own_database_url) as sql,
+    ):
         user = await Factory(sql, app).user()
         await door.shut("cut")
         pool = app.state.rooms.db.pool

@@ -58,6 +58,16 @@ def refusal(ended: subprocess.CompletedProcess[str]) -> str:
     return ended.stderr
 
 
+def listens(url: str) -> bool:
+    """Whether a connection is accepted there; uvicorn names the address before it is."""
+    host, port = urlsplit(url).netloc.split(":")
+    try:
+        socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def until(condition: Callable[[], object]) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -112,6 +122,7 @@ def serving(folder: Path, **values: str) -> Iterator[Server]:
         until(lambda: ADDRESS.search(stdout.read_text()) or process.poll() is not None)
         found = ADDRESS.search(stdout.read_text())
         assert found, stdout.read_text()
+        until(lambda: listens(found[1]) or process.poll() is not None)
         yield Server(process, stdout, found[1])
     finally:
         workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []

@@ -14,6 +14,8 @@ from service import db_errors, errors, migrations
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 INVALID, CONFLICT, GONE = errors.InvalidError, errors.ConflictError, errors.UnauthorizedError
+COPY = "insert into task_events (id, type, task_id, user_id, task, size) overriding system value"
+TICKET = "insert into tickets (hash, user_id, access_expires_at) values ('x', :u, now())"
 # A statement that violates each constraint, and what that means to a client; None where no client can cause it.
 # `first` is the id of the account and of the task that are there.
 VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
@@ -53,6 +55,29 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     "tasks_updated_at_not_null": ("insert into tasks (user_id, title, updated_at) values (:u, 'x', null)", None),
     "tasks_version_not_null": ("insert into tasks (user_id, title, version) values (:u, 'x', null)", None),
     "tasks_weather_due_at_not_null": ("update tasks set weather_due_at = null", None),
+    "task_events_pkey": (
+        f"{COPY} select id, type, task_id, user_id, task, size from task_events",
+        None,
+    ),
+    "task_events_type_check": ("update task_events set type = 'task.moved'", INVALID),
+    "task_events_id_not_null": (
+        f"{COPY} select null, type, task_id, user_id, task, size from task_events",
+        None,
+    ),
+    **{
+        f"task_events_{column}_not_null": (f"update task_events set {column} = null", None)
+        for column in ("xid", "type", "task_id", "user_id", "at", "task", "size")
+    },
+    "task_event_horizon_pkey": ("insert into task_event_horizon default values", None),
+    "task_event_horizon_one_check": ("update task_event_horizon set one = false", INVALID),
+    "task_event_horizon_one_not_null": ("update task_event_horizon set one = null", None),
+    "task_event_horizon_expired_id_not_null": ("update task_event_horizon set expired_id = null", None),
+    "tickets_pkey": (f"{TICKET}; {TICKET}", None),
+    "tickets_user_id_fkey": (TICKET.replace(":u", ":u + 1"), GONE),
+    "tickets_hash_not_null": (TICKET.replace("'x'", "null"), None),
+    "tickets_user_id_not_null": (TICKET.replace(":u", "null"), None),
+    "tickets_expires_at_not_null": (f"{TICKET}; update tickets set expires_at = null", None),
+    "tickets_access_expires_at_not_null": (TICKET.replace("now()", "null"), None),
 }
 OWN = "c.relnamespace = current_schema()::regnamespace and c.relname not like '%yoyo%'"
 CATALOGUE = {
@@ -99,6 +124,7 @@ async def test_every_constraint_has_a_case_and_every_entry_of_the_error_table_a_
     assert {row["name"] for row in rows} == VIOLATIONS.keys()
     # No client reaches these; a check that the table does not name means a bad value all the same.
     unreached = {"users_created_at_check", "tasks_weather_check", "tasks_created_at_check", "tasks_updated_at_check"}
+    unreached |= {"task_events_type_check", "task_event_horizon_one_check"}
     meant = {name for name, (_, meaning) in VIOLATIONS.items() if meaning}
     assert db_errors.CONSTRAINTS.keys() == meant - unreached
 

@@ -22,9 +22,11 @@ URL = "postgresql://ada:s3cret@db.example:5432/tasks"
 # A variable, its default, a good value and what that is read as.
 GOOD: list[tuple[str, object, str, object]] = [
     ("DATABASE_URL", "", URL, URL),
+    ("DATABASE_LISTEN_URL", "", URL, URL),
     ("DATABASE_POOL_SIZE", 10, "1", 1),
     ("DATABASE_STATEMENT_TIMEOUT_MS", 5000, "250", 250),
     ("MIGRATE_ON_START", None, "false", False),
+    ("EVENT_RETENTION_DAYS", 90, "30", 30),
     ("REDIS_URL", "", "rediss://:s3cret@cache.example:6380/1", "rediss://:s3cret@cache.example:6380/1"),
     ("OPENWEATHER_API_KEY", "", "s3cret", "s3cret"),
     ("OPENWEATHER_URL", "https://api.openweathermap.org", "http://weather.example/v1", "http://weather.example/v1"),
@@ -51,9 +53,11 @@ BAD = [
     ("DATABASE_URL", "mysql://ada:s3cret@db/tasks", "takes postgresql://"),
     ("DATABASE_URL", "s3cret", "takes postgresql://"),
     ("DATABASE_URL", "postgresql://", "takes postgresql://"),
+    ("DATABASE_LISTEN_URL", "mysql://ada:s3cret@db/tasks", "takes postgresql://"),
     ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
     ("DATABASE_STATEMENT_TIMEOUT_MS", "5s", "integer"),
     ("MIGRATE_ON_START", "perhaps", "boolean"),
+    ("EVENT_RETENTION_DAYS", "29", "greater than or equal to 30"),
     ("REDIS_URL", "s3cret", "takes redis://"),
     ("REDIS_URL", "http://:s3cret@cache.example", "takes redis://"),
     ("REDIS_URL", "redis://", "takes redis://"),
@@ -120,7 +124,7 @@ def test_a_bad_value_is_told_in_one_line(name: str, value: str, takes: str, monk
     with pytest.raises(StartError) as failure:
         load()
     line = failure.value.detail
-    secret = name in {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"}
+    secret = name in {"DATABASE_URL", "DATABASE_LISTEN_URL", "REDIS_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"}
     assert line.startswith(f"{name}={'***' if secret else value!r}: ")
     assert takes in line
     assert "\n" not in line
