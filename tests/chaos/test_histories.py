@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
+import pytest
 
 from service.cursors import Cursors
 from service.events import Feed, Page, Position
@@ -133,3 +135,47 @@ async def test_a_dump_in_a_new_cluster_resets_positions_and_its_old_events_stay_
             written = await write(sql, tasks=2)
             assert ids(await follow(sql, reset.position)) == written
             assert (await follow(sql, old)).reset
+
+
+@pytest.mark.parametrize("written_since", [0, 3, 8], ids=["nothing", "less", "more"])
+async def test_a_volume_put_back_resets_the_positions_of_the_future_that_it_lost(
+    seed: Path, folder: Path, written_since: int
+) -> None:
+    here = clusters.copy(seed, folder / "pg")
+    with clusters.running(here) as cluster:
+        async with dba(cluster) as sql:
+            await write(sql, tasks=3)
+            kept = await FEED.here(sql)
+    kept_volume = clusters.copy(here, folder / "snapshot")
+    with clusters.running(here) as cluster:
+        async with dba(cluster) as sql:
+            await write(sql, tasks=5)
+            lost = await FEED.here(sql)
+            half_read = (await FEED.page(sql, kept, rows=2, size=1 << 20)).position
+    shutil.rmtree(here)
+    kept_volume.rename(here)
+    with clusters.running(here) as cluster:
+        async with dba(cluster) as sql:
+            written = await write(sql, tasks=written_since)
+            assert (await follow(sql, lost)).reset
+            assert (await follow(sql, half_read)).reset
+            assert ids(await follow(sql, kept)) == written
+
+
+async def promoted(cluster: Cluster) -> None:
+    async with dba(cluster) as sql:
+        assert await sql.fetchval("select pg_promote()")
+
+
+async def test_a_promoted_standby_resets_positions(cluster: Cluster, folder: Path) -> None:
+    async with dba(cluster) as sql:
+        await write(sql, tasks=3)
+        old = await FEED.here(sql)
+        with clusters.running(clusters.base_backup(cluster, folder / "standby")) as standby:
+            await promoted(standby)
+            async with dba(standby) as there:
+                reset = await follow(there, old)
+                assert reset.reset
+                written = await write(there, tasks=3)
+                assert ids(await follow(there, reset.position)) == written
+        assert ids(await follow(sql, old)) == []
