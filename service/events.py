@@ -56,6 +56,11 @@ class Snapshot:
             event.xid >= self.xmin and (event.xid >= self.xmax or event.xid in self.open)
         )
 
+    def is_older_than(self, other: Snapshot) -> bool:
+        """Whether the other was taken later and saw more."""
+        ours = (self.newest_id, self.xmax, -len(self.open))
+        return ours < (other.newest_id, other.xmax, -len(other.open))
+
     def packed(self) -> list[Any]:
         """Give it in little JSON."""
         still_open = [xid - self.xmin for xid in sorted(self.open)]
@@ -86,6 +91,7 @@ class Event:
     """One change of a task, rendered once for all who hear of it."""
 
     def __init__(self, row: Mapping[str, Any], *, position: Position, cursor: str) -> None:
+        self.row = row
         self.id: int = row["id"]
         self.xid = int(row["xid"])
         self.owners: set[int] = {row["user_id"], row["previous_user_id"] or row["user_id"]}
@@ -184,6 +190,11 @@ class Feed:
     def _event(self, row: Mapping[str, Any], position: Position, batch: Snapshot) -> Event:
         at = Position(position.epoch, position.seen, batch, row["id"])
         return Event(row, position=at, cursor=self.cursor(at))
+
+    def event_behind(self, event: Event, seen: Snapshot) -> Event:
+        """Give an event as it is to a reader that had seen more than the look that found it."""
+        at = replace(event.position, seen=seen)
+        return Event(event.row, position=at, cursor=self.cursor(at))
 
     def cursor(self, position: Position) -> str:
         """Write a position down."""
