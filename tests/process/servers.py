@@ -112,7 +112,9 @@ def serving(folder: Path, **values: str) -> Iterator[Server]:
         until(lambda: ADDRESS.search(stdout.read_text()) or process.poll() is not None)
         found = ADDRESS.search(stdout.read_text())
         assert found, stdout.read_text()
-        yield Server(process, stdout, found[1])
+        server = Server(process, stdout, found[1])
+        until(lambda: server.status("/healthz") or process.poll() is not None)  # the line comes when the port is taken
+        yield server
     finally:
         workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         for one in (process, *workers):
