@@ -27,18 +27,23 @@ BOUND_TO = "events"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a look saw: PostgreSQL's `xmin:xmax:xip,…`, and the greatest id."""
+    """What a look saw: PostgreSQL's `xmin:xmax:xip,…`, and the event with the greatest id.
+
+    newest_at: its time in microseconds. A database that was put back to an earlier state gives ids out again.
+    """
 
     xmin: int
     xmax: int
     open: frozenset[int]
     newest_id: int
+    newest_at: int = 0
 
     @classmethod
-    def parse(cls, text: str, newest_id: int) -> Snapshot:
+    def parse(cls, text: str, newest_id: int, newest_at: int = 0) -> Snapshot:
         """Read PostgreSQL's own form."""
         xmin, xmax, still_open = text.split(":")
-        return cls(int(xmin), int(xmax), frozenset(int(xid) for xid in still_open.split(",") if xid), newest_id)
+        running = frozenset(int(xid) for xid in still_open.split(",") if xid)
+        return cls(int(xmin), int(xmax), running, newest_id, newest_at)
 
     @cached_property
     def text(self) -> str:
@@ -51,15 +56,21 @@ class Snapshot:
             event.xid >= self.xmin and (event.xid >= self.xmax or event.xid in self.open)
         )
 
+    def is_older_than(self, other: Snapshot) -> bool:
+        """Whether the other was taken later and saw more."""
+        ours = (self.newest_id, self.xmax, -len(self.open))
+        return ours < (other.newest_id, other.xmax, -len(other.open))
+
     def packed(self) -> list[Any]:
         """Give it in little JSON."""
-        return [self.xmin, self.xmax - self.xmin, [xid - self.xmin for xid in sorted(self.open)], self.newest_id]
+        still_open = [xid - self.xmin for xid in sorted(self.open)]
+        return [self.xmin, self.xmax - self.xmin, still_open, self.newest_id, self.newest_at]
 
     @classmethod
     def unpacked(cls, packed: list[Any]) -> Snapshot:
         """Read what `packed` gave."""
-        xmin, length, still_open, newest_id = packed
-        return cls(xmin, xmin + length, frozenset(xmin + xid for xid in still_open), newest_id)
+        xmin, length, still_open, *newest = packed
+        return cls(xmin, xmin + length, frozenset(xmin + xid for xid in still_open), *newest)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Event:
     """One change of a task, rendered once for all who hear of it."""
 
     def __init__(self, row: Mapping[str, Any], *, position: Position, cursor: str) -> None:
+        self.row = row
         self.id: int = row["id"]
         self.xid = int(row["xid"])
         self.owners: set[int] = {row["user_id"], row["previous_user_id"] or row["user_id"]}
@@ -143,7 +155,7 @@ class Feed:
     async def here(self, db: Executor) -> Position:
         """Give the position of who has seen everything."""
         row = await q.events.position(db)
-        return Position(_short(row["epoch"]), Snapshot.parse(row["snapshot_now"], row["newest_id"]))
+        return Position(_short(row["epoch"]), Snapshot.parse(row["snapshot_now"], row["newest_id"], row["newest_at"]))
 
     async def page(
         self, db: Executor, position: Position, *, viewer: Viewer = EVERYONE, rows: int = PAGE_ROWS, size: int
@@ -161,10 +173,11 @@ class Feed:
             after_id=position.after_id,
             row_limit=rows,
             byte_limit=size,
+            newest_at=(batch or position.seen).newest_at,
         )
         look = found[0]
         epoch = _short(look["epoch"])
-        now = Snapshot.parse(look["snapshot_now"], look["newest_id"])
+        now = Snapshot.parse(look["snapshot_now"], look["newest_id"], look["newest_at"])
         expired = max(position.seen.newest_id, position.after_id) < look["expired_id"]
         if epoch != position.epoch or expired or not look["is_known"]:
             return Page([], Position(epoch, now), reset=True)
@@ -177,6 +190,11 @@ class Feed:
     def _event(self, row: Mapping[str, Any], position: Position, batch: Snapshot) -> Event:
         at = Position(position.epoch, position.seen, batch, row["id"])
         return Event(row, position=at, cursor=self.cursor(at))
+
+    def event_behind(self, event: Event, seen: Snapshot) -> Event:
+        """Give an event as it is to a reader that had seen more than the look that found it."""
+        at = replace(event.position, seen=seen)
+        return Event(event.row, position=at, cursor=self.cursor(at))
 
     def cursor(self, position: Position) -> str:
         """Write a position down."""

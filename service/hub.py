@@ -86,7 +86,7 @@ class Subscriber:
     _queue: deque[Event] = field(default_factory=deque)
     _bytes: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _seen: Snapshot = field(init=False)
+    seen: Snapshot = field(init=False)
 
     def begin(self) -> None:
         """Keep what is offered from here on."""
@@ -95,24 +95,30 @@ class Subscriber:
 
     def go_live(self) -> None:
         """Say that all up to the position was read from the table: what is offered of that is not new."""
-        self._seen = self.position.seen
+        self.seen = self.position.seen
 
     def offer(self, event: Event) -> None:
         """Take an event that the viewer may see."""
         if self.overflowed or (self.wanted and not self.wanted.takes(event)):
             return
         if self._idle:
-            if not self._seen.missed(event):
+            if not self.seen.missed(event):
                 return
-            if self.direct(event):
-                self.position = event.position
-                return
-            self._idle, self.position = False, event.before
+            if not self.is_ahead_of(event):
+                if self.direct(event):
+                    self.position = event.position
+                    return
+                self.position = event.before
+            self._idle = False
         self._queue.append(event)
         self._bytes += len(event.body)
         if len(self._queue) > QUEUE_EVENTS or self._bytes > QUEUE_BYTES:
             self.overflow()
         self._wake.set()
+
+    def is_ahead_of(self, event: Event) -> bool:
+        """Whether it has read what the event's own position takes for unread: some of what has a greater id."""
+        return event.id <= self.seen.newest_id and event.position.seen.is_older_than(self.seen)
 
     def overflow(self) -> None:
         """Let go of what waits: it is read from the table again, from the position on."""
@@ -138,7 +144,7 @@ class Subscriber:
         while self._queue:
             event = self._queue.popleft()
             self._bytes -= len(event.body)
-            if self._seen.missed(event):
+            if self.seen.missed(event):
                 return event
         return None
 
@@ -188,6 +194,11 @@ class Hub:
             subscriber.position = replace(subscriber.position, epoch="")
             subscriber.overflow()
 
+    def reread(self) -> None:
+        """Have everyone read on from the table: what was committed up to now is not offered to them."""
+        for subscriber in self.subscribers:
+            subscriber.overflow()
+
     @contextmanager
     def subscribed(self, subscriber: Subscriber) -> Iterator[AsyncGenerator[Item, None]]:
         """Subscribe; yields all that the subscriber is to be sent, None where nothing happens for QUIET_SECONDS.
@@ -226,6 +237,8 @@ class Hub:
             while not subscriber.overflowed:
                 subscriber.check()
                 if event := subscriber.take():
+                    if subscriber.is_ahead_of(event):
+                        event = self._feed.event_behind(event, subscriber.seen)
                     yield event
                     subscriber.position = event.position
                 elif not await subscriber.wait():

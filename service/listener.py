@@ -97,8 +97,7 @@ class Listener:
             await db.prepare(connection)
             await connection.add_listener(EVENTS, self._on_event)
             await connection.add_listener(ACCOUNTS, self._on_account)
-            if settled := await q.events.settle(connection):
-                logger.bind(events=settled).warning("the database was restored: old events are settled")
+            await self._settle(connection)
             self._sessions.forget()
             await self._recheck(connection, list(self._hub.subscribers))
             logger.info("the listener listens")
@@ -127,6 +126,8 @@ class Listener:
     async def _look(self, connection: Connection) -> None:
         if self._position is None or not self._hub.followed:
             here = await self._feed.here(connection)
+            if self._position is None:
+                self._hub.reread()  # who came before this first look may not have read so far
             if self._position is None or not self._hub.followed:  # nobody came meanwhile
                 self._position = here
                 return
@@ -135,9 +136,14 @@ class Listener:
             page = await self._feed.page(connection, self._position, size=PAGE_BYTES)
             if page.reset:
                 logger.warning("the database's history is another one: every subscriber starts anew")
+                await self._settle(connection)
                 self._hub.restart()
             await self._hub.dispatch(page.events)
             self._position, more = page.position, page.more
+
+    async def _settle(self, connection: Connection) -> None:
+        if settled := await q.events.settle(connection):
+            logger.bind(events=settled).warning("the database was restored: old events are settled")
 
     async def _recheck(self, connection: Connection, subscribers: Sequence[Subscriber]) -> None:
         """End the subscriptions whose session or key is over, or whose account has another role now."""

@@ -144,6 +144,7 @@ class EventsPageRow(TypedDict):
     epoch: str
     snapshot_now: str
     newest_id: int
+    newest_at: int
     is_known: bool
     id: int
     type: str
@@ -165,6 +166,7 @@ class EventsPositionRow(TypedDict):
     epoch: str
     snapshot_now: str
     newest_id: int
+    newest_at: int
 
 class TasksCreateRow(TypedDict):
     id: int
@@ -574,6 +576,7 @@ class _Events:
         after_id: int,
         row_limit: int,
         byte_limit: int,
+        newest_at: int,
     ) -> Sequence[EventsPageRow]: ...
     async def position(
         self,

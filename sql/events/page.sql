@@ -1,11 +1,15 @@
 -- What a look's position has not seen, oldest first, as far as the viewer may see it, and where the table stands now.
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, seen_snapshot text, seen_id bigint,
---   batch_snapshot text?, batch_id bigint?, after_id bigint, row_limit bigint, byte_limit bigint
+--   batch_snapshot text?, batch_id bigint?, after_id bigint, row_limit bigint, byte_limit bigint,
+--   newest_at bigint
 -- index: task_events_pkey, task_events_xid_idx, task_events_user_idx, task_events_previous_user_idx
 -- why: the last look saw a snapshot and a greatest id. New is what has a greater id, and what has not but belongs to a
 --   transaction that was open then: its ids were taken before. A snapshot lists open transactions, but for those begun
 --   behind the last one that had ended. The rule holds after a crash, too, which hands xids out again, but no ids.
+--   What a restore brought with transactions of the future is not new, now or until events.settle has put it right.
+--   The newest event that was seen is known by its time, too: a database that was put back to an earlier state gives
+--   ids out again.
 --   A batch is what one look found new: the look itself is the present one, or an earlier one, whose rest is read.
 --   Rows come cut to row_limit and byte_limit; `more` says that the batch goes on. There is always one row, so that the
 --   position comes along, without an id where nothing is new.
@@ -14,13 +18,22 @@ with look as materialized (
         h.expired_id,
         task_event_epoch() as epoch,
         pg_current_snapshot()::text as snapshot_now,
-        greatest(h.expired_id, (select max(e.id) from task_events as e)) as newest_id,
+        greatest(h.expired_id, newest.id) as newest_id,
+        coalesce(extract(epoch from newest.at) * 1000000, 0)::bigint as newest_at,
         coalesce($6, $4::bigint) <= h.expired_id or exists (
             select e.id
             from task_events as e
-            where e.id = coalesce($6, $4)
+            where e.id = coalesce($6, $4) and (extract(epoch from e.at) * 1000000)::bigint = $10::bigint
         ) as is_known
     from task_event_horizon as h
+    left join lateral (
+        select
+            e.id,
+            e.at
+        from task_events as e
+        order by e.id desc
+        limit 1
+    ) as newest on true
 ),
 
 found as (
@@ -54,6 +67,7 @@ found as (
         where
             $7::bigint < $4::bigint
             and e.xid >= pg_snapshot_xmax($3::text::pg_snapshot)
+            and e.xid < pg_snapshot_xmax(pg_current_snapshot())
             and e.id > $7
             and e.id <= $4
             and ($2 or e.user_id = $1 or e.previous_user_id = $1)
@@ -118,6 +132,7 @@ select
     look.epoch,
     look.snapshot_now,
     look.newest_id,
+    look.newest_at,
     look.is_known,
     e.id,
     e.type,

@@ -1,0 +1,86 @@
+"""PostgreSQL clusters of a test's own, to be crashed, copied, promoted and restored into."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from service import embedded, migrations
+
+OPTIONS = {"fsync": "off", "shared_buffers": "16MB", "deadlock_timeout": "50ms"}
+PATIENCE_SECONDS = 20
+
+
+class Cluster:
+    """One that runs, unless a test has crashed it; `url` is good as long as the folder is where it is."""
+
+    def __init__(self, folder: Path, url: str, options: dict[str, str]) -> None:
+        self.folder = folder
+        self.url = url
+        self._options = options
+
+    def crash(self) -> None:
+        """End it as a power cut would: what was not written yet is lost."""
+        postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+        postmaster.send_signal(signal.SIGQUIT)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while postmaster.is_running() and postmaster.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def start(self) -> None:
+        """Start it again after a crash; it runs until the test's own `running` ends."""
+        with embedded.running(self.folder, options=self._options):
+            pass
+
+
+@contextmanager
+def running(folder: Path, **options: str) -> Iterator[Cluster]:
+    """Run the cluster in this folder, a new one where there is none."""
+    given = OPTIONS | options
+    with embedded.running(folder, options=given) as url:
+        yield Cluster(folder, url, given)
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Give a folder that PostgreSQL, which does not run as root, may reach: pytest's own are closed to it."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as path:
+        yield Path(path)
+
+
+def make(folder: Path) -> None:
+    """Make a migrated cluster, stopped, to be copied."""
+    with running(folder) as cluster:
+        migrations.migrate(cluster.url)
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copy a stopped cluster, with its files' owners."""
+    subprocess.run(["cp", "-a", source, target], check=True)
+    return target
+
+
+def base_backup(source: Cluster, folder: Path) -> Path:
+    """Make a streaming standby of a cluster, not started."""
+    folder.mkdir(mode=0o700)
+    standby = embedded._Cluster.at(folder)
+    standby._hand_over(folder)
+    arguments = [f"--dbname={source.url}", f"--pgdata={folder}", "--write-recovery-conf", "--checkpoint=fast"]
+    standby._run("pg_basebackup", *arguments)
+    return folder
+
+
+def program(name: str, *arguments: str) -> str:
+    """Run one of PostgreSQL's programs and give what it prints."""
+    path = embedded._Cluster.at(Path("/")).programs / name
+    ended = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout

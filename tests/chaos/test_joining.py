@@ -1,0 +1,160 @@
+"""Who begins to listen while others write or the process's listener is away misses nothing and hears nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from service import db
+from service.cursors import Cursors
+from service.db import Database
+from service.events import Event, Feed
+from service.hub import Hub, Item, Ready, Reset, Subscriber
+from service.listener import Listener
+from service.security import Viewer
+from tests.chaos.clusters import program
+from tests.chaos.writers import Sql, session
+from tests.conftest import SECRET_KEY, make_settings
+
+FEED = Feed(Cursors((SECRET_KEY,)))
+PATIENCE_SECONDS = 10
+LISTENS = (
+    "select count(*) from pg_stat_activity where application_name = 'task-manager listener' and query like '%page%'"
+)
+
+
+@pytest.fixture
+async def pool(own_database_url: str) -> AsyncIterator[Database]:
+    async with db.connected(own_database_url, make_settings(own_database_url)) as database:
+        yield database
+
+
+@pytest.fixture
+async def dba(own_database_url: str) -> AsyncIterator[Sql]:
+    async with session(own_database_url) as sql:
+        await sql.execute("insert into users (username, password_hash) values ('ada', '')")
+        yield sql
+
+
+@pytest.fixture
+async def viewer(dba: Sql) -> Viewer:
+    return Viewer(id=await dba.fetchval("update users set role = 'admin' returning id"), is_admin=True)
+
+
+async def write(sql: Sql) -> int:
+    """Make a task and give its event's id."""
+    await sql.execute("insert into tasks (user_id, title) select id, 'By hand' from users")
+    return int(await sql.fetchval("select max(id) from task_events"))
+
+
+@asynccontextmanager
+async def listening(listener: Listener) -> AsyncIterator[None]:
+    work = asyncio.create_task(listener.run())
+    try:
+        yield
+    finally:
+        work.cancel()
+        await asyncio.wait([work])
+
+
+async def soon(items: AsyncIterator[Item]) -> Item:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (item := await anext(items)) is None:
+            pass
+        return item
+
+
+async def waiting(items: AsyncIterator[Item], subscriber: Subscriber) -> asyncio.Task[Item]:
+    """Ask for the next, and come back when the subscriber has caught up and waits for it."""
+    asked = asyncio.create_task(soon(items))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not subscriber._idle and not asked.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return asked
+
+
+async def test_who_came_before_the_process_listened_hears_of_what_was_written_before(
+    own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
+) -> None:
+    hub = Hub(pool, FEED)
+    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    with hub.subscribed(subscriber) as items:
+        assert isinstance(await soon(items), Ready)
+        asked = await waiting(items, subscriber)
+        written = await write(dba)
+        async with listening(Listener(own_database_url, feed=FEED, hub=hub)):
+            event = await asked
+            assert isinstance(event, Event)
+            assert event.id == written
+
+
+async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
+    own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
+) -> None:
+    hub = Hub(pool, FEED)
+    look = await FEED.here(pool)
+    async with session(own_database_url) as other:
+        late = other.transaction()
+        await late.start()
+        late_id = await write(other)
+        early_id = await write(dba)
+        direct: list[Event] = []
+
+        def take(event: Event) -> bool:
+            direct.append(event)
+            return True
+
+        subscriber = Subscriber(viewer, look, float("inf"), take)
+        with hub.subscribed(subscriber) as items:
+            assert isinstance(await soon(items), Ready)
+            first = await soon(items)
+            assert isinstance(first, Event)
+            assert first.id == early_id > late_id
+            asked = await waiting(items, subscriber)
+            await late.commit()
+            page = await FEED.page(pool, look, size=1 << 20)
+            assert [event.id for event in page.events] == [late_id, early_id]
+            await hub.dispatch(page.events)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                second = direct[0] if direct else await asked
+            asked.cancel()
+            assert isinstance(second, Event)
+            assert second.id == late_id
+            resumed = FEED.position(second.cursor)
+            assert resumed
+            assert resumed == second.position
+            following = await FEED.page(pool, resumed, size=1 << 20)
+            assert [event.id for event in following.events] == [], "the first one again"
+
+
+async def test_a_dump_restored_under_a_running_listener_is_settled(
+    own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, tmp_path: Path
+) -> None:
+    hub = Hub(pool, FEED)
+    await write(dba)
+    await dba.execute("update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8")
+    dump = tmp_path / "dump.sql"
+    dump.write_text(program("pg_dump", "--clean", "--if-exists", own_database_url))
+    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    with hub.subscribed(subscriber) as items:
+        assert isinstance(await soon(items), Ready)
+        asked = await waiting(items, subscriber)
+        async with listening(Listener(own_database_url, feed=FEED, hub=hub)):
+            while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(
+                program,
+                "psql",
+                "--quiet",
+                "--single-transaction",
+                "--set=ON_ERROR_STOP=1",
+                f"--file={dump}",
+                own_database_url,
+            )
+            assert isinstance(await asked, Reset)
+            settled = await dba.fetch("select xid::text from task_events")
+            assert [row["xid"] for row in settled] == ["3"]
