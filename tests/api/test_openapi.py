@@ -147,6 +147,7 @@ def conforms(value: Any, schema: dict[str, Any]) -> None:
         "array": list,
         "string": str,
         "integer": int,
+        "boolean": bool,
         "number": (int, float),
         "null": type(None),
     }
