@@ -114,6 +114,8 @@ class Listener:
     async def _look(self, connection: Connection) -> None:
         if self._position is None or not self._hub.followed:
             here = await self._feed.here(connection)
+            if self._position is None:  # who has come before the first look may have missed what it does not see as new
+                self._hub.reread()
             if self._position is None or not self._hub.followed:  # nobody came meanwhile
                 self._position = here
                 return
