@@ -6,6 +6,7 @@
 -- why: the last look saw a snapshot and a greatest id. New is what has a greater id, and what has not but belongs to a
 --   transaction that was open then: its ids were taken before. A snapshot lists open transactions, but for those begun
 --   behind the last one that had ended. The rule holds after a crash, too, which hands xids out again, but no ids.
+--   `e.id + 0` keeps a generic plan from walking the primary key for these, past all events there are.
 --   A batch is what one look found new: the look itself is the present one, or an earlier one, whose rest is read.
 --   Rows come cut to row_limit and byte_limit; `more` says that the batch goes on. There is always one row, so that the
 --   position comes along, without an id where nothing is new.
@@ -54,11 +55,11 @@ found as (
         where
             $7::bigint < $4::bigint
             and e.xid >= pg_snapshot_xmax($3::text::pg_snapshot)
-            and e.id > $7
-            and e.id <= $4
+            and e.id + 0 > $7
+            and e.id + 0 <= $4
             and ($2 or e.user_id = $1 or e.previous_user_id = $1)
             and ($5::text is null or (e.id <= $6 and pg_visible_in_snapshot(e.xid, $5::text::pg_snapshot)))
-        order by e.id
+        order by e.id + 0
         limit $8
     )
     union all
