@@ -175,7 +175,7 @@ async def test_a_quiet_stream_says_that_it_is_there(
 
 async def test_a_stream_ends_with_its_token(address: str, make: Factory) -> None:
     ada = await make.user()
-    async with streaming(address, token_until(ada, time.time() + 1)) as stream:
+    async with streaming(address, token_until(ada, time.time() + 2)) as stream:
         assert (await stream.next() or {}).get("event") == "ready"
         await ended(stream)
 
@@ -183,7 +183,7 @@ async def test_a_stream_ends_with_its_token(address: str, make: Factory) -> None
 async def test_a_stream_by_ticket_is_heard_and_ends_with_the_token_behind_it(address: str, make: Factory) -> None:
     ada = await make.user()
     given = await ticket(address, ada)
-    await make.sql.execute("update tickets set access_expires_at = now() + interval '1 s' where user_id = $1", ada.id)
+    await make.sql.execute("update tickets set access_expires_at = now() + interval '2 s' where user_id = $1", ada.id)
     async with streaming(address, ticket=given) as stream:
         assert (await stream.next() or {}).get("event") == "ready"
         task = await make.task(ada)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +31,7 @@ def token_until(user: User, expires_at: float) -> str:
     """Give the user's token with another end."""
     header = jwt.get_unverified_header(user.token)
     claims = jwt.decode(user.token, options={"verify_signature": False})
-    return jwt.encode(claims | {"exp": int(expires_at)}, SECRET_KEY, ALGORITHM, headers=header)
+    return jwt.encode(claims | {"exp": math.ceil(expires_at)}, SECRET_KEY, ALGORITHM, headers=header)
 
 
 async def ticket(address: str, user: User) -> str:
@@ -125,16 +126,16 @@ async def test_an_expired_token_and_a_gone_account_are_refused(address: str, mak
 
 async def test_the_end_of_the_token_ends_the_connection(address: str, make: Factory) -> None:
     ada = await make.user()
-    async with dialled(address, token=token_until(ada, time.time() + 1)) as socket:
+    async with dialled(address, token=token_until(ada, time.time() + 2)) as socket:
         assert (await told(socket))["type"] == "ready"
         assert await closed(socket) == 4401
 
 
 async def test_a_new_token_keeps_the_connection_open(address: str, make: Factory) -> None:
     ada = await make.user()
-    async with dialled(address, token=token_until(ada, time.time() + 1)) as socket:
+    async with dialled(address, token=token_until(ada, time.time() + 2)) as socket:
         assert (await told(socket))["type"] == "ready"
-        await say(socket, type="auth", token=token_until(ada, time.time() + 3))
+        await say(socket, type="auth", token=token_until(ada, time.time() + 4))
         assert await told(socket) == {"type": "authenticated"}
         begun = time.time()
         assert await closed(socket) == 4401
