@@ -8,6 +8,7 @@ import getpass
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import orjson
@@ -132,10 +133,12 @@ def _serve(given: Settings) -> None:
     bound(listening)
     server = uvicorn.Server(config)
     if given.workers > 1:
-        Multiprocess(config, sockets=[listening]).run()
+        with suppress(KeyboardInterrupt):
+            Multiprocess(config, sockets=[listening]).run()
     else:
         config.load_app()
-        server.run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn has stopped for it, and hands it on
+            server.run(sockets=[listening])
         if not server.started:
             sys.exit(STARTUP_FAILURE)
 

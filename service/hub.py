@@ -188,16 +188,16 @@ class Hub:
                 for subscriber in self._owners.get(owner, ()):
                     subscriber.offer(event)
 
+    def reread(self) -> None:
+        """Have everyone go on from the table: something may not have been offered."""
+        for subscriber in self.subscribers:
+            subscriber.overflow()
+
     def restart(self) -> None:
         """Have everyone start anew: what comes next does not go on from what came before."""
         for subscriber in self.subscribers:
             subscriber.position = replace(subscriber.position, epoch="")
-            subscriber.overflow()
-
-    def reread(self) -> None:
-        """Have everyone read on from the table: what was committed up to now is not offered to them."""
-        for subscriber in self.subscribers:
-            subscriber.overflow()
+        self.reread()
 
     @contextmanager
     def subscribed(self, subscriber: Subscriber) -> Iterator[AsyncGenerator[Item, None]]:

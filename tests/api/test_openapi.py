@@ -176,6 +176,7 @@ def conforms(value: Any, schema: dict[str, Any]) -> None:
         "array": list,
         "string": str,
         "integer": int,
+        "boolean": bool,
         "number": (int, float),
         "null": type(None),
     }

@@ -29,8 +29,9 @@ HTTP = httpx.AsyncClient(timeout=CONNECT_SECONDS * 2, limits=httpx.Limits(max_ke
 
 
 def authorization(user_id: int, role: str) -> dict[str, str]:
-    """Give the header that says who asks."""
-    return {"Authorization": f"Bearer {Tokens((SECRET_KEY,), minutes=15).issue(user_id=user_id, role=role)}"}
+    """Give the header that says who asks, by the session of `writers.log_in`."""
+    token = Tokens((SECRET_KEY,), minutes=15).issue(user_id=user_id, role=role, session_id=user_id)
+    return {"Authorization": f"Bearer {token}"}
 
 
 @dataclass

@@ -16,7 +16,7 @@ import orjson
 
 from tests.chaos.clusters import Cluster
 from tests.chaos.listeners import LOST, Listener
-from tests.chaos.writers import BULK, Writers, session
+from tests.chaos.writers import BULK, Writers, log_in, session
 from tests.process.servers import Server, serving
 
 PATIENCE_SECONDS = 60
@@ -71,7 +71,10 @@ class Scene:
         roles = ["admin", "user", "user"]
         insert = "insert into users (username, password_hash, role) values ($1, '', $2) returning id"
         async with session(self.url) as sql:
-            return {await sql.fetchval(insert, f"user-{number}", role): role for number, role in enumerate(roles)}
+            return {
+                await log_in(sql, await sql.fetchval(insert, f"user-{number}", role)): role
+                for number, role in enumerate(roles)
+            }
 
     async def written(self, listener: Listener) -> list[dict[str, Any]]:
         """What the table says that one should have heard."""

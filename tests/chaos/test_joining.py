@@ -15,12 +15,14 @@ from service.db import Database
 from service.events import Event, Feed
 from service.hub import Hub, Item, Ready, Reset, Subscriber
 from service.listener import Listener
-from service.security import Viewer
+from service.security import Tokens, Viewer
+from service.sessions import Sessions
 from tests.chaos.clusters import program
-from tests.chaos.writers import Sql, session
+from tests.chaos.writers import Sql, log_in, session
 from tests.conftest import SECRET_KEY, make_settings
 
 FEED = Feed(Cursors((SECRET_KEY,)))
+TOKENS = Tokens((SECRET_KEY,), minutes=15)
 PATIENCE_SECONDS = 10
 LISTENS = (
     "select count(*) from pg_stat_activity where application_name = 'task-manager listener' and query like '%page%'"
@@ -42,7 +44,8 @@ async def dba(own_database_url: str) -> AsyncIterator[Sql]:
 
 @pytest.fixture
 async def viewer(dba: Sql) -> Viewer:
-    return Viewer(id=await dba.fetchval("update users set role = 'admin' returning id"), is_admin=True)
+    user_id = await dba.fetchval("update users set role = 'admin' returning id")
+    return Viewer(id=user_id, is_admin=True, session_id=await log_in(dba, user_id))
 
 
 async def write(sql: Sql) -> int:
@@ -86,7 +89,7 @@ async def test_who_came_before_the_process_listened_hears_of_what_was_written_be
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
         written = await write(dba)
-        async with listening(Listener(own_database_url, feed=FEED, hub=hub)):
+        async with listening(Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
             event = await asked
             assert isinstance(event, Event)
             assert event.id == written
@@ -143,7 +146,7 @@ async def test_a_dump_restored_under_a_running_listener_is_settled(
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        async with listening(Listener(own_database_url, feed=FEED, hub=hub)):
+        async with listening(Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
             while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await asyncio.to_thread(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from service.db import Database
-from service.errors import ConflictError
+from service.errors import ConflictError, UnauthorizedError
 from service.queries import q
 from tests.factories import Factory
 
@@ -83,3 +84,40 @@ async def test_a_name_taken_by_a_user_makes_no_administrator(database: Database,
     await make.user(username="Root")
     assert await q.accounts.create_first_admin(database, username="root", password_hash="") == 0
     assert await q.accounts.has_admin(database) is False
+
+
+UNTIL = datetime(2030, 1, 1, tzinfo=UTC)
+NOBODY: dict[str, None] = {"session_id": None, "key_id": None}
+
+
+async def test_a_ticket_is_good_once_and_for_thirty_seconds(database: Database, make: Factory) -> None:
+    root = await make.admin()
+    row = await q.accounts.create_ticket(database, hash=b"one", user_id=root.id, access_expires_at=UNTIL, **NOBODY)
+    left = row["expires_at"] - datetime.now(UTC)
+    assert timedelta(seconds=20) < left <= timedelta(seconds=30)
+    used = await asyncio.gather(*(q.accounts.use_ticket(database, hash=b"one") for _ in range(5)))
+    assert [dict(one) for one in used if one] == [
+        {"id": root.id, "role": "admin", "access_expires_at": UNTIL, **NOBODY}
+    ]
+    assert await q.accounts.use_ticket(database, hash=b"another") is None
+
+
+async def test_an_expired_ticket_is_not_good_and_goes_with_the_next(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    for number in range(3):
+        await q.accounts.create_ticket(database, hash=b"%d" % number, user_id=ada.id, access_expires_at=UNTIL, **NOBODY)
+    await make.sql.execute("update tickets set expires_at = now() - interval '1 ms' where hash <> '2'")
+    assert await q.accounts.use_ticket(database, hash=b"0") is None
+    await q.accounts.create_ticket(database, hash=b"new", user_id=ada.id, access_expires_at=UNTIL, **NOBODY)
+    assert {row["hash"] for row in await make.sql.fetch("select hash from tickets")} == {b"2", b"new"}
+
+
+async def test_a_ticket_goes_with_its_account_and_is_made_for_none_that_is_gone(
+    database: Database, make: Factory
+) -> None:
+    ada = await make.user()
+    await q.accounts.create_ticket(database, hash=b"one", user_id=ada.id, access_expires_at=UNTIL, **NOBODY)
+    await make.sql.execute("delete from users where id = $1", ada.id)
+    assert await q.accounts.use_ticket(database, hash=b"one") is None
+    with pytest.raises(UnauthorizedError):
+        await q.accounts.create_ticket(database, hash=b"two", user_id=ada.id, access_expires_at=UNTIL, **NOBODY)

@@ -69,6 +69,7 @@ async def test_the_position_is_behind_everything_that_is_there(database: Databas
         after_id=0,
         row_limit=10,
         byte_limit=LARGE,
+        newest_at=row["newest_at"],
     )
     (nothing,) = found
     assert (nothing["is_event"], nothing["is_known"], nothing["more"]) == (False, True, False)

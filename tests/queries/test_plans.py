@@ -236,3 +236,21 @@ async def test_no_mixture_of_calls_leads_a_list_to_a_generic_plan(large: Databas
         )
     assert plans is not None
     assert (plans["generic"], plans["custom"]) == (0, 50)
+
+
+async def test_a_generic_plan_finds_late_events_by_their_transaction(large: Database) -> None:
+    """By the primary key it would pass all events there are, for each reader that comes back."""
+    async with large.connection() as connection, connection.transaction():
+        await connection.execute("set local plan_cache_mode = force_generic_plan")
+        await connection.execute(f"prepare one as {STATEMENTS['events.page'].texts['']}")
+        plan = await connection.fetchval(
+            "explain (format json) execute one (0, true, '301:303:301', 15000, null, null, 0, 200, 100000)"
+        )
+        await connection.execute("deallocate one")
+    conditions = [
+        (node["Index Name"], node["Index Cond"])
+        for node in nodes(orjson.loads(orjson.dumps(plan))[0]["Plan"])
+        if "Index Cond" in node
+    ]
+    assert [name for name, condition in conditions if "xid >=" in condition] == ["task_events_xid_idx"]
+    assert not [name for name, condition in conditions if "id <= $4" in condition and name != "task_events_xid_idx"]

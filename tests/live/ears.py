@@ -1,0 +1,95 @@
+"""Clients that listen: over a WebSocket, and to Server-Sent Events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
+
+from tests.factories import User
+
+PATIENCE_SECONDS = 20
+
+
+@asynccontextmanager
+async def dialled(
+    address: str, *, token: str = "", protocols: tuple[str, ...] = (), origin: str | None = None, **query: str
+) -> AsyncIterator[ClientConnection]:
+    """Open a WebSocket; token: sent in the header."""
+    async with connect(
+        f"ws://{address}/ws?{urlencode(query)}",
+        additional_headers={"Authorization": f"Bearer {token}"} if token else {},
+        subprotocols=[Subprotocol(one) for one in protocols] or None,
+        origin=Origin(origin) if origin else None,
+        proxy=None,
+    ) as socket:
+        yield socket
+
+
+@asynccontextmanager
+async def listening(address: str, who: User, **query: str) -> AsyncIterator[ClientConnection]:
+    """Open a WebSocket that is ready: its first frame has been read."""
+    async with dialled(address, token=who.token, protocols=(), origin=None, **query) as socket:
+        assert (await told(socket))["type"] == "ready"
+        yield socket
+
+
+async def told(socket: ClientConnection) -> dict[str, Any]:
+    """Give the next message."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        message: dict[str, Any] = orjson.loads(await socket.recv())
+        return message
+
+
+async def say(socket: ClientConnection, **message: Any) -> None:
+    """Send a message."""
+    await socket.send(orjson.dumps(message).decode())
+
+
+async def closed(socket: ClientConnection) -> int | None:
+    """Read until the server closes, and give the code."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        try:
+            while True:
+                await socket.recv()
+        except ConnectionClosed as end:
+            return end.rcvd.code if end.rcvd else None
+
+
+@asynccontextmanager
+async def streaming(address: str, token: str = "", *, last_event_id: str = "", **query: str) -> AsyncIterator[Stream]:
+    """Open a stream of Server-Sent Events."""
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": last_event_id, "Authorization": f"Bearer {token}"}
+    given = {name: value for name, value in headers.items() if value not in {"", "Bearer "}}
+    async with (
+        httpx.AsyncClient(base_url=f"http://{address}", timeout=PATIENCE_SECONDS, trust_env=False) as client,
+        client.stream("GET", "/events", params=query, headers=given) as response,
+    ):
+        yield Stream(response)
+
+
+class Stream:
+    """What a browser's EventSource makes of a response."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._lines = response.aiter_lines()
+
+    async def next(self) -> dict[str, str] | None:
+        """Give the next event's fields, or a comment's text under `comment`; None at the end."""
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for line in self._lines:
+                if not line and fields:
+                    return fields
+                name, _, value = line.partition(": ")
+                fields[name or "comment"] = value
+        return None
