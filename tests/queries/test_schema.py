@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, TypeAlias
 
@@ -10,12 +11,15 @@ import psycopg
 import pytest
 
 from service import db_errors, errors, migrations
+from tests.queries.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 INVALID, CONFLICT, GONE = errors.InvalidError, errors.ConflictError, errors.UnauthorizedError
 COPY = "insert into task_events (id, type, task_id, user_id, task, size) overriding system value"
 TICKET = "insert into tickets (hash, user_id, access_expires_at) values ('x', :u, now())"
+SESSION = "insert into sessions (user_id, expires_at, secret, refresh_hash) values (:u, now(), 's', 'x')"
+KEY = "insert into api_keys (user_id, name, hash) values (:u, 'key', 'x')"
 # A statement that violates each constraint, and what that means to a client; None where no client can cause it.
 # `first` is the id of the account and of the task that are there.
 VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
@@ -77,7 +81,32 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     "tickets_hash_not_null": (TICKET.replace("'x'", "null"), None),
     "tickets_user_id_not_null": (TICKET.replace(":u", "null"), None),
     "tickets_expires_at_not_null": (f"{TICKET}; update tickets set expires_at = null", None),
-    "tickets_access_expires_at_not_null": (TICKET.replace("now()", "null"), None),
+    "users_active_not_null": ("update users set active = null", None),
+    "users_last_admin": ("update users set role = 'admin'; update users set role = 'user'", CONFLICT),
+    "sessions_pkey": (f"{SESSION}; insert into sessions overriding system value table sessions", None),
+    "sessions_refresh_key": (f"{SESSION}; {SESSION}", None),
+    "sessions_user_id_fkey": (SESSION.replace(":u", ":u + 1"), GONE),
+    "sessions_id_not_null": (
+        SESSION.replace("(user_id", "(id, user_id").replace("values (", "overriding system value values (null, "),
+        None,
+    ),
+    **{
+        f"sessions_{column}_not_null": (f"{SESSION}; update sessions set {column} = null", None)
+        for column in ("user_id", "created_at", "last_used_at", "expires_at", "secret", "refresh_hash")
+    },
+    "api_keys_pkey": (f"{KEY}; insert into api_keys overriding system value table api_keys", None),
+    "api_keys_hash_key": (f"{KEY}; {KEY}", None),
+    "api_keys_user_id_fkey": (KEY.replace(":u", ":u + 1"), GONE),
+    "api_keys_name_check": (KEY.replace("'key'", r"E' \n'"), INVALID),
+    "api_keys_expires_at_check": (f"{KEY}; update api_keys set expires_at = 'infinity'", INVALID),
+    "api_keys_id_not_null": (
+        "insert into api_keys (id, user_id, name, hash) overriding system value values (null, :u, 'key', 'x')",
+        None,
+    ),
+    **{
+        f"api_keys_{column}_not_null": (f"{KEY}; update api_keys set {column} = null", None)
+        for column in ("user_id", "name", "hash", "read_only", "created_at")
+    },
 }
 OWN = "c.relnamespace = current_schema()::regnamespace and c.relname not like '%yoyo%'"
 CATALOGUE = {
@@ -142,6 +171,13 @@ async def test_a_constraint_holds_and_means_what_the_error_table_says(
     else:
         assert violated.constraint_name == name
     assert type(db_errors.translate(violated)) is (meaning or type(violated))
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 101])
+async def test_a_key_is_named(sql: Session, first: dict[str, int], name: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="api_keys_name_check"):
+        await sql.execute("insert into api_keys (user_id, name, hash) values ($1, $2, 'x')", first[":u"], name)
+    assert await sql.execute("insert into api_keys (user_id, name, hash) values ($1, $2, 'x')", first[":u"], "я" * 100)
 
 
 @pytest.mark.parametrize(
@@ -273,12 +309,95 @@ async def test_updated_at_does_not_go_back_with_the_clock(
     await sql.execute("commit")
 
 
+async def test_what_a_person_has_goes_with_the_account(sql: Session, first: dict[str, int]) -> None:
+    await sql.execute(re.sub(":u", str(first[":u"]), f"{SESSION}; {KEY}; {TICKET}; delete from tasks"))
+    await sql.execute("delete from users")
+    for table in ("sessions", "api_keys", "tickets"):
+        assert await sql.fetchval(f"select count(*) from {table}") == 0
+
+
+DEMOTION, DEACTIVATION, DELETION = (
+    "update users set role = 'user'",
+    "update users set active = false",
+    "delete from users",
+)
+
+
+@pytest.fixture
+async def two_admins(sql: Session) -> None:
+    """Two administrators, and besides them one that is not active and a user."""
+    await sql.execute(
+        "insert into users (username, password_hash, role, active) values"
+        " ('ann', '', 'admin', true), ('bob', '', 'admin', true),"
+        " ('old', '', 'admin', false), ('eve', '', 'user', true)"
+    )
+
+
+@pytest.mark.usefixtures("two_admins")
+@pytest.mark.parametrize("change", [DEMOTION, DEACTIVATION, DELETION])
+async def test_the_last_active_administrator_stays(sql: Session, change: str) -> None:
+    assert await sql.execute(f"{change} where username = 'ann'") in {"UPDATE 1", "DELETE 1"}
+    with pytest.raises(asyncpg.CheckViolationError, match="the last active administrator stays"):
+        await sql.execute(f"{change} where username = 'bob'")
+    assert await sql.fetchval("select role || active from users where username = 'bob'") == "admintrue"
+    assert await sql.execute(f"{change} where username in ('old', 'eve')") in {"UPDATE 2", "DELETE 2"}
+    assert await sql.execute("update users set password_hash = 'x', username = 'rob' where username = 'bob'")
+
+
+@pytest.mark.usefixtures("two_admins")
+@pytest.mark.parametrize("change", [DEMOTION, DEACTIVATION, DELETION])
+async def test_no_statement_takes_all_administrators_away(sql: Session, change: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="the last active administrator stays"):
+        await sql.execute(change)
+    assert await sql.fetchval("select count(*) from users where role = 'admin' and active") == 2
+
+
+async def waits(sql: Session, pid: int, statement: asyncio.Future[str]) -> None:
+    """Wait until another session's statement waits for a lock."""
+    async with asyncio.timeout(10):
+        while not await sql.fetchval("select true from pg_locks where pid = $1 and not granted", pid):
+            assert not statement.done()
+
+
+@pytest.mark.usefixtures("two_admins")
+@pytest.mark.parametrize("change", [DEMOTION, DEACTIVATION, DELETION])
+async def test_of_two_administrators_who_take_each_other_away_at_once_one_is_refused(
+    sql: Session, session: Sessions, change: str
+) -> None:
+    """The second waits until the first has committed, and sees then that it would be the last."""
+    other = await session()
+    pid = other.get_server_pid()
+    async with sql.transaction():
+        await sql.execute(f"{change} where username = 'ann'")
+        second = asyncio.ensure_future(other.execute(f"{change} where username = 'bob'"))
+        await waits(sql, pid, second)
+    with pytest.raises(asyncpg.CheckViolationError, match="the last active administrator stays"):
+        await second
+    assert await sql.fetchval("select username from users where role = 'admin' and active") == "bob"
+
+
+@pytest.mark.usefixtures("two_admins")
+async def test_an_administrator_goes_where_the_one_who_went_before_did_not_commit(
+    sql: Session, session: Sessions
+) -> None:
+    other = await session()
+    pid = other.get_server_pid()
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute(f"{DEMOTION} where username = 'ann'")
+    second = asyncio.ensure_future(other.execute(f"{DEMOTION} where username = 'bob'"))
+    await waits(sql, pid, second)
+    await transaction.rollback()
+    assert await second == "UPDATE 1"
+    assert await sql.fetchval("select username from users where role = 'admin' and active") == "ann"
+
+
 async def test_names_say_table_columns_and_kind(sql: Session) -> None:
     kinds = {"p": "pkey", "f": "fkey", "c": "check", "n": "not_null", "u": "key"}
     constraints = await sql.fetch(
         f"""select c.relname, o.conname, o.contype::text, (select array_agg(a.attname::text order by a.attnum)
         from pg_attribute as a where a.attrelid = c.oid and a.attnum = any (o.conkey)) as columns
-        from pg_constraint as o join pg_class as c on o.conrelid = c.oid where {OWN}"""
+        from pg_constraint as o join pg_class as c on o.conrelid = c.oid where o.contype <> 't' and {OWN}"""
     )
     for one in constraints:
         columns = [] if one["contype"] == "p" else one["columns"]
@@ -295,7 +414,8 @@ async def test_names_say_table_columns_and_kind(sql: Session) -> None:
 
 def test_the_way_down_and_up_again_leads_to_the_same_schema(own_database_url: str, empty_database_url: str) -> None:
     before = catalogue(own_database_url)
-    assert len(before["constraints"]) == len(VIOLATIONS) - 1  # users_username_key is an index
+    unique = {"users_username_key", "sessions_refresh_key", "api_keys_hash_key"}  # which are indexes
+    assert {row[1] for row in before["constraints"]} == VIOLATIONS.keys() - unique
     count = len(migrations.known())
     assert migrations.rollback(own_database_url, count=count) == migrations.known()[::-1]
     assert catalogue(own_database_url) == catalogue(empty_database_url)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import hmac
+import json
+import re
 import threading
 import time
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -15,10 +20,12 @@ import bcrypt
 import jwt
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service import security
 from service.errors import UnauthorizedError, UnavailableError
-from service.security import Passwords, Tokens, Viewer
+from service.security import Passwords, RefreshToken, RefreshTokens, Tokens, Viewer
 
 KEY, OTHER_KEY = "a" * 32, "b" * 32
 TOKENS = Tokens((KEY,), minutes=15)
@@ -151,13 +158,17 @@ async def test_the_event_loop_turns_while_a_password_is_hashed(gate: threading.E
 
 @pytest.mark.parametrize("role", ["user", "admin"])
 def test_a_token_speaks_for_whom_it_was_issued(role: str) -> None:
-    assert TOKENS.verify(TOKENS.issue(user_id=2**63 - 1, role=role)) == Viewer(2**63 - 1, is_admin=role == "admin")
+    before = int(time.time())
+    viewer = TOKENS.verify(TOKENS.issue(user_id=2**63 - 1, role=role, session_id=2**63 - 2))
+    assert viewer == Viewer(2**63 - 1, is_admin=role == "admin")
+    assert (viewer.session_id, viewer.key_id, viewer.read_only) == (2**63 - 2, None, False)
+    assert before + 900 <= viewer.expires_at <= time.time() + 900
 
 
 def test_a_token_has_the_claims_of_the_contract_and_an_id_of_its_own() -> None:
-    one, two = (TOKENS.issue(user_id=1, role="user") for _ in range(2))
+    one, two = (TOKENS.issue(user_id=1, role="user", session_id=7) for _ in range(2))
     claims = jwt.decode(one, options={"verify_signature": False})
-    assert set(claims) == {"iss", "aud", "sub", "role", "iat", "exp", "jti"}
+    assert set(claims) == {"iss", "aud", "sub", "sid", "role", "iat", "exp", "jti"}
     assert claims["exp"] - claims["iat"] == TOKENS.seconds == 900
     header = jwt.get_unverified_header(one)
     assert (header["alg"], header["typ"]) == ("HS256", "at+jwt")
@@ -166,10 +177,10 @@ def test_a_token_has_the_claims_of_the_contract_and_an_id_of_its_own() -> None:
 
 
 def test_after_a_rotation_the_previous_key_verifies_and_does_not_sign() -> None:
-    old = TOKENS.issue(user_id=1, role="user")
+    old = TOKENS.issue(user_id=1, role="user", session_id=7)
     rotated = Tokens((OTHER_KEY, KEY), minutes=15)
     assert rotated.verify(old).id == 1
-    new = rotated.issue(user_id=2, role="user")
+    new = rotated.issue(user_id=2, role="user", session_id=7)
     assert Tokens((OTHER_KEY,), minutes=15).verify(new).id == 2
     with pytest.raises(UnauthorizedError):
         TOKENS.verify(new)
@@ -182,22 +193,32 @@ def forged(
 ) -> str:
     """Give a token that differs from a good one in what is named."""
     now = int(time.time())
-    good = {"iss": "task-manager", "aud": "task-manager-api", "sub": "1", "role": "user", "iat": now, "exp": now + 60}
-    told = {**good, "jti": "x", **claims}
+    good = {"iss": "task-manager", "aud": "task-manager-api", "sub": "1", "sid": "7", "role": "user", "jti": "x"}
+    told = {**good, "iat": now, "exp": now + 60, **claims}
     told.pop(without, None)
     headers = {"kid": security._key_id(KEY), "typ": "at+jwt", **(header or {})}
-    return jwt.encode(told, key, algorithm, headers=headers)
+    headers.pop(without, None)
+    with warnings.catch_warnings(action="ignore", category=jwt.InsecureKeyLengthWarning):
+        return jwt.PyJWS().encode(json.dumps(told).encode(), key, algorithm, headers=headers)  # looks at no claim
 
 
 def encoded(*parts: bytes) -> str:
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
 
+def signed(header: dict[str, Any], claims: str, *, key: str = KEY) -> str:
+    """Give a token of a header that no library writes, over the claims of a good one."""
+    text = encoded(orjson.dumps(header)) + "." + claims
+    return f"{text}.{encoded(hmac.digest(key.encode(), text.encode(), 'sha256'))}"
+
+
 def test_a_token_with_nothing_forged_is_good() -> None:
     assert TOKENS.verify(forged()) == Viewer(1, is_admin=False)
+    assert TOKENS.verify(signed(HEADER, forged().split(".")[1])) == Viewer(1, is_admin=False)
 
 
 HEADER = {"alg": "HS256", "typ": "at+jwt", "kid": security._key_id(KEY)}
+OTHER_JWK = {"kty": "oct", "k": encoded(OTHER_KEY.encode())}
 
 
 @pytest.mark.parametrize(
@@ -212,16 +233,47 @@ HEADER = {"alg": "HS256", "typ": "at+jwt", "kid": security._key_id(KEY)}
         encoded(b'{"kid": ' + b"1" * 10_000 + b"}", b"{}", b"x"),
         forged(key=OTHER_KEY),
         forged(key="", algorithm="none"),
+        *(
+            signed({**HEADER, "alg": alg}, forged().split(".")[1])
+            for alg in ("none", "None", "NONE", "", None, "hs256", "HS384", "RS256", ["HS256"])
+        ),
+        encoded(orjson.dumps({**HEADER, "alg": "none"})) + "." + forged().split(".")[1] + ".",
+        encoded(orjson.dumps(HEADER)) + "." + forged().split(".")[1] + ".",
         forged(algorithm="HS512", key="a" * 64),
+        forged(algorithm="HS512"),
+        encoded(orjson.dumps({**HEADER, "alg": "RS256"})) + "." + forged().split(".")[1] + "." + encoded(b"s" * 256),
+        signed(HEADER, forged().split(".")[1], key=security._key_id(KEY)),  # all that is public of the key
+        signed(HEADER, forged().split(".")[1], key=""),
+        signed({**HEADER, "jwk": OTHER_JWK}, forged().split(".")[1], key=OTHER_KEY),
+        signed({**HEADER, "crit": ["exp"]}, forged().split(".")[1]),
         forged(header={"typ": "JWT"}),
+        forged(header={"typ": "refresh+jwt"}),
+        forged(without="typ"),
         forged(header={"kid": "another"}),
+        forged(header={"kid": security._key_id(OTHER_KEY)}),
+        forged(without="kid"),
         forged(iss="another"),
+        forged(iss=["task-manager"]),
         forged(aud="another"),
+        forged(aud=["another"]),
         forged(exp=int(time.time()) - 6),
         forged(iat=int(time.time()) + 600),
+        forged(exp="soon"),
+        forged(exp=None),
+        forged(exp=float("nan")),
+        forged(exp=float("inf")),
+        forged(iat=float("nan")),
+        forged(nbf=int(time.time()) + 600),
         forged(role="owner"),
         forged(role=["admin"]),
+        forged(role=None),
         forged(sub="ada"),
+        forged(sub=1),
+        forged(sid="seven"),
+        forged(sid=None),
+        forged(sid=["7"]),
+        forged(jti=7),
+        RefreshTokens((KEY,)).write(RefreshToken(7, b"s" * 32)),
         *(forged(without=claim) for claim in security.CLAIMS),
     ],
 )
@@ -232,7 +284,71 @@ def test_a_token_that_is_not_good_is_refused(token: str) -> None:
 
 
 def test_an_expired_token_is_told_so_and_a_clock_may_be_five_seconds_off() -> None:
+    assert security.LEEWAY_SECONDS <= 30
     now = int(time.time())
     with pytest.raises(UnauthorizedError, match="expired"):
         TOKENS.verify(forged(exp=now - 30))
     assert TOKENS.verify(forged(exp=now - 2, iat=now + 2)).id == 1
+
+
+SPENT = RefreshToken(7, bytes(range(32)))
+
+
+@pytest.mark.parametrize("token", [SPENT, RefreshToken(1, b"\0" * 32), RefreshToken(2**63 - 1, b"\xff" * 32)])
+def test_a_refresh_token_is_read_as_it_was_written(token: RefreshToken) -> None:
+    tokens = RefreshTokens((KEY,))
+    assert tokens.read(tokens.write(token)) == (token, True)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{75}", tokens.write(token))
+
+
+def test_what_is_kept_of_a_refresh_token_is_a_hash_of_its_secret_alone() -> None:
+    assert SPENT.hash == hashlib.sha256(SPENT.secret).digest() == RefreshToken(8, SPENT.secret).hash
+
+
+def test_after_a_rotation_refresh_tokens_of_the_previous_key_are_genuine_and_those_of_the_one_before_are_not() -> None:
+    written = RefreshTokens((KEY,)).write(SPENT)
+    assert RefreshTokens((OTHER_KEY, KEY)).read(written) == (SPENT, True)
+    assert RefreshTokens((OTHER_KEY,)).read(written) == (SPENT, False)  # and good still: the database knows its hash
+    assert RefreshTokens((OTHER_KEY, KEY)).write(SPENT) == RefreshTokens((OTHER_KEY,)).write(SPENT) != written
+
+
+@pytest.mark.parametrize("position", range(0, 56, 5))
+def test_a_refresh_token_with_one_bit_changed_is_not_genuine(position: int) -> None:
+    """So nobody ends a session, or another's, who did not have a token of it."""
+    tokens = RefreshTokens((KEY,))
+    sealed = bytearray(base64.urlsafe_b64decode(tokens.write(SPENT) + "="))
+    sealed[position] ^= 1
+    token, genuine = tokens.read(encoded(bytes(sealed)))
+    assert not genuine
+    assert (token == SPENT) is (position >= 40)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "\0",
+        "\N{CYRILLIC SMALL LETTER A}" * 75,
+        encoded(b"x" * 55),
+        encoded(b"x" * 57),
+        RefreshTokens((KEY,)).write(SPENT)[:-1],
+        RefreshTokens((KEY,)).write(SPENT) + "A",
+        RefreshTokens((KEY,)).write(SPENT)[:-1] + "\n",
+        " " + RefreshTokens((KEY,)).write(SPENT),
+        forged(),
+        "A" * 100_000,
+    ],
+)
+def test_a_text_that_is_no_refresh_token_is_refused(text: str) -> None:
+    with pytest.raises(UnauthorizedError):
+        RefreshTokens((KEY,)).read(text)
+
+
+@given(st.text() | st.text("ABCxyz019-_+/=", min_size=70, max_size=80))
+def test_no_text_fails_otherwise(text: str) -> None:
+    try:
+        _, genuine = RefreshTokens((KEY,)).read(text)
+    except UnauthorizedError:
+        return
+    assert not genuine

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from service.values import Id, Input, Period, Text
+from service.values import Future, Id, Input, Period, Text, not_blank
 
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 NAIVE = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # noqa: DTZ001 - what hypothesis takes
@@ -119,3 +119,66 @@ def test_an_id_is_a_positive_bigint(number: int, good: bool) -> None:
 def test_unknown_fields_are_refused() -> None:
     with pytest.raises(ValidationError, match="extra"):
         Input.model_validate({"unknown": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("2999-05-24", datetime(2999, 5, 24, tzinfo=UTC)),
+        ("2999-05-24T14:35:00", datetime(2999, 5, 24, 14, 35, tzinfo=UTC)),
+        ("2999-05-24t14:35:00z", datetime(2999, 5, 24, 14, 35, tzinfo=UTC)),
+        ("2999-05-24T14:35:00.25+02:00", datetime(2999, 5, 24, 12, 35, 0, 250_000, UTC)),
+        ("2999-05-24 14:35:00-11:30", datetime(2999, 5, 25, 2, 5, tzinfo=UTC)),
+        ("9999-12-29T23:59:59.999999Z", datetime(9999, 12, 29, 23, 59, 59, 999_999, UTC)),
+        ("9999-12-30T00:59:59+01:00", datetime(9999, 12, 29, 23, 59, 59, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_to_come_is_read_as_rfc_3339_spells_it(text: str, read: datetime) -> None:
+    assert TypeAdapter(Future).validate_python(text) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        *(
+            (text, "takes a moment that is to come")
+            for text in (
+                "2020-05-24",
+                "0001-01-01",
+                "9999-12-30",
+                "9999-12-31T23:59:59.999999Z",
+                "9999-12-29T23:00:00-01:00",
+            )
+        ),
+        ("9999-12-31T23:59:59-01:00", "takes a date or timestamp of the calendar"),
+        ("0001-01-01T00:00:00+01:00", "takes a date or timestamp of the calendar"),
+        ("2999-02-29", "takes a date or timestamp of the calendar"),
+        *(
+            (value, "takes a date")
+            for value in ("", "10000-01-01", "2999-05-24T14:35", "soon", 32_503_680_000, True, [])
+        ),
+        (None, "valid datetime"),
+    ],
+)
+def test_what_is_no_moment_to_come_is_refused(value: Any, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        TypeAdapter(Future).validate_python(value)
+
+
+def test_now_is_between_what_has_been_and_what_is_to_come() -> None:
+    now = datetime.now(UTC)
+    before, after = ((now + timedelta(seconds=by)).isoformat() for by in (-1, 600))
+    assert TypeAdapter(Future).validate_python(after) == now + timedelta(seconds=600)
+    with pytest.raises(ValidationError, match="to come"):
+        TypeAdapter(Future).validate_python(before)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n\r", "\N{NO-BREAK SPACE}", "\N{EM SPACE}\N{IDEOGRAPHIC SPACE}"])
+def test_a_text_that_shows_nothing_is_blank(text: str) -> None:
+    with pytest.raises(ValueError, match="not blank"):
+        not_blank(text)
+
+
+@pytest.mark.parametrize("text", ["x", " x ", "0", "\N{GRINNING FACE}"])
+def test_a_text_that_shows_something_is_given_as_it_is(text: str) -> None:
+    assert not_blank(text) == text
