@@ -93,6 +93,7 @@ NOBODY: dict[str, None] = {"session_id": None, "key_id": None}
 async def test_a_ticket_is_good_once_and_for_thirty_seconds(database: Database, make: Factory) -> None:
     root = await make.admin()
     row = await q.accounts.create_ticket(database, hash=b"one", user_id=root.id, access_expires_at=UNTIL, **NOBODY)
+    assert row["expires_at"]
     left = row["expires_at"] - datetime.now(UTC)
     assert timedelta(seconds=20) < left <= timedelta(seconds=30)
     used = await asyncio.gather(*(q.accounts.use_ticket(database, hash=b"one") for _ in range(5)))
