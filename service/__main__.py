@@ -8,6 +8,7 @@ import getpass
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import orjson
@@ -135,7 +136,8 @@ def _serve(given: Settings) -> None:
         Multiprocess(config, sockets=[listening]).run()
     else:
         config.load_app()
-        server.run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn has stopped well by then, and raises it again
+            server.run(sockets=[listening])
         if not server.started:
             sys.exit(STARTUP_FAILURE)
 
