@@ -45,15 +45,17 @@ class Registration(Input):
 class PasswordChange(Input):
     """A new password, by who knows the present one."""
 
-    current_password: Annotated[Composed, Field(max_length=PASSWORD_LENGTH[-1])]
-    new_password: Password
+    current_password: Annotated[
+        Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])
+    ]
+    new_password: Annotated[Password, Field(examples=["another horse, another staple"])]
 
 
 class AccountChange(Input):
     """Another role of an account, or whether it is active; what is absent stays."""
 
     role: Role = Field(default_factory=lambda: "user")
-    active: bool = Field(default_factory=lambda: True)
+    active: bool = Field(default_factory=lambda: True, strict=True, examples=[False])
 
 
 class AccountQuery(Input):

@@ -36,7 +36,7 @@ class Credentials(Input):
 class Refresh(Input):
     """A refresh token, to be spent."""
 
-    refresh_token: Annotated[Text, Field(max_length=200)]
+    refresh_token: Annotated[Text, Field(max_length=200, examples=["AAAAAAAAAAE…"])]
 
 
 class Token(BaseModel):
@@ -70,8 +70,10 @@ class NewKey(Input):
     """An API key to be made."""
 
     name: Annotated[Text, Field(min_length=1, max_length=100, examples=["nightly report"]), AfterValidator(not_blank)]
-    expires_at: Annotated[Future | None, Field(description="Null: it does not.")] = None
-    read_only: Annotated[bool, Field(description="Whether it may only read.")] = False
+    expires_at: Annotated[Future | None, Field(description="Null: it does not.", examples=["2030-01-01T00:00:00Z"])] = (
+        None
+    )
+    read_only: Annotated[bool, Field(strict=True, description="Whether it may only read.", examples=[True])] = False
 
 
 class Key(BaseModel):

@@ -16,6 +16,11 @@ INSIDES = re.compile(r"select|insert|update |delete from|_check|_key|_fkey|trace
 DOCUMENT = create_app(make_settings("postgresql://nowhere/none")).openapi()
 
 
+def filled(template: str, value: object = 1) -> str:
+    """Give a path of a template, with the value for what it leaves open."""
+    return re.sub(r"\{\w+\}", str(value), template)
+
+
 @dataclass(frozen=True)
 class Operation:
     """One method on one path, and what the document says of it."""
@@ -27,7 +32,7 @@ class Operation:
     @property
     def path(self) -> str:
         """Give a path that leads there."""
-        return self.template.replace("{task_id}", "1")
+        return filled(self.template)
 
     @property
     def fields(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,13 +12,18 @@ from service.app import create_app
 from service.security import Passwords
 from service.settings import Settings
 
+PATIENCE_SECONDS = 20
+
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """Start the application and give a client of it, without a token."""
+    """Start the application and give a client of it, without a token; it listens to the database by then."""
     app = create_app(settings, passwords=Passwords(cost=4))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client,
     ):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not app.state.rooms.listener.alive:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         yield client

@@ -124,7 +124,7 @@ async def test_a_log_in_gives_a_token_that_is_believed(make: Factory, client: ht
     ada = await make.user()
     answer = await log_in(client, ada.username)
     assert answer.status_code == 200
-    assert answer.json().keys() == {"access_token", "token_type", "expires_in"}
+    assert answer.json().keys() == {"access_token", "token_type", "expires_in", "refresh_token"}
     assert (answer.json()["token_type"], answer.json()["expires_in"]) == ("bearer", 900)
     assert answer.headers["Cache-Control"] == "no-store"
     me = await client.get("/auth/me", headers={"Authorization": f"bearer {answer.json()['access_token']}"})

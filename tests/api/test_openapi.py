@@ -17,7 +17,7 @@ from tests.conftest import make_settings
 from tests.factories import PASSWORD, Factory
 
 every = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-OPEN = {"POST /auth/login", "GET /healthz", "GET /readyz", "GET /ws"}
+OPEN = {"POST /auth/login", "POST /auth/refresh", "GET /healthz", "GET /readyz", "GET /ws"}
 OPTIONAL = {"POST /auth/register"}
 UNLIMITED = {"GET /healthz", "GET /readyz"}
 LIMIT_HEADERS = {"RateLimit", "RateLimit-Policy"}
@@ -33,7 +33,18 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
     assert {str(operation) for operation in OPERATIONS} == {
         "POST /auth/register",
         "POST /auth/login",
+        "POST /auth/refresh",
+        "POST /auth/logout",
         "GET /auth/me",
+        "PUT /auth/password",
+        "GET /auth/sessions",
+        "DELETE /auth/sessions/{session_id}",
+        "POST /auth/keys",
+        "GET /auth/keys",
+        "DELETE /auth/keys/{key_id}",
+        "GET /users",
+        "GET /users/{user_id}",
+        "PATCH /users/{user_id}",
         "POST /auth/ticket",
         "POST /tasks",
         "GET /tasks",
@@ -55,9 +66,11 @@ def test_every_operation_documents_its_errors_as_problems(operation: Operation) 
     expected = {"422", "500", "503"}
     expected |= set() if str(operation) in OPEN | OPTIONAL else {"401"}
     expected |= {"400", "413", "415"} if operation.fields else set()
-    expected |= {"404", "403"} if "{task_id}" in operation.template else set()
+    expected |= {"404", "403"} if "{" in operation.template else set()
+    expected |= {"403"} if operation.template.startswith("/users") else set()
     expected |= set() if str(operation) in UNLIMITED else {"429"}
-    expected |= {"412"} if operation.method in {"PUT", "PATCH", "DELETE"} else set()
+    guarded = operation.template.startswith("/tasks/") and operation.method != "GET"
+    expected |= {"412"} if guarded else set()
     assert expected <= said.keys()
     for status, response in said.items():
         if int(status) >= 400:
@@ -138,18 +151,29 @@ async def limited(sql: asyncpg.Connection[asyncpg.Record], database_url: str) ->
 
 async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
     make = limited
-    ada = await make.user()
+    ada = await make.admin()
+    logged_in = (await ada.client.post("/auth/login", json={"username": ada.username, "password": PASSWORD})).json()
+    key = (await ada.client.post("/auth/keys", json={"name": "x"})).json()
+    other = await make.user()
     weather = '{"temperature": 1.5, "condition": "Snow"}'
     task = f"/tasks/{await make.task(ada, city='Oslo', weather=weather)}"
     bodies: dict[str, Any] = {
         "/auth/register": {"username": "new", "password": PASSWORD},
         "/auth/login": {"username": ada.username, "password": PASSWORD},
+        "/auth/refresh": {"refresh_token": logged_in["refresh_token"]},
+        "/auth/password": {"current_password": PASSWORD, "new_password": PASSWORD},
+        "/auth/keys": {"name": "nightly", "expires_at": "2100-01-01"},
+        "/users/{user_id}": {"role": "admin"},
         "/tasks": {"title": "x"},
         "/tasks/{task_id}": {"title": "x"},
     }
-    for operation in sorted(OPERATIONS, key=lambda operation: operation.method == "DELETE"):
+    session = await make.session(ada.id)
+    ids = {"{task_id}": task.rpartition("/")[2], "{key_id}": key["id"], "{user_id}": other.id, "{session_id}": session}
+    last = ["GET", "POST /auth/refresh", "DELETE", "PUT /auth/password", "POST /auth/logout"]
+    in_turn = sorted(OPERATIONS, key=lambda one: max([0, *(n for n, s in enumerate(last) if str(one).startswith(s))]))
+    for operation in in_turn:
         body = bodies[operation.template] if operation.fields else None
-        path = operation.template.replace("/tasks/{task_id}", task)
+        path = re.sub(r"\{\w+\}", lambda name: str(ids[name[0]]), operation.template)
         if path == "/ws":  # tests/live has it
             continue
         answer = await ada.client.request(operation.method, path, json=body)
@@ -178,6 +202,7 @@ def conforms(value: Any, schema: dict[str, Any]) -> None:
         "integer": int,
         "boolean": bool,
         "number": (int, float),
+        "boolean": bool,
         "null": type(None),
     }
     assert isinstance(value, kinds[schema["type"]]), (value, schema)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -38,8 +40,19 @@ ANSWER_SECONDS = (
 ROUTES = [
     ("post", "/auth/register", 201),
     ("post", "/auth/login", 200),
+    ("post", "/auth/refresh", 200),
     ("get", "/auth/me", 200),
     ("post", "/auth/ticket", 200),
+    ("get", "/auth/sessions", 200),
+    ("delete", "/auth/sessions/{session_id}", 204),
+    ("post", "/auth/logout", 204),
+    ("post", "/auth/keys", 201),
+    ("get", "/auth/keys", 200),
+    ("delete", "/auth/keys/{key_id}", 204),
+    ("put", "/auth/password", 204),
+    ("get", "/users", 200),
+    ("get", "/users/{user_id}", 200),
+    ("patch", "/users/{user_id}", 200),
     ("get", "/events", 200),
     ("post", "/tasks", 201),
     ("get", "/tasks", 200),
@@ -50,6 +63,20 @@ ROUTES = [
     ("get", "/analytics", 200),
     ("get", "/readyz", 200),
 ]
+
+
+@dataclass(frozen=True)
+class Spare:
+    """What a user may spend and end."""
+
+    refresh_token: str = base64.urlsafe_b64encode(bytes(56)).decode()
+    token: str = ""
+    session_id: int = 1
+    key_id: int = 1
+    task_id: int = 1
+
+
+NOTHING = Spare()
 
 
 @pytest.fixture(autouse=True)
@@ -130,24 +157,45 @@ async def terminate(sql: asyncpg.Connection[asyncpg.Record]) -> int:
     return int(found)
 
 
-async def ask(user: User, method: str, path: str, *, task_id: int = 1) -> httpx.Response:
+def body_of(user: User, method: str, path: str, spare: Spare) -> dict[str, Any] | None:
+    """Give a body that would work."""
+    bodies: dict[str, dict[str, Any]] = {
+        "/auth/register": {"username": f"user-{uuid4().hex}", "password": PASSWORD},
+        "/auth/login": {"username": user.username, "password": PASSWORD},
+        "/auth/refresh": {"refresh_token": spare.refresh_token},
+        "/auth/password": {"current_password": PASSWORD, "new_password": PASSWORD},
+        "/auth/keys": {"name": "nightly"},
+        "/users/{user_id}": {"role": "admin"},
+        "/tasks": {"title": f"task {uuid4()}"},
+        "/tasks/{task_id}": {"title": f"task {uuid4()}"},
+    }
+    return bodies.get(path) if method in {"post", "put", "patch"} else None
+
+
+async def ask(user: User, method: str, path: str, *, spare: Spare = NOTHING) -> httpx.Response:
     """Make a request that would work, and wait for its answer no longer than a client would."""
-    body: dict[str, Any] | None = None
-    if path.startswith("/auth") and method == "post":
-        name = user.username if path == "/auth/login" else f"user-{uuid4().hex}"
-        body = {"username": name, "password": PASSWORD}
-    elif method in {"post", "put", "patch"}:
-        body = {"title": f"task {uuid4()}"}
+    headers = {"Authorization": f"Bearer {spare.token}"} if path == "/auth/logout" and spare.token else {}
+    filled = path.format(user_id=user.id, **asdict(spare))
     begun = time.monotonic()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        answer = await user.client.request(method, path.format(task_id=task_id), json=body)
+        answer = await user.client.request(method, filled, json=body_of(user, method, path, spare), headers=headers)
     assert time.monotonic() - begun < ANSWER_SECONDS
     return answer
 
 
+async def spare_of(user: User, *, with_task: bool = True) -> Spare:
+    logged_in = (await ask(user, "post", "/auth/login")).json()
+    (session_id,) = [one["id"] for one in (await ask(user, "get", "/auth/sessions")).json()["items"]][:1]
+    leaves = (await ask(user, "post", "/auth/login")).json()
+    key_id = (await ask(user, "post", "/auth/keys")).json()["id"]
+    task_id = (await ask(user, "post", "/tasks")).json()["id"] if with_task else 1
+    refresh_token, token = logged_in["refresh_token"], leaves["access_token"]
+    return Spare(refresh_token, token, session_id, key_id, task_id)
+
+
 async def all_work(user: User) -> None:
-    task_id = (await ask(user, "post", "/tasks")).json()["id"]
-    assert [(await ask(user, *one, task_id=task_id)).status_code for *one, _ in ROUTES] == [one[-1] for one in ROUTES]
+    spare = await spare_of(user)
+    assert [(await ask(user, *one, spare=spare)).status_code for *one, _ in ROUTES] == [one[-1] for one in ROUTES]
 
 
 async def none_work(user: User) -> None:
@@ -170,7 +218,7 @@ async def test_every_route_says_503_without_a_database_and_works_when_it_is_back
     own_database_url: str, how: str
 ) -> None:
     async with gate(own_database_url) as door, started(door.url) as app, dba(own_database_url) as sql:
-        user = await Factory(sql, app).user()
+        user = await Factory(sql, app).admin()
         await all_work(user)
         await door.shut(how)
         await none_work(user)
@@ -184,7 +232,7 @@ async def test_a_start_without_a_database_ends_well_when_there_is_one(own_databa
     async with gate(own_database_url) as door, dba(own_database_url) as sql:
         await door.shut("refused")
         async with started(door.url) as app:
-            user = await Factory(sql, app).user()
+            user = await Factory(sql, app).admin()
             await none_work(user)
             await door.open()
             await until(lambda: ready(user.client))
@@ -199,7 +247,7 @@ async def test_a_stopped_and_a_crashed_server_are_waited_for() -> None:
             migrations.migrate(url)
             async with started(url) as app:
                 async with dba(url) as sql:
-                    user = await Factory(sql, app).user()
+                    user = await Factory(sql, app).admin()
                 for how in (signal.SIGINT, signal.SIGQUIT):  # PostgreSQL's fast stop, and its stop without a farewell
                     await all_work(user)
                     postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
@@ -217,7 +265,7 @@ async def gone(process: psutil.Process) -> bool:
 
 async def test_requests_whose_connections_are_ended_get_503_and_the_next_ones_work(own_database_url: str) -> None:
     async with started(own_database_url, milliseconds=10_000) as app, dba(own_database_url) as sql:
-        user = await Factory(sql, app).user()
+        user = await Factory(sql, app).admin()
         async with slow_tasks(own_database_url), asyncio.TaskGroup() as group:
             requests = [group.create_task(ask(user, "post", "/tasks")) for _ in range(5)]
             await until(lambda: equals(running(sql), 5))
@@ -240,7 +288,7 @@ async def test_connections_ended_under_load_never_give_500(own_database_url: str
         return seen
 
     async with started(own_database_url, connections=4) as app, dba(own_database_url) as sql:
-        user = await Factory(sql, app).user()
+        user = await Factory(sql, app).admin()
         async with asyncio.TaskGroup() as group:
             writers = [group.create_task(write(user)) for _ in range(6)]
             for _ in range(10):
@@ -254,11 +302,12 @@ async def test_connections_ended_under_load_never_give_500(own_database_url: str
 
 async def test_the_database_ends_a_statement_that_takes_too_long(own_database_url: str, said: list[Record]) -> None:
     async with started(own_database_url) as app, dba(own_database_url) as sql:
-        user = await Factory(sql, app).user()
+        user = await Factory(sql, app).admin()
+        spare = await spare_of(user, with_task=False)
         async with slow_tasks(own_database_url):
             for method, path, status in ROUTES:
                 needs_tasks = path.startswith(("/tasks", "/analytics"))
-                assert (await ask(user, method, path)).status_code == (503 if needs_tasks else status)
+                assert (await ask(user, method, path, spare=spare)).status_code == (503 if needs_tasks else status)
             assert await running(sql) == 0
         causes = [one["extra"]["cause"] for one in said if "unavailable" in one["message"]]
         assert causes
@@ -270,7 +319,7 @@ async def test_a_request_that_finds_no_free_connection_gets_503_and_the_others_t
     own_database_url: str,
 ) -> None:
     async with started(own_database_url, milliseconds=30_000, connections=2) as app, dba(own_database_url) as sql:
-        user = await Factory(sql, app).user()
+        user = await Factory(sql, app).admin()
         async with asyncio.TaskGroup() as group, slow_tasks(own_database_url):
             slow = [group.create_task(ask(user, "get", "/tasks")) for _ in range(2)]
             await until(lambda: equals(running(sql), 2))
@@ -283,7 +332,7 @@ async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_stateme
     own_database_url: str,
 ) -> None:
     async with started(own_database_url, milliseconds=30_000, connections=1) as app, dba(own_database_url) as sql:
-        user = await Factory(sql, app).user()
+        user = await Factory(sql, app).admin()
         async with slow_tasks(own_database_url):
             served = asyncio.create_task(ask(user, "post", "/tasks"))
             await until(lambda: equals(running(sql), 1))
@@ -306,7 +355,7 @@ async def test_a_client_that_goes_away_while_the_service_connects_leaves_no_plac
         started(door.url, connections=1, listen_url=own_database_url) as app,
         dba(own_database_url) as sql,
     ):
-        user = await Factory(sql, app).user()
+        user = await Factory(sql, app).admin()
         await door.shut("cut")
         pool = app.state.rooms.db.pool
         await until(lambda: equals(pool.get_size(), 0))

@@ -124,7 +124,7 @@ def grumbles() -> Iterator[list[str]]:
 async def test_a_client_that_leaves_amid_its_body_is_no_error(
     port: int, app: FastAPI, grumbles: list[str], wanted: str
 ) -> None:
-    token = app.state.rooms.accounts.tokens.issue(user_id=1, role="user").encode()
+    token = app.state.rooms.logins.tokens.issue(user_id=1, role="user", session_id=1).encode()
     head = b" HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(wanted.encode() + head + b"Authorization: Bearer " + token + b"\r\n\r\n{")

@@ -56,6 +56,12 @@ def waiting(db: psycopg.Connection[Any]) -> int:
     )
 
 
+def release_when(db: psycopg.Connection[Any], number: int) -> None:
+    """Let a lock go as soon as so many statements wait for it."""
+    until(lambda: waiting(db) == number)
+    db.rollback()
+
+
 @pytest.mark.parametrize("applied", [0, 1])
 def test_a_schema_that_is_behind_is_said_once_and_waited_for(
     tmp_path: Path, empty_database_url: str, applied: int
@@ -83,19 +89,20 @@ def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
     values = {"WORKERS": "2", "DATABASE_STATEMENT_TIMEOUT_MS": "30000", **ADMIN}
-    with psycopg.connect(own_database_url) as db, serving(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+    with psycopg.connect(own_database_url) as db, ThreadPoolExecutor(1) as thread:
         db.execute("lock table users in share row exclusive mode")
-        until(lambda: waiting(db) == 2)
-        db.rollback()
-        until(lambda: server.log().count(" ready\n") == 2)
-        assert server.log().count("first administrator made") == 1
-        assert db.execute("select username, role from users").fetchall() == [("root", "admin")]
-        db.rollback()
-        assert log_in(server, "root").status_code == 200
-        workers = psutil.Process(server.process.pid).children(recursive=True)
-        assert len(workers) >= 2
-        assert server.stop() == 0
-        until(lambda: not [one for one in workers if one.is_running()])
+        released = thread.submit(release_when, db, 2)
+        with serving(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+            released.result()
+            until(lambda: server.log().count(" ready\n") == 2)
+            assert server.log().count("first administrator made") == 1
+            assert db.execute("select username, role from users").fetchall() == [("root", "admin")]
+            db.rollback()
+            assert log_in(server, "root").status_code == 200
+            workers = psutil.Process(server.process.pid).children(recursive=True)
+            assert len(workers) >= 2
+            assert server.stop() == 0
+            until(lambda: not [one for one in workers if one.is_running()])
 
 
 def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path, own_database_url: str) -> None:
