@@ -28,6 +28,8 @@ HEAD_SECONDS = 10
 LARGEST_MESSAGE = 64 * 1024
 STUCK_SECONDS = 10.0
 FAREWELL_SECONDS = 3.0
+LOOK_SECONDS = 1.0
+BYTES_ACKED = 120  # where Linux has it in its struct tcp_info
 SEND_BUFFER = 128 * 1024
 STUCK = 4408
 WIRE = "service.wire"
@@ -37,10 +39,11 @@ QUIET.setLevel(logging.WARNING)
 
 
 def bound(listening: socket.socket) -> None:
-    """Set what accepted connections inherit: a peer that takes nothing is gone in STUCK_SECONDS, and holds little."""
+    """Set what accepted connections inherit: the kernel holds little for a peer that does not read.
+
+    No TCP_USER_TIMEOUT: it also ends a peer that reads, slowly, through a window that is often closed.
+    """
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER // 2)  # the kernel doubles it
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STUCK_SECONDS * 1000))
 
 
 class Wire:
@@ -53,14 +56,15 @@ class Wire:
         self._transport = transport
         self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
-        self._watch: asyncio.TimerHandle | None = None
-        self._left, self._moved_at = 0, 0.0
+        self._paused = False
+        self._taken, self._moved_at = 0, self._loop.time()
+        self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
         self.stopping = asyncio.Event()
 
     @property
     def blocked(self) -> bool:
         """Whether what is sent now would wait behind much that waits already."""
-        return self._watch is not None or self._transport.is_closing()
+        return self._paused or self._transport.is_closing()
 
     def write(self, data: bytes) -> bool:
         """Write bytes as they are; False, and nothing written, where they would wait."""
@@ -70,33 +74,40 @@ class Wire:
         return True
 
     def pause(self) -> None:
-        """Begin to watch whether the peer takes anything."""
-        self.resume()
-        self._left, self._moved_at = self._unsent(), self._loop.time()
-        self._watch = self._loop.call_later(1, self._look)
+        """Note that much waits to be sent."""
+        self._paused = True
 
     def resume(self) -> None:
-        """Watch no longer."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        """Note that there is room again."""
+        self._paused = False
+
+    def ended(self) -> None:
+        """Watch the peer no longer."""
+        self._watch.cancel()
 
     def _look(self) -> None:
-        left, now = self._unsent(), self._loop.time()
-        if left != self._left:
-            self._left, self._moved_at = left, now
+        waiting, taken = self._progress()
+        now = self._loop.time()
+        if not waiting or taken != self._taken:
+            self._taken, self._moved_at = taken, now
         if now - self._moved_at >= STUCK_SECONDS:
             self._on_stuck()
             self._watch = self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
         else:
-            self._watch = self._loop.call_later(1, self._look)
+            self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
 
-    def _unsent(self) -> int:
+    def _progress(self) -> tuple[int, int]:
+        """Give how many bytes wait for the peer, and a number that is another one once it has taken some."""
         waiting = int(self._transport.get_write_buffer_size())
-        with suppress(OSError, NameError, AttributeError):
-            queued = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        taken = -waiting
+        with suppress(OSError, NameError, AttributeError, struct.error):
+            connection = self._transport.get_extra_info("socket")
+            queued = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
             waiting += struct.unpack("i", queued)[0]
-        return waiting
+            taken = -waiting
+            information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED + 8)
+            (taken,) = struct.unpack_from("Q", information, BYTES_ACKED)
+        return waiting, taken
 
 
 class Sockets(WebSocketsSansIOProtocol):
@@ -115,7 +126,7 @@ class Sockets(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        self.wire.resume()
+        self.wire.ended()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -181,8 +192,13 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._arrived()
-        self._wire.resume()
+        self._wire.ended()
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to Sockets."""
+        self._wire.ended()
+        super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as the head is not too large."""

@@ -1,0 +1,76 @@
+"""Without a NOTIFY an event takes a second longer, and a role's change is seen when the listener is back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from service import db
+from service.events import Event
+from service.hub import GONE, EndedError, Hub, Ready, Subscriber
+from service.listener import Listener
+from service.security import Viewer
+from tests.chaos.gates import gate
+from tests.chaos.test_joining import FEED, dba, listening, pool, soon, viewer, waiting, write
+from tests.chaos.writers import Sql
+
+__all__ = ["dba", "pool", "viewer"]  # fixtures
+ABOUT_A_SECOND = 2.5
+
+
+async def test_an_event_without_a_notify_arrives_within_about_a_second(
+    own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer
+) -> None:
+    hub = Hub(pool, FEED)
+    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    with hub.subscribed(subscriber) as items:
+        assert isinstance(await soon(items), Ready)
+        async with listening(Listener(own_database_url, feed=FEED, hub=hub)):
+            asked = await waiting(items, subscriber)
+            first = await write(dba)
+            assert isinstance(event := await asked, Event)
+            assert event.id == first  # it listens
+            heard: list[object] = []
+            await dba.add_listener("task_events", lambda *given: heard.append(given))
+            await dba.execute("set application_name = 'task-manager'")  # whose process would notify
+            asked = await waiting(items, subscriber)
+            async with asyncio.timeout(ABOUT_A_SECOND):
+                second = await write(dba)
+                assert isinstance(event := await asked, Event)
+            assert event.id == second
+            assert not heard
+
+
+@pytest.mark.parametrize("change", ["update users set role = 'user'", "delete from tasks; delete from users"])
+async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_opened_with_it(
+    own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer, change: str
+) -> None:
+    hub = Hub(pool, FEED)
+    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    async with gate(own_database_url) as door:
+        with hub.subscribed(subscriber) as items:
+            assert isinstance(await soon(items), Ready)
+            async with listening(Listener(door.url, feed=FEED, hub=hub)):
+                asked = await waiting(items, subscriber)
+                written = await write(dba)
+                assert isinstance(event := await asked, Event)
+                assert event.id == written
+                await door.shut("cut")
+                await until_away(dba)
+                await dba.execute(change)
+                await door.open()
+                with pytest.raises(EndedError) as ended:
+                    _ = [await soon(items) for _ in range(2)]  # the first may be the deletion's
+                assert ended.value.code == GONE
+
+
+async def until_away(sql: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Wait until the listener's session is gone."""
+    count = (
+        "select count(*) from pg_stat_activity "
+        "where datname = current_database() and application_name = 'task-manager listener'"
+    )
+    while await sql.fetchval(count):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
