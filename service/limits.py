@@ -95,6 +95,11 @@ class Limit:
             retry_after=ceil(wait / 1000),
         )
 
+    def is_spent(self, key: str) -> bool:
+        """Whether this process knows that the key's budget is spent."""
+        bucket = self._buckets.get(key)
+        return bucket is not None and self._step(bucket, spend=False) > 0
+
     def _step(self, bucket: _Bucket, *, spend: bool) -> int:
         """Give the milliseconds to wait by this process's own count; 0 where it admits."""
         state, decision = ALGORITHM.step(self._rates, bucket.state, _monotonic(), 1)

@@ -41,6 +41,10 @@ class Sessions:
             return await self._by_key(hashed(credential))
         return await self.present(self._tokens.verify(credential))
 
+    def knows(self, credential: str) -> bool:
+        """Whether no database is needed to say what a key is worth; a token's signature keeps strangers from asking."""
+        return not credential.startswith(KEY_PREFIX) or (self.believed() and hashed(credential) in self._keys)
+
     async def present(self, viewer: Viewer) -> Viewer:
         """Give the viewer as the account is now; UnauthorizedError where its session or key is over."""
         if viewer.session_id is None:

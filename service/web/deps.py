@@ -80,17 +80,25 @@ async def identity_of(request: HTTPConnection) -> Viewer | ServiceError | None:
     It is verified once for each request, by whoever asks first.
     """
     if IDENTITY not in request.scope:
-        request.scope[IDENTITY] = await _identity(rooms_of(request), request.headers.get("authorization"))
+        request.scope[IDENTITY] = await _identity(rooms_of(request), credential_of(request))
     identity: Viewer | ServiceError | None = request.scope[IDENTITY]
     return identity
 
 
-async def _identity(rooms: Rooms, authorization: str | None) -> Viewer | ServiceError | None:
+def credential_of(request: HTTPConnection) -> str | None:
+    """Give the token or key of a request; None where it has no Authorization, empty where that is something else."""
+    authorization = request.headers.get("authorization")
     if authorization is None:
         return None
-    scheme, token = get_authorization_scheme_param(authorization)
+    scheme, credential = get_authorization_scheme_param(authorization)
+    return credential if scheme.lower() == "bearer" else ""
+
+
+async def _identity(rooms: Rooms, credential: str | None) -> Viewer | ServiceError | None:
+    if credential is None:
+        return None
     try:
-        return await rooms.logins.sessions.viewer(token if scheme.lower() == "bearer" else "")
+        return await rooms.logins.sessions.viewer(credential)
     except (UnauthorizedError, UnavailableError) as error:
         return error
 

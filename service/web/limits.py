@@ -12,7 +12,7 @@ from service.errors import RateLimitedError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.web import replies
-from service.web.deps import identity_of, rooms_of
+from service.web.deps import credential_of, identity_of, rooms_of
 from service.web.middleware import VERDICTS
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -80,4 +80,12 @@ class Limited:
         if limits.log_ins and request.scope.get("method") == "POST" and request.scope["path"] in LOG_INS:
             await self._log_ins(request, limits.log_ins.by_address)
         elif limits.requests:
+            await _refuse_guesses(request, limits.requests)
             await self._requests(request, limits.requests)
+
+
+async def _refuse_guesses(request: HTTPConnection, limit: Limit) -> None:
+    """RateLimitedError for a key that only the database knows, from an address that has spent its budget on others."""
+    credential, address = credential_of(request), f"address:{await address_of(request)}"
+    if credential and not rooms_of(request).logins.sessions.knows(credential) and limit.is_spent(address):
+        spent(request, await limit.check(address))

@@ -202,7 +202,6 @@ def conforms(value: Any, schema: dict[str, Any]) -> None:
         "integer": int,
         "boolean": bool,
         "number": (int, float),
-        "boolean": bool,
         "null": type(None),
     }
     assert isinstance(value, kinds[schema["type"]]), (value, schema)

@@ -12,8 +12,9 @@ from service.events import Event
 from service.hub import GONE, EndedError, Hub, Ready, Subscriber
 from service.listener import Listener
 from service.security import Viewer
+from service.sessions import Sessions
 from tests.chaos.gates import gate
-from tests.chaos.test_joining import FEED, dba, listening, pool, soon, viewer, waiting, write
+from tests.chaos.test_joining import FEED, TOKENS, dba, listening, pool, soon, viewer, waiting, write
 from tests.chaos.writers import Sql
 
 __all__ = ["dba", "pool", "viewer"]  # fixtures
@@ -27,7 +28,7 @@ async def test_an_event_without_a_notify_arrives_within_about_a_second(
     subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
-        async with listening(Listener(own_database_url, feed=FEED, hub=hub)):
+        async with listening(Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
             asked = await waiting(items, subscriber)
             first = await write(dba)
             assert isinstance(event := await asked, Event)
@@ -43,7 +44,9 @@ async def test_an_event_without_a_notify_arrives_within_about_a_second(
             assert not heard
 
 
-@pytest.mark.parametrize("change", ["update users set role = 'user'", "delete from tasks; delete from users"])
+@pytest.mark.parametrize(
+    "change", ["update users set role = 'user' where id = {}", "delete from tasks; delete from users where id = {}"]
+)
 async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_opened_with_it(
     own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer, change: str
 ) -> None:
@@ -52,14 +55,15 @@ async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_ope
     async with gate(own_database_url) as door:
         with hub.subscribed(subscriber) as items:
             assert isinstance(await soon(items), Ready)
-            async with listening(Listener(door.url, feed=FEED, hub=hub)):
+            async with listening(Listener(door.url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
                 asked = await waiting(items, subscriber)
                 written = await write(dba)
                 assert isinstance(event := await asked, Event)
                 assert event.id == written
                 await door.shut("cut")
                 await until_away(dba)
-                await dba.execute(change)
+                await dba.execute("insert into users (username, password_hash, role) values ('root', '', 'admin')")
+                await dba.execute(change.format(viewer.id))
                 await door.open()
                 with pytest.raises(EndedError) as ended:
                     _ = [await soon(items) for _ in range(2)]  # the first may be the deletion's

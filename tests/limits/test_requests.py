@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
+import anyio
 import asyncpg
 import httpx
 import pytest
@@ -240,6 +241,23 @@ async def test_a_token_is_verified_once(
         for path in ("/auth/me", "/tasks", "/analytics"):
             assert (await ada.client.get(path)).status_code == 200
         assert verified == [ada.token] * 3
+
+
+async def test_the_database_is_not_asked_about_keys_from_an_address_that_has_guessed_enough(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    async with limited(database_url, per_minute=3) as app:
+        ada = await Factory(sql, app).user()
+        made = [(await ada.client.post("/auth/keys", json={"name": "robot"})).json()["key"] for _ in range(2)]
+        async with browser(app) as client:
+            known, new, *guessed = (
+                {"Authorization": f"Bearer {key}"} for key in [*made, *(f"tm_{n}" for n in range(4))]
+            )
+            while not app.state.rooms.logins.sessions.believed():
+                await anyio.sleep(0.01)
+            assert await statuses(client, known, *guessed) == [200, 401, 401, 401, 429]
+            problem(await client.get("/tasks", headers=new), 429)  # good, which only the database could say
+            assert app.state.rooms.logins.sessions.knows(made[0])
 
 
 async def test_those_who_watch_the_service_are_not_limited(database_url: str) -> None:
