@@ -428,13 +428,6 @@ class _Accounts:
         session_id: int,
         user_id: int,
     ) -> int: ...
-    async def end_sessions(
-        self,
-        db: Executor,
-        *,
-        user_id: int,
-        kept_id: int | None,
-    ) -> int: ...
     async def expire_sessions(
         self,
         db: Executor,

@@ -1,7 +1,7 @@
 -- The end of sessions whose refresh token has expired.
 -- returns: count
 -- params: row_limit bigint
--- index: sessions_expires_idx
+-- index: sessions_expires_idx, sessions_pkey
 with expired as materialized (
     select s.id
     from sessions as s

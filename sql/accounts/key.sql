@@ -1,7 +1,7 @@
 -- The API key with a hash, where it is good, and what the account behind it is now.
 -- returns: row?
 -- params: hash bytea
--- index: api_keys_hash_key
+-- index: api_keys_hash_key, users_pkey
 select
     k.id,
     k.read_only,

@@ -1,7 +1,7 @@
 -- Which sessions and keys are good, and what the account behind each is now.
 -- returns: rows
 -- params: session_ids bigint[], key_ids bigint[]
--- index: sessions_pkey, api_keys_pkey
+-- index: sessions_pkey, api_keys_pkey, users_pkey
 select
     'session' as kind,
     s.id,

@@ -2,7 +2,7 @@
 -- returns: value
 -- params: user_id bigint, refresh_hash bytea, secret bytea, days integer, client_address text?, user_agent text?,
 --   most bigint
--- index: sessions_user_idx
+-- index: sessions_user_idx, sessions_pkey
 -- raises: sessions_user_id_fkey -> unauthorized
 with surplus as materialized (
     select s.id

@@ -1,7 +1,7 @@
 -- The successor of a refresh token that was spent just now, as it was given then.
 -- returns: row?
 -- params: refresh_token bytea, seconds double precision
--- index: sessions_previous_idx
+-- index: sessions_previous_idx, users_pkey
 select
     s.id,
     u.id as user_id,

@@ -1,7 +1,7 @@
 -- A refresh token, spent: the session goes on with the next one.
 -- returns: row?
 -- params: refresh_token bytea, days integer
--- index: sessions_refresh_key
+-- index: sessions_refresh_key, users_pkey
 -- why: of many uses at once one finds its hash still there; the others find it in previous_hash (accounts.recall).
 update sessions as s
 set

@@ -1,7 +1,7 @@
 -- A new password, where nobody has changed it meanwhile; the account's other sessions end.
 -- returns: value
 -- params: user_id bigint, password_hash text, known_hash text, kept_session_id bigint?
--- index: users_pkey
+-- index: users_pkey, sessions_user_idx
 with changed as (
     update users as u
     set password_hash = $2

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from service import db, tasks
+from service.accounts import LAST
 from service.db import Connection, Database
 from service.statements import Statement, read_all
 from tests.conftest import TEMPLATE, _database, make_settings
@@ -46,6 +47,7 @@ from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids fr
 insert into api_keys (user_id, name, hash, expires_at)
 select u.ids[n % 500 + 1], 'key', sha256(n::text::bytea), case when n % 3 = 0 then now() + n * interval '1 minute' end
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+insert into users (username, password_hash) select 'Member' || n, '' from generate_series(1, 20000) as n;
 """
 LARGE = ("tasks", "users", "task_events", "tickets", "sessions", "api_keys")
 # A reader that has seen half of the events, while a transaction was open.
@@ -56,6 +58,17 @@ BEHIND = {
     "byte_limit": 1_000_000,
     "hash": b"",
     "days": 90,
+}
+CREDENTIALS: dict[str, Any] = {
+    "session_id": 1000,
+    "session_ids": [1000, 2000],
+    "key_id": 1000,
+    "key_ids": [1000, 2000],
+    "refresh_token": b"",
+    "known_hash": "",
+    "most": 10,
+    "name_from": "member7",
+    "name_before": "member7" + LAST,
 }
 EVERYONE: dict[str, Any] = {
     "user_id": None,
@@ -115,8 +128,8 @@ async def test_the_index_of_a_header_is_the_one_that_is_used(large: Database, na
         assert task is not None
         values: dict[str, Any] = {parameter.name: None for parameter in statement.header.params}
         values |= {**dict(task), "viewer_id": task["user_id"], "viewer_is_admin": False, "username": "User77"}
-        values |= {"city": "city10", "seconds": 20, "row_limit": 100, **BEHIND}
-        plan = await explain(connection, statement, values)
+        values |= {"city": "city10", "seconds": 20, "row_limit": 100, **BEHIND, **CREDENTIALS}
+        plan = await explain(connection, statement, values, sort=next(iter(statement.texts)))
     used = {node["Index Name"] for node in plan if "Index Name" in node}
     assert used == set(statement.header.index)
     assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE]
@@ -149,6 +162,24 @@ async def test_a_page_of_a_list_is_read_off_an_index(large: Database, name: str,
             assert [node for node in plan if "Index Name" in node]
             assert not [node for node in plan if "Sort" in node["Node Type"] or node["Node Type"] == "Seq Scan"]
             assert "user_id = " in used or who != "small user"
+
+
+@pytest.mark.parametrize("begin", [None, "member7", "m"])
+@pytest.mark.parametrize("sort", STATEMENTS["accounts.list"].texts)
+async def test_a_page_of_accounts_is_read_off_the_index_of_names(large: Database, sort: str, begin: str | None) -> None:
+    statement = STATEMENTS["accounts.list"]
+    names = {"name_from": begin, "name_before": begin and begin + LAST, "row_limit": 21}
+    async with large.connection() as connection:
+        row = await connection.fetchrow("select lower(username) as value, id from users where username = 'Member7777'")
+        assert row is not None
+        for page in (FIRST, {"after_value": row["value"], "after_id": row["id"]}):
+            plan = await explain(connection, statement, {**names, **page}, sort=sort)
+            (used,) = [node for node in plan if "Index Name" in node]
+            assert used["Index Name"] == "users_username_key"
+            conditions = used.get("Index Cond", "")
+            assert conditions.count("lower(username) ") == 2 * (begin is not None) + (page is not FIRST)
+            # Names are unique, so that an incremental sort by name and id sorts one row at a time.
+            assert not [node for node in plan if node["Node Type"] in {"Sort", "Seq Scan"}]
 
 
 @pytest.mark.parametrize("who", ["admin", "small user"])
@@ -225,7 +256,7 @@ async def test_each_list_is_read_by_the_form_for_it(
     assert [text.partition(" */")[0] for text in lists] == [f"/* {form} {sort}"]
 
 
-@pytest.mark.parametrize(("name", "sort"), LISTS)
+@pytest.mark.parametrize(("name", "sort"), [(name, sort) for name, sort in LISTS if name != "accounts.list"])
 async def test_no_mixture_of_calls_leads_a_list_to_a_generic_plan(large: Database, name: str, sort: str) -> None:
     statement = STATEMENTS[name]
     async with large.connection() as connection:
@@ -240,13 +271,30 @@ async def test_no_mixture_of_calls_leads_a_list_to_a_generic_plan(large: Databas
         for number in range(50):
             values = {**EVERYONE, **FIRST, **viewers[number % 3], **filters[number % 5]}
             await statement(connection, sort=sort, **values)
-        plans = await connection.fetchrow(
-            "select sum(generic_plans) as generic, sum(custom_plans) as custom from pg_prepared_statements"
-            " where statement = $1",
-            statement.texts[sort],
-        )
-    assert plans is not None
-    assert (plans["generic"], plans["custom"]) == (0, 50)
+        assert await plans(connection, statement, sort) == (0, 50)
+
+
+@pytest.mark.parametrize("sort", STATEMENTS["accounts.list"].texts)
+async def test_no_mixture_of_names_leads_a_list_of_accounts_to_a_generic_plan(large: Database, sort: str) -> None:
+    statement = STATEMENTS["accounts.list"]
+    pages: list[dict[str, Any]] = [FIRST, {"after_value": "member7777", "after_id": 7777}]
+    async with large.connection() as connection:
+        for number in range(48):
+            begin = [None, "member7", "u"][number % 3]
+            names = {"name_from": begin, "name_before": begin and begin + LAST, "row_limit": 21}
+            await statement(connection, sort=sort, **names, **pages[number % 2])
+        assert await plans(connection, statement, sort) == (0, 48)
+
+
+async def plans(connection: Connection, statement: Statement, sort: str) -> tuple[int, int]:
+    """Give how many generic and how many custom plans a session has made of a statement."""
+    row = await connection.fetchrow(
+        "select sum(generic_plans) as generic, sum(custom_plans) as custom from pg_prepared_statements"
+        " where statement = $1",
+        statement.texts[sort],
+    )
+    assert row is not None
+    return row["generic"], row["custom"]
 
 
 async def test_a_generic_plan_finds_late_events_by_their_transaction(large: Database) -> None:
@@ -255,7 +303,7 @@ async def test_a_generic_plan_finds_late_events_by_their_transaction(large: Data
         await connection.execute("set local plan_cache_mode = force_generic_plan")
         await connection.execute(f"prepare one as {STATEMENTS['events.page'].texts['']}")
         plan = await connection.fetchval(
-            "explain (format json) execute one (0, true, '301:303:301', 15000, null, null, 0, 200, 100000)"
+            "explain (format json) execute one (0, true, '301:303:301', 15000, null, null, 0, 200, 100000, 0)"
         )
         await connection.execute("deallocate one")
     conditions = [
