@@ -134,6 +134,7 @@ class Logins:
             user_agent=_storable(agent),
             most=MOST_SESSIONS,
         )
+        self.sessions.forget(row["id"])  # the oldest one may have ended
         logger.bind(user_id=row["id"], session_id=session_id).info("user logged in")
         return self._token(row["id"], row["role"], RefreshToken(session_id, secret))
 
@@ -149,6 +150,7 @@ class Logins:
         if row is not None:
             return self._token(row["user_id"], row["role"], RefreshToken(row["id"], row["successor"]))
         if genuine and await q.accounts.end_reused(db, session_id=token.session_id):
+            self.sessions.forget_session(token.session_id)
             logger.bind(session_id=token.session_id).warning("a spent refresh token was used again: its session ends")
         raise UnauthorizedError("The refresh token is not valid.")
 

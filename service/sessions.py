@@ -24,6 +24,29 @@ KEY_PREFIX = "tm_"
 MOST_REMEMBERED = 50_000
 
 
+class _Remembered(LRUCache[Any, Viewer]):
+    """The viewers remembered last, to be found by account as well: forgetting one account looks at no other."""
+
+    def __init__(self) -> None:
+        super().__init__(MOST_REMEMBERED)
+        self._of: dict[int, set[Any]] = {}
+
+    def __setitem__(self, name: Any, viewer: Viewer, *args: Any) -> None:
+        super().__setitem__(name, viewer, *args)
+        self._of.setdefault(viewer.id, set()).add(name)
+
+    def __delitem__(self, name: Any, *args: Any) -> None:
+        names = self._of[self[name].id]
+        names.discard(name)
+        if not names:
+            del self._of[self[name].id]
+        super().__delitem__(name, *args)
+
+    def forget(self, user_id: int) -> None:
+        for name in list(self._of.get(user_id, ())):
+            del self[name]
+
+
 class Sessions:
     """What stands behind a token or an API key now."""
 
@@ -31,8 +54,7 @@ class Sessions:
         self.believed: Callable[[], bool] = lambda: False
         self._db = db
         self._tokens = tokens
-        self._sessions: LRUCache[int, Viewer] = LRUCache(MOST_REMEMBERED)
-        self._keys: LRUCache[bytes, Viewer] = LRUCache(MOST_REMEMBERED)
+        self._sessions, self._keys = _Remembered(), _Remembered()
         self._forgotten = 0
 
     async def viewer(self, credential: str) -> Viewer:
@@ -102,13 +124,16 @@ class Sessions:
     def forget(self, user_id: int | None = None) -> None:
         """Forget what is remembered of an account, or of all."""
         self._forgotten += 1
-        _forget(self._sessions, user_id)
-        _forget(self._keys, user_id)
+        if user_id is None:
+            self._sessions, self._keys = _Remembered(), _Remembered()
+            return
+        self._sessions.forget(user_id)
+        self._keys.forget(user_id)
 
-
-def _forget(remembered: LRUCache[Any, Viewer], user_id: int | None) -> None:
-    for name in [name for name, viewer in remembered.items() if user_id in {None, viewer.id}]:
-        del remembered[name]
+    def forget_session(self, session_id: int) -> None:
+        """Forget what is remembered of a session."""
+        self._forgotten += 1
+        self._sessions.pop(session_id, None)
 
 
 def hashed(secret: str) -> bytes:
