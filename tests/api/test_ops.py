@@ -33,6 +33,7 @@ async def ready(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_service_with_its_database_is_healthy_and_ready(client: httpx.AsyncClient) -> None:
+    await ready(client)
     for path in ("/healthz", "/readyz"):
         answer = await client.get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -40,20 +41,20 @@ async def test_a_service_with_its_database_is_healthy_and_ready(client: httpx.As
 
 
 async def test_without_a_database_the_process_is_healthy_and_not_ready() -> None:
-    async with serving(make_settings(NOWHERE)) as client:
+    async with serving(make_settings(NOWHERE), listening=False) as client:
         assert (await client.get("/healthz")).status_code == 200
         not_ready(await client.get("/readyz"))
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/register"])
 async def test_without_a_database_a_request_is_told_to_come_again(path: str) -> None:
-    async with serving(make_settings(NOWHERE)) as client:
+    async with serving(make_settings(NOWHERE), listening=False) as client:
         not_ready(await client.post(path, json={"username": "ada", "password": "correct horse"}))
 
 
 async def test_with_the_schema_behind_it_is_not_ready_until_migrated(own_database_url: str) -> None:
     (newest,) = migrations.rollback(own_database_url, count=1)
-    async with serving(make_settings(own_database_url)) as client:
+    async with serving(make_settings(own_database_url), listening=False) as client:
         answer = await client.get("/readyz")
         not_ready(answer)
         assert "migrate" in answer.json()["detail"]
@@ -63,7 +64,7 @@ async def test_with_the_schema_behind_it_is_not_ready_until_migrated(own_databas
 
 
 async def test_a_virgin_database_is_not_ready_until_migrated(empty_database_url: str) -> None:
-    async with serving(make_settings(empty_database_url)) as client:
+    async with serving(make_settings(empty_database_url), listening=False) as client:
         not_ready(await client.get("/readyz"))
         migrations.migrate(empty_database_url)
         await ready(client)
@@ -75,7 +76,7 @@ async def test_a_migration_of_a_newer_release_does_not_take_readiness_away(own_d
         "insert into _yoyo_migration (migration_hash, migration_id, applied_at_utc) values ('x', '9999.later', now())"
     )
     await connection.close()
-    async with serving(make_settings(own_database_url)) as client:
+    async with serving(make_settings(own_database_url), listening=False) as client:
         await ready(client)
 
 
@@ -83,7 +84,7 @@ async def test_a_database_that_comes_back_makes_it_ready_again(
     sql: asyncpg.Connection[asyncpg.Record], own_database_url: str
 ) -> None:
     name = urlsplit(own_database_url).path[1:]
-    async with serving(make_settings(own_database_url)) as client:
+    async with serving(make_settings(own_database_url), listening=False) as client:
         await ready(client)
         await sql.execute(f"alter database {name} allow_connections false")
         await sql.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
