@@ -102,7 +102,15 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, **values: str) -> Iterator[Server]:
-    """Start the service on a free port and wait until it listens; whatever happens, it is gone afterwards."""
+    """Start the service and wait until it answers."""
+    with starting(folder, **values) as server:
+        until(lambda: server.status("/healthz") or server.process.poll() is not None)
+        yield server
+
+
+@contextmanager
+def starting(folder: Path, **values: str) -> Iterator[Server]:
+    """Start the service on a free port and wait until it has taken that; whatever happens, it is gone afterwards."""
     stdout = folder / "stdout"
     with stdout.open("wb") as output:
         process = subprocess.Popen(
@@ -112,9 +120,7 @@ def serving(folder: Path, **values: str) -> Iterator[Server]:
         until(lambda: ADDRESS.search(stdout.read_text()) or process.poll() is not None)
         found = ADDRESS.search(stdout.read_text())
         assert found, stdout.read_text()
-        server = Server(process, stdout, found[1])
-        until(lambda: server.status("/healthz") or process.poll() is not None)  # the line comes when the port is taken
-        yield server
+        yield Server(process, stdout, found[1])
     finally:
         workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         for one in (process, *workers):

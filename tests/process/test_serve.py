@@ -19,7 +19,7 @@ import pytest
 
 from service import embedded, migrations
 from tests.conftest import SECRET_KEY
-from tests.process.servers import Server, serving, until
+from tests.process.servers import Server, serving, starting, until
 
 PASSWORD = "correct horse battery staple"
 ADMIN = {"ADMIN_USERNAME": "root", "ADMIN_PASSWORD": PASSWORD}
@@ -83,7 +83,10 @@ def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
     values = {"WORKERS": "2", "DATABASE_STATEMENT_TIMEOUT_MS": "30000", **ADMIN}
-    with psycopg.connect(own_database_url) as db, serving(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+    with (
+        psycopg.connect(own_database_url) as db,
+        starting(tmp_path, DATABASE_URL=own_database_url, **values) as server,
+    ):
         db.execute("lock table users in share row exclusive mode")
         until(lambda: waiting(db) == 2)
         db.rollback()
