@@ -58,16 +58,6 @@ def refusal(ended: subprocess.CompletedProcess[str]) -> str:
     return ended.stderr
 
 
-def listens(url: str) -> bool:
-    """Whether a connection is accepted there; uvicorn names the address before it is."""
-    host, port = urlsplit(url).netloc.split(":")
-    try:
-        socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
 def until(condition: Callable[[], object]) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -112,7 +102,15 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, **values: str) -> Iterator[Server]:
-    """Start the service on a free port and wait until it listens; whatever happens, it is gone afterwards."""
+    """Start the service and wait until it answers."""
+    with starting(folder, **values) as server:
+        until(lambda: server.status("/healthz") or server.process.poll() is not None)
+        yield server
+
+
+@contextmanager
+def starting(folder: Path, **values: str) -> Iterator[Server]:
+    """Start the service on a free port and wait until it has taken that; whatever happens, it is gone afterwards."""
     stdout = folder / "stdout"
     with stdout.open("wb") as output:
         process = subprocess.Popen(
@@ -122,8 +120,6 @@ def serving(folder: Path, **values: str) -> Iterator[Server]:
         until(lambda: ADDRESS.search(stdout.read_text()) or process.poll() is not None)
         found = ADDRESS.search(stdout.read_text())
         assert found, stdout.read_text()
-        if "WORKERS" not in values:  # their tests look at how they start
-            until(lambda: listens(found[1]) or process.poll() is not None)
         yield Server(process, stdout, found[1])
     finally:
         workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []

@@ -19,7 +19,7 @@ import pytest
 
 from service import embedded, migrations
 from tests.conftest import SECRET_KEY
-from tests.process.servers import Server, serving, until
+from tests.process.servers import Server, serving, starting, until
 
 PASSWORD = "correct horse battery staple"
 ADMIN = {"ADMIN_USERNAME": "root", "ADMIN_PASSWORD": PASSWORD}
@@ -89,11 +89,11 @@ def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
     values = {"WORKERS": "2", "DATABASE_STATEMENT_TIMEOUT_MS": "30000", **ADMIN}
-    with psycopg.connect(own_database_url) as db, ThreadPoolExecutor(1) as thread:
+    with psycopg.connect(own_database_url) as db:
         db.execute("lock table users in share row exclusive mode")
-        released = thread.submit(release_when, db, 2)
-        with serving(tmp_path, DATABASE_URL=own_database_url, **values) as server:
-            released.result()
+        with starting(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+            until(lambda: waiting(db) == 2)
+            db.rollback()
             until(lambda: server.log().count(" ready\n") == 2)
             assert server.log().count("first administrator made") == 1
             assert db.execute("select username, role from users").fetchall() == [("root", "admin")]
