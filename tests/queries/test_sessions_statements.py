@@ -423,10 +423,10 @@ async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], A
     await listening.add_listener("accounts", hear)
 
     async def since() -> list[str]:
-        await make.sql.execute("notify accounts, 'end'")
+        await make.sql.execute("notify accounts, '0'")
         heard: list[str] = []
         async with asyncio.timeout(10):
-            while (payload := await payloads.get()) != "end":
+            while (payload := await payloads.get()) != "0":
                 heard.append(payload)
         return heard
 
@@ -443,6 +443,7 @@ async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], A
         "update api_keys set read_only = true where user_id = $1",
         "update users set role = 'admin' where id = $1",
         "update users set active = false where id = $1",
+        "update users set password_hash = 'x' where id = $1",
         "delete from users where id = $1",
     ],
 )
