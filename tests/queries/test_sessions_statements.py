@@ -303,7 +303,7 @@ async def test_what_is_living_is_told_with_the_role_of_now(database: Database, m
 OVER = {
     "expired": "update sessions set expires_at = now(); update api_keys set expires_at = now()",
     # Without the trigger that ends its sessions: the statements hold by themselves.
-    "inactive": "set session_replication_role = replica; update users set active = false; reset session_replication_role",
+    "inactive": "begin; set local session_replication_role = replica; update users set active = false; commit",
     "ended": "delete from sessions; delete from api_keys",
     "gone": "delete from users",
 }
