@@ -1,6 +1,8 @@
 set local lock_timeout = '5s';
 set local statement_timeout = '60s';
 alter table tickets drop column session_id, drop column key_id;
+drop trigger users_end_sessions on users;
+drop function users_end_sessions();
 drop trigger users_last_admin on users;
 drop function users_keep_admin();
 create or replace function users_announce() returns trigger

@@ -121,6 +121,23 @@ create constraint trigger users_last_admin
 after update or delete on users
 for each row execute function users_keep_admin();
 
+-- Who knew the password before is out, and so is an account that is switched off, whoever makes the change. A statement
+-- would not see the session of a log-in that it waited for (accounts.open_session holds the account).
+create function users_end_sessions() returns trigger
+language plpgsql as $$
+begin
+    delete from sessions as s
+    where s.user_id = new.id
+    and s.id is distinct from nullif(current_setting('service.kept_session_id', true), '')::bigint;
+    return null;
+end
+$$;
+
+create trigger users_end_sessions
+after update of password_hash, active on users
+for each row when (new.password_hash <> old.password_hash or not new.active)
+execute function users_end_sessions();
+
 -- What a ticket was asked for with: who uses it is held to that.
 alter table tickets
 add column session_id bigint,

@@ -124,9 +124,10 @@ class Logins:
         if not good or row is None or not row["active"]:
             raise UnauthorizedError("Wrong username or password.")
         secret = secrets.token_bytes(SECRET_BYTES)
-        session_id = await q.accounts.open_session(
+        opened = await q.accounts.open_session(
             db,
             user_id=row["id"],
+            known_hash=row["password_hash"],
             refresh_hash=RefreshToken(0, secret).hash,
             secret=secrets.token_bytes(SECRET_BYTES),
             days=self.days,
@@ -134,6 +135,9 @@ class Logins:
             user_agent=_storable(agent),
             most=MOST_SESSIONS,
         )
+        if opened is None:  # the password was changed, or the account switched off, while this one was verified
+            raise UnauthorizedError("Wrong username or password.")
+        session_id = opened["id"]
         self.sessions.forget(row["id"])  # the oldest one may have ended
         logger.bind(user_id=row["id"], session_id=session_id).info("user logged in")
         return self._token(row["id"], row["role"], RefreshToken(session_id, secret))

@@ -101,6 +101,9 @@ class AccountsLivingRow(TypedDict):
     role: str
     read_only: bool
 
+class AccountsOpenSessionRow(TypedDict):
+    id: int
+
 class AccountsRecallRow(TypedDict):
     id: int
     user_id: int
@@ -476,13 +479,14 @@ class _Accounts:
         db: Executor,
         *,
         user_id: int,
+        known_hash: str,
         refresh_hash: bytes,
         secret: bytes,
         days: int,
         client_address: str | None,
         user_agent: str | None,
         most: int,
-    ) -> int: ...
+    ) -> AccountsOpenSessionRow | None: ...
     async def password(
         self,
         db: Executor,

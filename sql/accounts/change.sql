@@ -3,11 +3,7 @@
 -- params: user_id bigint, role text?, active boolean?
 -- index: users_pkey
 -- raises: users_role_check -> invalid, users_last_admin -> conflict
-with ended as (
-    delete from sessions as s
-    where s.user_id = $1 and not $3
-)
-
+-- why: the trigger users_end_sessions ends them.
 update account_view as a
 set
     role = coalesce($2, a.role),

@@ -1,15 +1,23 @@
--- A log-in's session; the account's oldest ones beyond the most that it may have end.
--- returns: value
--- params: user_id bigint, refresh_hash bytea, secret bytea, days integer, client_address text?, user_agent text?,
---   most bigint
--- index: sessions_user_idx, sessions_pkey
--- raises: sessions_user_id_fkey -> unauthorized
-with surplus as materialized (
+-- A log-in's session, where the password that was verified is still the account's; the oldest beyond the most end.
+-- returns: row?
+-- params: user_id bigint, known_hash text, refresh_hash bytea, secret bytea, days integer, client_address text?,
+--   user_agent text?, most bigint
+-- index: users_pkey, sessions_user_idx, sessions_pkey
+-- why: the account is held, so that a change of its password comes before, and there is no session, or after, and ends
+--   it.
+with account as materialized (
+    select u.id
+    from users as u
+    where u.id = $1 and u.password_hash = $2 and u.active
+    for share
+),
+
+surplus as materialized (
     select s.id
     from sessions as s
-    where s.user_id = $1
+    inner join account on s.user_id = account.id
     order by s.id desc
-    offset $7::bigint - 1
+    offset $8::bigint - 1
 ),
 
 ended as (
@@ -19,5 +27,12 @@ ended as (
 )
 
 insert into sessions (user_id, refresh_hash, secret, expires_at, client_address, user_agent)
-values ($1, $2, $3, now() + make_interval(days => $4), $5, $6)
+select
+    account.id as user_id,
+    $3 as refresh_hash,
+    $4 as secret,
+    now() + make_interval(days => $5) as expires_at,
+    $6 as client_address,
+    $7 as user_agent
+from account
 returning id;

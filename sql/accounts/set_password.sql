@@ -1,19 +1,13 @@
 -- A new password, where nobody has changed it meanwhile; the account's other sessions end.
--- returns: value
+-- returns: count
 -- params: user_id bigint, password_hash text, known_hash text, kept_session_id bigint?
--- index: users_pkey, sessions_user_idx
-with changed as (
-    update users as u
-    set password_hash = $2
-    where u.id = $1 and u.password_hash = $3
-    returning u.id
-),
-
-ended as (
-    delete from sessions as s
-    using changed
-    where s.user_id = changed.id and s.id is distinct from $4
+-- index: users_pkey
+-- why: the trigger users_end_sessions ends them, but for the one that the setting names.
+with kept as materialized (
+    select set_config('service.kept_session_id', coalesce($4::bigint::text, ''), true)
 )
 
-select count(*) as changes
-from changed;
+update users as u
+set password_hash = $2
+from kept
+where u.id = $1 and u.password_hash = $3;

@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 20
 
 @asynccontextmanager
 async def serving(settings: Settings, *, listening: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-    """Start the application and give a client of it, without a token; it listens to the database by then, unless it cannot."""
+    """Start the application, let it listen to the database, and give a client of it, without a token."""
     app = create_app(settings, passwords=Passwords(cost=4))
     async with (
         app.router.lifespan_context(app),

@@ -56,12 +56,6 @@ def waiting(db: psycopg.Connection[Any]) -> int:
     )
 
 
-def release_when(db: psycopg.Connection[Any], number: int) -> None:
-    """Let a lock go as soon as so many statements wait for it."""
-    until(lambda: waiting(db) == number)
-    db.rollback()
-
-
 @pytest.mark.parametrize("applied", [0, 1])
 def test_a_schema_that_is_behind_is_said_once_and_waited_for(
     tmp_path: Path, empty_database_url: str, applied: int

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.db import Database
+from service.db import Database, Executor
 from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
 from service.values import LAST_MOMENT
@@ -38,9 +38,11 @@ class Begun:
 
 async def begin(database: Database, user: User, *, days: int = 30, most: int = 100) -> Begun:
     token, secret = token_bytes(32), token_bytes(32)
-    session_id = await q.accounts.open_session(
+    known = await q.accounts.password(database, user_id=user.id)
+    row = await q.accounts.open_session(
         database,
         user_id=user.id,
+        known_hash=known,
         refresh_hash=sha256(token),
         secret=secret,
         days=days,
@@ -48,7 +50,22 @@ async def begin(database: Database, user: User, *, days: int = 30, most: int = 1
         user_agent="tests",
         most=most,
     )
-    return Begun(session_id, token, secret)
+    assert row is not None
+    return Begun(row["id"], token, secret)
+
+
+async def log_in(executor: Executor, user: User, known: str) -> Any:
+    return await q.accounts.open_session(
+        executor,
+        user_id=user.id,
+        known_hash=known,
+        refresh_hash=token_bytes(32),
+        secret=b"",
+        days=1,
+        client_address=None,
+        user_agent=None,
+        most=100,
+    )
 
 
 async def key(database: Database, user: User, *, most: int = 100, **values: Any) -> Any:
@@ -82,12 +99,50 @@ async def test_a_session_is_kept_as_hashes_with_where_it_began(database: Databas
 async def test_who_is_not_there_begins_nothing(database: Database, make: Factory) -> None:
     ada = await make.user()
     await make.sql.execute("delete from users")
-    with pytest.raises(UnauthorizedError):
-        await begin(database, ada)
+    assert await log_in(database, ada, "any") is None
     with pytest.raises(UnauthorizedError):
         await key(database, ada)
     with pytest.raises(UnauthorizedError):
         await ticket(database, ada)
+
+
+async def waiting(make: Factory, one: asyncio.Future[Any]) -> None:
+    """Wait until a statement waits for another's lock."""
+    async with asyncio.timeout(4):
+        while not await make.sql.fetchval("select true from pg_locks where not granted"):
+            assert not one.done()
+
+
+async def test_a_log_in_under_way_does_not_outlive_a_change_of_the_password(database: Database, make: Factory) -> None:
+    """Its password was verified, which takes long, before the change; the session begins before, or not at all."""
+    ada = await make.user()
+    known = await q.accounts.password(database, user_id=ada.id)
+    change: dict[str, Any] = {"user_id": ada.id, "kept_session_id": ada.viewer.session_id}
+    async with database.connection() as connection:
+        async with connection.transaction():
+            assert await log_in(connection, ada, known) is not None
+            changed = asyncio.ensure_future(
+                q.accounts.set_password(database, **change, known_hash=known, password_hash="new")
+            )
+            await waiting(make, changed)
+        assert await changed == 1
+        assert await of_user(make, ada) == [ada.viewer.session_id]
+        async with connection.transaction():
+            assert await q.accounts.set_password(connection, **change, known_hash="new", password_hash="newer") == 1
+            begun = asyncio.ensure_future(log_in(database, ada, "new"))
+            await waiting(make, begun)
+        assert await begun is None
+    assert await log_in(database, ada, "newer") is not None
+
+
+@pytest.mark.parametrize("change", ["password_hash = 'by hand'", "active = false"])
+async def test_a_dbas_change_ends_sessions_too(database: Database, make: Factory, change: str) -> None:
+    ada, bob = await make.user(), await make.user()
+    known = await q.accounts.password(database, user_id=ada.id)
+    await make.sql.execute(f"update users set {change} where id = $1", ada.id)
+    assert await of_user(make, ada) == []
+    assert await of_user(make, bob) == [bob.viewer.session_id]
+    assert await log_in(database, ada, known) is None
 
 
 async def test_the_oldest_sessions_beyond_the_most_end(database: Database, make: Factory) -> None:
@@ -247,7 +302,8 @@ async def test_what_is_living_is_told_with_the_role_of_now(database: Database, m
 
 OVER = {
     "expired": "update sessions set expires_at = now(); update api_keys set expires_at = now()",
-    "inactive": "update users set active = false",
+    # Without the trigger that ends its sessions: the statements hold by themselves.
+    "inactive": "begin; set local session_replication_role = replica; update users set active = false; commit",
     "ended": "delete from sessions; delete from api_keys",
     "gone": "delete from users",
 }
@@ -368,10 +424,10 @@ async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], A
     await listening.add_listener("accounts", hear)
 
     async def since() -> list[str]:
-        await make.sql.execute("notify accounts, 'end'")
+        await make.sql.execute("notify accounts, '0'")
         heard: list[str] = []
         async with asyncio.timeout(10):
-            while (payload := await payloads.get()) != "end":
+            while (payload := await payloads.get()) != "0":
                 heard.append(payload)
         return heard
 
@@ -388,6 +444,7 @@ async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], A
         "update api_keys set read_only = true where user_id = $1",
         "update users set role = 'admin' where id = $1",
         "update users set active = false where id = $1",
+        "update users set password_hash = 'x' where id = $1",
         "delete from users where id = $1",
     ],
 )
@@ -409,7 +466,9 @@ async def test_what_takes_nothing_away_is_not_told(
     await key(database, ada)
     await q.accounts.rotate(database, refresh_token=begun.token, days=30)
     await q.accounts.use_ticket(database, hash=await ticket(database, ada))
-    await make.sql.execute("update users set username = 'other', password_hash = 'x', role = role, active = active")
+    await make.sql.execute(
+        "update users set username = 'other', password_hash = password_hash, role = role, active = active"
+    )
     await make.task(ada)
     assert await told() == []
 
