@@ -29,10 +29,11 @@ from tests.load.lists import SEED
 
 PGBENCH = utils.POSTGRES_VERSIONS[18] / "pgbench"
 CLIENTS = 8
-TASKS = 100_000
+TASKS = 20_000
 OPTIONS = {
-    "shared_buffers": "1GB",
-    "max_wal_size": "20GB",  # no checkpoint and no vacuum falls into one round and not into another
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",  # no checkpoint and no vacuum falls into one round and not into another
+    "min_wal_size": "4GB",
     "checkpoint_timeout": "1h",
     "autovacuum": "off",
     "commit_siblings": "0",
@@ -40,18 +41,18 @@ OPTIONS = {
 BY_HAND = {
     "insert": (
         "insert into tasks (user_id, title, description, status, city) values ($1, $2, $3, $4, $5)",
-        "1, 'Prepare Report', 'Collect monthly data', 'todo', 'Moscow'",
+        ":user, 'Prepare Report', 'Collect monthly data', 'todo', 'Moscow'",
     ),
     "update": ("update tasks set title = $2 where id = $1", ":task, 'Report :number'"),
 }
 AS_SERVICE = {
     "insert": (
         read(FOLDER / "tasks" / "create.sql").texts[""],
-        "1, 'Prepare Report', 'Collect monthly data', 'todo', 'Moscow', null",
+        ":user, 'Prepare Report', 'Collect monthly data', 'todo', 'Moscow', null",
     ),
     "update": (
         read(FOLDER / "tasks" / "update.sql").texts[""],
-        ":task, 1, true, null, true, 'Report :number', false, null, false, null, false, null, null",
+        ":task, :user, true, null, true, 'Report :number', false, null, false, null, false, null, null",
     ),
 }
 WITHOUT, EVENTS, NOTIFY = "without events", "with events", "with pg_notify"
@@ -63,7 +64,7 @@ def script(folder: Path, name: str, statement: str, values: str) -> Path:
     """Write a pgbench script that prepares the statement at its first run on each connection."""
     path = folder / f"{name}.sql"
     path.write_text(
-        f"\\set task random(1, {TASKS})\n\\set number random(1, 1000000000)\n"
+        f"\\set user random(1, 1000)\n\\set task random(1, {TASKS})\n\\set number random(1, 1000000000)\n"
         f"\\if :{name}_is_ready = 0\nprepare {name} as {statement};\n\\set {name}_is_ready 1\n\\endif\n"
         f"execute {name} ({values});\n"
     )
@@ -99,6 +100,7 @@ def measure(
         for name in list(CASES)[:: -1 if n % 2 else 1]:
             state = "disable" if name == WITHOUT else "enable"
             connection.execute(f"alter table tasks {state} trigger tasks_record_event".encode())
+            connection.execute("vacuum")
             connection.execute("checkpoint")
             rates[name].append(rate(url, words, seconds=seconds, application=CASES[name]))
     return rates
@@ -121,7 +123,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the cluster is made: one in memory costs no fsync")
     parser.add_argument("--delays", type=int, nargs="+", default=[0, 20], help="commit_delay, in milliseconds")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder, embedded.running(Path(folder, "pg"), options=OPTIONS) as url:
+    with (
+        tempfile.TemporaryDirectory(dir=given.folder) as folder,
+        embedded.running(Path(folder, "pg"), options=OPTIONS) as url,
+    ):
         migrations.migrate(url)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("alter table tasks disable trigger tasks_record_event")
