@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
@@ -55,7 +56,11 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.TimerHandle | None = None
         self._left, self._moved_at = 0, 0.0
-        self.stopping = asyncio.Event()
+
+    @cached_property
+    def stopping(self) -> asyncio.Event:
+        """Set where the server stops. Made at first use: a WebSocket is told otherwise, and there are many."""
+        return asyncio.Event()
 
     @property
     def blocked(self) -> bool:
@@ -64,9 +69,10 @@ class Wire:
 
     def write(self, data: bytes) -> bool:
         """Write bytes as they are; False, and nothing written, where they would wait."""
-        if self.blocked:
+        transport = self._transport
+        if self._watch is not None or transport.is_closing():
             return False
-        self._transport.write(data)
+        transport.write(data)
         return True
 
     def pause(self) -> None:

@@ -31,7 +31,10 @@ SERVICE_CORE, OTHERS_CORE = 0, 1
 FEW, IDLE_SECONDS = 10, 8
 ADMIN = {"username": "load", "password": "correct horse battery"}
 DIRECT, PLAIN = "service", "tests.load.plain"
-WRITE = "insert into tasks (user_id, title, description, city) select id, 'Prepare Report', 'Monthly data', 'Moscow' from users"
+WRITE = """
+insert into tasks (user_id, title, description, city)
+select id, 'Prepare Report', 'Monthly data', 'Moscow' from users
+"""
 
 Write = Callable[[], object]
 
