@@ -140,6 +140,7 @@ class Sockets(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[WIRE] = self.wire
+        event.headers.clear()  # the scope has them; the parser keeps this as long as the connection lives
 
     def handle_ping(self) -> None:
         """Answer, unless the peer does not read the answers."""
