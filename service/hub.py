@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -83,9 +82,10 @@ class Subscriber:
     ended: int = 0
     overflowed: bool = True
     _idle: bool = False
-    _queue: deque[Event] = field(default_factory=deque)
+    _queue: list[Event] = field(default_factory=list)  # short, and an empty deque takes 760 bytes, as an Event does
     _bytes: int = 0
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _woken: bool = False
+    _waiter: asyncio.Future[None] | None = None
     seen: Snapshot = field(init=False)
 
     def begin(self) -> None:
@@ -102,7 +102,7 @@ class Subscriber:
         if self.overflowed or (self.wanted and not self.wanted.takes(event)):
             return
         if self._idle:
-            if not self.seen.missed(event):
+            if event.id <= self.seen.newest_id and not self.seen.missed(event):  # the first half alone is cheap
                 return
             if not self.is_ahead_of(event):
                 if self.direct(event):
@@ -114,7 +114,7 @@ class Subscriber:
         self._bytes += len(event.body)
         if len(self._queue) > QUEUE_EVENTS or self._bytes > QUEUE_BYTES:
             self.overflow()
-        self._wake.set()
+        self._wake()
 
     def is_ahead_of(self, event: Event) -> bool:
         """Whether it has read what the event's own position takes for unread: some of what has a greater id."""
@@ -124,13 +124,13 @@ class Subscriber:
         """Let go of what waits: it is read from the table again, from the position on."""
         self._queue.clear()
         self._bytes, self.overflowed, self._idle = 0, True, False
-        self._wake.set()
+        self._wake()
 
     def end(self, code: int) -> None:
         """End the subscription."""
         self.ended = self.ended or code
         self._idle = False
-        self._wake.set()
+        self._wake()
 
     def check(self) -> None:
         """EndedError where its time is over."""
@@ -142,7 +142,7 @@ class Subscriber:
     def take(self) -> Event | None:
         """Give the next event that waits and was not read already."""
         while self._queue:
-            event = self._queue.popleft()
+            event = self._queue.pop(0)
             self._bytes -= len(event.body)
             if self.seen.missed(event):
                 return event
@@ -150,17 +150,26 @@ class Subscriber:
 
     async def wait(self) -> bool:
         """Wait until something happens; False where nothing does for QUIET_SECONDS."""
-        self._idle = True
-        patience = min(QUIET_SECONDS, max(0.0, self.expires_at - time.time()))
-        try:
-            async with asyncio.timeout(patience):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        finally:
-            self._idle = False
-        self._wake.clear()
-        return True
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._idle, self._waiter = True, loop.create_future()
+            patience = min(QUIET_SECONDS, max(0.0, self.expires_at - time.time()))
+            timer = loop.call_later(patience, self._stir)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._idle, self._waiter = False, None
+        woken, self._woken = self._woken, False
+        return woken
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._stir()
+
+    def _stir(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class Hub:

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
@@ -59,7 +60,11 @@ class Wire:
         self._paused = False
         self._taken, self._moved_at = 0, self._loop.time()
         self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
-        self.stopping = asyncio.Event()
+
+    @cached_property
+    def stopping(self) -> asyncio.Event:
+        """Set where the server stops. Made at first use: a WebSocket is told otherwise, and there are many."""
+        return asyncio.Event()
 
     @property
     def blocked(self) -> bool:
@@ -68,9 +73,10 @@ class Wire:
 
     def write(self, data: bytes) -> bool:
         """Write bytes as they are; False, and nothing written, where they would wait."""
-        if self.blocked:
+        transport = self._transport
+        if self._paused or transport.is_closing():
             return False
-        self._transport.write(data)
+        transport.write(data)
         return True
 
     def pause(self) -> None:
@@ -145,6 +151,7 @@ class Sockets(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[WIRE] = self.wire
+        event.headers.clear()  # the scope has them; the parser keeps this as long as the connection lives
 
     def handle_ping(self) -> None:
         """Answer, unless the peer does not read the answers."""

@@ -65,7 +65,6 @@ async def upgrade() -> Response:
     return replies.problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
 
 
-@router.websocket("/ws")
 async def listen(socket: WebSocket) -> None:
     """Listen to the events that the viewer may see."""
     rooms: Rooms = socket.app.state.rooms
@@ -86,6 +85,10 @@ async def listen(socket: WebSocket) -> None:
         await _close(socket, TRY_AGAIN_LATER, error.detail)
     except UnauthorizedError as error:
         await _close(socket, UNAUTHORIZED, error.detail)
+
+
+# Starlette's own route: FastAPI's keeps 5 KB for each connection, for dependencies that there are none of.
+router.add_websocket_route("/ws", listen)
 
 
 def _refusal(socket: WebSocket, rooms: Rooms) -> Response | None:

@@ -1,0 +1,13 @@
+"""The service with plain sending in place of frames made once, to be measured beside it."""
+
+from __future__ import annotations
+
+import sys
+
+from service.__main__ import main
+from service.web import live
+
+setattr(live, "wire_of", lambda _scope: None)  # noqa: B010 - which is none of what `live` exports
+
+if __name__ == "__main__":
+    sys.exit(main())
