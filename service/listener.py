@@ -158,6 +158,10 @@ class Listener:
             self._wake.set()
 
     def _on_account(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
-        self._sessions.forget(int(payload))
-        self._suspects.add(int(payload))
+        if payload.isdecimal():
+            self._sessions.forget(int(payload))
+            self._suspects.add(int(payload))
+        else:  # somebody's own word: it may mean anyone
+            self._sessions.forget()
+            self._suspects |= {one.viewer.id for one in self._hub.subscribers}
         self._wake.set()
