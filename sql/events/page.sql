@@ -7,6 +7,7 @@
 --   transaction that was open then: its ids were taken before. A snapshot lists open transactions, but for those begun
 --   behind the last one that had ended. The rule holds after a crash, too, which hands xids out again, but no ids.
 --   A batch is what one look found new: the look itself is the present one, or an earlier one, whose rest is read.
+--   `e.id + 0` keeps the primary key out of it: up to seen_id lies nearly the whole table, but those transactions are few.
 --   Rows come cut to row_limit and byte_limit; `more` says that the batch goes on. There is always one row, so that the
 --   position comes along, without an id where nothing is new.
 with look as materialized (
@@ -21,6 +22,16 @@ with look as materialized (
             where e.id = coalesce($6, $4)
         ) as is_known
     from task_event_horizon as h
+),
+
+begun_later as materialized (
+    select e.id
+    from task_events as e
+    where
+        $7::bigint < $4::bigint
+        and e.xid >= pg_snapshot_xmax($3::text::pg_snapshot)
+        and e.id + 0 > $7
+        and e.id + 0 <= $4
 ),
 
 found as (
@@ -50,13 +61,10 @@ found as (
         select
             e.id,
             e.size
-        from task_events as e
+        from begun_later as b
+        inner join task_events as e on b.id = e.id
         where
-            $7::bigint < $4::bigint
-            and e.xid >= pg_snapshot_xmax($3::text::pg_snapshot)
-            and e.id > $7
-            and e.id <= $4
-            and ($2 or e.user_id = $1 or e.previous_user_id = $1)
+            ($2 or e.user_id = $1 or e.previous_user_id = $1)
             and ($5::text is null or (e.id <= $6 and pg_visible_in_snapshot(e.xid, $5::text::pg_snapshot)))
         order by e.id
         limit $8
