@@ -10,8 +10,8 @@
 --   What a restore brought with transactions of the future is not new, now or until events.settle has put it right.
 --   The newest event that was seen is known by its time, too: a database that was put back to an earlier state gives
 --   ids out again.
---   `e.id + 0` keeps a generic plan from walking the primary key for these, past all events there are.
 --   A batch is what one look found new: the look itself is the present one, or an earlier one, whose rest is read.
+--   `e.id + 0` keeps the primary key out of it: up to seen_id lies nearly the whole table, but those transactions are few.
 --   Rows come cut to row_limit and byte_limit; `more` says that the batch goes on. There is always one row, so that the
 --   position comes along, without an id where nothing is new.
 with look as materialized (
@@ -35,6 +35,17 @@ with look as materialized (
         order by e.id desc
         limit 1
     ) as newest on true
+),
+
+begun_later as materialized (
+    select e.id
+    from task_events as e
+    where
+        $7::bigint < $4::bigint
+        and e.xid >= pg_snapshot_xmax($3::text::pg_snapshot)
+        and e.xid < pg_snapshot_xmax(pg_current_snapshot())
+        and e.id + 0 > $7
+        and e.id + 0 <= $4
 ),
 
 found as (
@@ -64,14 +75,10 @@ found as (
         select
             e.id,
             e.size
-        from task_events as e
+        from begun_later as b
+        inner join task_events as e on b.id = e.id
         where
-            $7::bigint < $4::bigint
-            and e.xid >= pg_snapshot_xmax($3::text::pg_snapshot)
-            and e.xid < pg_snapshot_xmax(pg_current_snapshot())
-            and e.id + 0 > $7
-            and e.id + 0 <= $4
-            and ($2 or e.user_id = $1 or e.previous_user_id = $1)
+            ($2 or e.user_id = $1 or e.previous_user_id = $1)
             and ($5::text is null or (e.id <= $6 and pg_visible_in_snapshot(e.xid, $5::text::pg_snapshot)))
         order by e.id + 0
         limit $8

@@ -1,0 +1,147 @@
+"""Measures looks at a million events: `python -m tests.load.looks [--events N] [--repeats N]`.
+
+Prints the milliseconds of each kind of look as the service takes it, planning included: the statement `events.page` and
+the reading of its rows. Then those of retention. Filling takes a minute and 1 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+
+from service import db, embedded, migrations
+from service.cursors import Cursors
+from service.db import Connection
+from service.events import EVERYONE, PAGE_ROWS, Feed, Page, Position
+from service.queries import q
+from service.security import Viewer
+from service.settings import Settings
+
+BYTES = 4 * 1024 * 1024
+TRANSACTION_EVENTS = 100
+HEAVY, LIGHT, NOBODY = (Viewer(id=n, is_admin=False) for n in (1, 999, 10**9))
+FILL = """
+do $$
+begin
+    for n in 1..{transactions} loop
+        insert into task_events (type, task_id, user_id, actor_id, at, changes, task, size)
+        select
+            'task.updated',
+            1 + floor(100000 * random()),
+            1 + floor(1000 * power(random(), 3)),
+            1,
+            now() - interval '80 days' + interval '80 days' * n / {transactions},
+            '{{"status" : ["todo", "done"]}}',
+            json_build_object('id', n, 'title', 'Report', 'status', 'done', 'description', repeat('lorem ', 30)),
+            300
+        from generate_series(1, {events});
+        commit;
+    end loop;
+end $$
+"""
+ONE = """
+insert into task_events (type, task_id, user_id, task, size)
+values ('task.created', 1, $1, '{"id" : 1, "status" : "todo"}', 30)
+"""
+
+
+async def fill(connection: Connection, *, events: int) -> None:
+    """Write events, in many transactions."""
+    statement = FILL.format(transactions=events // TRANSACTION_EVENTS, events=TRANSACTION_EVENTS)
+    await connection.execute(statement, timeout=600)
+    await connection.execute("vacuum analyze task_events", timeout=600)
+
+
+class Looks:
+    """Takes looks, and prints how long each kind took."""
+
+    def __init__(self, feed: Feed, connection: Connection, *, repeats: int) -> None:
+        self.feed = feed
+        self._connection = connection
+        self._repeats = repeats
+
+    async def here(self) -> Position:
+        """Give the present position."""
+        return await self.feed.here(self._connection)
+
+    async def page(self, position: Position, viewer: Viewer) -> Page:
+        """Take one look."""
+        return await self.feed.page(self._connection, position, viewer=viewer, rows=PAGE_ROWS, size=BYTES)
+
+    async def measure(self, what: str, position: Position, *, viewer: Viewer = EVERYONE) -> Page:
+        """Take the same look again and again."""
+        page = await self.page(position, viewer)
+        await self.timed(what, lambda: self.page(position, viewer), of=f"{len(page.events)} events")
+        return page
+
+    async def timed(self, what: str, work: Callable[[], Awaitable[object]], *, of: str = "") -> None:
+        """Do something again and again."""
+        times = []
+        for _ in range(self._repeats):
+            begun = time.perf_counter()
+            await work()
+            times.append((time.perf_counter() - begun) * 1000)
+        print(f"  {what:52} median {statistics.median(times):7.2f} ms   worst {max(times):7.2f} ms   {of}", flush=True)
+
+
+async def measure(url: str, *, events: int, repeats: int) -> None:
+    """Fill, measure, and measure again while a transaction stays open."""
+    writer = await asyncpg.connect(url)
+    async with db.connected(url, Settings(database_pool_size=1)) as database, database.connection() as connection:
+        looks = Looks(Feed(Cursors(("k" * 32,))), connection, repeats=repeats)
+        await writer.execute(ONE, HEAVY.id)
+        origin = await looks.here()
+        await fill(writer, events=events // 2)
+        middle = await looks.here()
+        await fill(writer, events=events // 2)
+        print(f"{events} events")
+        await series(looks, writer, origin, middle)
+        late = await asyncpg.connect(url)
+        async with late.transaction():
+            await late.execute(ONE, HEAVY.id)
+            print("while a transaction that has written stays open")
+            await series(looks, writer, origin, middle)
+        await late.close()
+        print("retention")
+        await looks.timed("nothing is old", lambda: q.events.expire(connection, days=90, row_limit=1000))
+        await looks.timed("a batch of 1000", lambda: q.events.expire(connection, days=30, row_limit=1000))
+    await writer.close()
+
+
+async def series(looks: Looks, writer: Connection, origin: Position, middle: Position) -> None:
+    """Measure each kind of look."""
+    here = await looks.here()
+    await looks.measure("live, nothing new", here)
+    await looks.measure("live, nothing new, a user", here, viewer=HEAVY)
+    await writer.execute(ONE, HEAVY.id)
+    await looks.measure("one event ago", here)
+    await looks.measure("one event ago, its user", here, viewer=HEAVY)
+    for name, position in {"from the first event": origin, "from the middle": middle}.items():
+        await looks.measure(f"{name}, a user with none", position, viewer=NOBODY)
+        await looks.measure(f"{name}, a light user", position, viewer=LIGHT)
+        await looks.measure(f"{name}, the heaviest user", position, viewer=HEAVY)
+        page = await looks.measure(f"{name}, an administrator", position)
+        await looks.measure(f"{name}, an administrator's next page", page.position)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=15)
+    given = parser.parse_args()
+    options = {"fsync": "off", "shared_buffers": "512MB", "max_wal_size": "4GB"}
+    with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg"), options=options) as url:
+        migrations.migrate(url)
+        asyncio.run(measure(url, events=given.events, repeats=given.repeats))
+
+
+if __name__ == "__main__":
+    main()
