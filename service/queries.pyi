@@ -195,6 +195,18 @@ class TasksGetRow(TypedDict):
     version: int
     verdict: str
 
+class TasksHistoryRow(TypedDict):
+    id: int
+    type: str
+    task_id: int
+    user_id: int
+    actor_id: int | None
+    at: datetime
+    changes: Fragment | None
+    task: Fragment
+    is_event: bool
+    verdict: str
+
 class TasksListRow(TypedDict):
     id: int
     title: str
@@ -625,6 +637,16 @@ class _Tasks:
         viewer_id: int,
         viewer_is_admin: bool,
     ) -> TasksGetRow | None: ...
+    async def history(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        before_id: int | None,
+        row_limit: int,
+    ) -> Sequence[TasksHistoryRow]: ...
     list: _TasksList
     list_far: _TasksListFar
     list_of_period: _TasksListOfPeriod

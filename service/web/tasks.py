@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service import tasks
+from service import history, tasks
+from service.history import HistoryPage, HistoryQuery
 from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
 from service.web.deps import In, Known, KnownTags, RowId, Versions, json_body, no_query, whole_body
@@ -83,3 +84,12 @@ async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versio
     """Delete a task."""
     await tasks.delete(rooms.db, viewer, task_id, versions=versions)
     return Response(status_code=204)
+
+
+@router.get("/{task_id}/history", response_model=HistoryPage, responses=problems(401, 403, 404))
+async def get_history(
+    rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[HistoryQuery, Query()]
+) -> Response:
+    """List what has happened to a task, the newest first: who changed what; of a deleted task too."""
+    page = await history.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
+    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))

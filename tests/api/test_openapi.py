@@ -41,6 +41,7 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "PUT /tasks/{task_id}",
         "PATCH /tasks/{task_id}",
         "DELETE /tasks/{task_id}",
+        "GET /tasks/{task_id}/history",
         "GET /events",
         "GET /ws",
         "GET /analytics",
