@@ -1,15 +1,16 @@
-"""What has happened to one task, which its events say."""
+"""What has happened to one task, as its events say, and how the last of them brings back one that is gone."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any
 
+from loguru import logger
 from pydantic import BaseModel, Field
 
 from service.cursors import Cursors
-from service.db import Executor
-from service.errors import ForbiddenError, NotFoundError
+from service.db import Database, Executor
+from service.errors import ConflictError, ForbiddenError, NotFoundError
 from service.queries import q
 from service.security import Viewer
 from service.tasks import Task
@@ -71,6 +72,31 @@ async def page(db: Executor, viewer: Viewer, task_id: int, query: HistoryQuery, 
     items, more = found[: query.limit], len(found) > query.limit
     last = items[-1]["id"] if more else None
     return {"items": items, "next_cursor": last and cursors.make(value=last, key=last, bound_to=bound_to)}
+
+
+async def restore(db: Database, viewer: Viewer, task_id: int) -> dict[str, Any]:
+    """Bring a deleted task back as it was, and give it; its version goes on.
+
+    Raises ForbiddenError, ConflictError where it is not deleted or its owner's account is gone, and NotFoundError where
+    nothing is left of it or it was deleted too long ago.
+    """
+    async with db.transaction() as transaction:
+        await q.tasks.lock_restoration(transaction, task_id=task_id)
+        row = await q.tasks.restore(transaction, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
+    if row is None:
+        raise NotFoundError("There is no such task.")
+    task = dict(row)
+    match task.pop("verdict"):
+        case "forbidden":
+            raise ForbiddenError("This task is another's.")
+        case "present":
+            raise ConflictError("This task is not deleted.")
+        case "ownerless":
+            raise ConflictError("The account that this task belonged to no longer exists.")
+        case "gone":
+            raise NotFoundError("This task was deleted too long ago.")
+    logger.bind(task_id=task_id, actor_id=viewer.id, version=task["version"]).info("task restored")
+    return task
 
 
 def _event(row: Any) -> dict[str, Any]:

@@ -351,6 +351,19 @@ class _TasksListOfPeriod:
         row_offset: int,
     ) -> int: ...
 
+class TasksRestoreRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    verdict: str
+
 class TasksUpdateRow(TypedDict):
     id: int
     title: str
@@ -650,6 +663,20 @@ class _Tasks:
     list: _TasksList
     list_far: _TasksListFar
     list_of_period: _TasksListOfPeriod
+    async def lock_restoration(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+    ) -> str: ...
+    async def restore(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+    ) -> TasksRestoreRow | None: ...
     async def share_of_period(
         self,
         db: Executor,

@@ -93,3 +93,14 @@ async def get_history(
     """List what has happened to a task, the newest first: who changed what; of a deleted task too."""
     page = await history.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
     return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+
+
+@router.post(
+    "/{task_id}/restore",
+    response_model=Task,
+    dependencies=[no_query, whole_body],
+    responses=TASK_HEADERS[200] | problems(401, 403, 404, 409, 413),
+)
+async def restore_task(rooms: In, viewer: Known, task_id: RowId) -> Response:
+    """Bring a task back within 30 days of its deletion, as it was then; its version goes on."""
+    return replies.task(await history.restore(rooms.db, viewer, task_id))
