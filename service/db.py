@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeAlias
 
 import asyncpg
 import asyncpg.pool
 import orjson
 
+from service.db_errors import DRIVER_ERRORS, translate
 from service.settings import Settings
+from service.timing import measured
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -35,8 +37,44 @@ class Database:
         async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             yield connection
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Lend what runs statements that are committed together, behind the block, or rolled back where it fails.
 
-Executor: TypeAlias = "Database | Connection"
+        ServiceError where the database refuses the commit or is away.
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                lent = Transaction(self, stack)
+                yield lent
+                with measured("db"):
+                    await stack.pop_all().aclose()
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
+        if lent.notifies:
+            self.changed()
+
+
+class Transaction:
+    """Statements that are committed together; it takes a connection, and begins, with the first of them."""
+
+    def __init__(self, database: Database, stack: AsyncExitStack) -> None:
+        self.notifies = False
+        """Whether one of them does."""
+        self._database = database
+        self._stack = stack
+        self._connection: Connection | None = None
+
+    async def connection(self) -> Connection:
+        """Give the transaction's connection."""
+        if self._connection is None:
+            connection = await self._stack.enter_async_context(self._database.connection())
+            await self._stack.enter_async_context(connection.transaction())
+            self._connection = connection
+        return self._connection
+
+
+Executor: TypeAlias = "Database | Transaction | Connection"
 
 
 @asynccontextmanager

@@ -200,6 +200,18 @@ class TasksGetRow(TypedDict):
     version: int
     verdict: str
 
+class TasksHistoryRow(TypedDict):
+    id: int
+    type: str
+    task_id: int
+    user_id: int
+    actor_id: int | None
+    at: datetime
+    changes: Fragment | None
+    task: Fragment
+    is_event: bool
+    verdict: str
+
 class TasksListRow(TypedDict):
     id: int
     title: str
@@ -343,6 +355,19 @@ class _TasksListOfPeriod:
         row_limit: int,
         row_offset: int,
     ) -> int: ...
+
+class TasksRestoreRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    verdict: str
 
 class TasksUpdateRow(TypedDict):
     id: int
@@ -625,9 +650,33 @@ class _Tasks:
         viewer_id: int,
         viewer_is_admin: bool,
     ) -> TasksGetRow | None: ...
+    async def history(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        before_id: int | None,
+        row_limit: int,
+    ) -> Sequence[TasksHistoryRow]: ...
     list: _TasksList
     list_far: _TasksListFar
     list_of_period: _TasksListOfPeriod
+    async def lock_restoration(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+    ) -> str: ...
+    async def restore(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+    ) -> TasksRestoreRow | None: ...
     async def share_of_period(
         self,
         db: Executor,

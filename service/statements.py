@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from service.db import Connection, Database, Executor
+from service.db import Connection, Database, Executor, Transaction
 from service.db_errors import DRIVER_ERRORS, translate
 from service.timing import measured
 
@@ -86,6 +86,10 @@ class Statement:
                         result = await _fetch(connection, text, returns, arguments)
                     if self.header.notifies:
                         db.changed()
+                    return result
+                if isinstance(db, Transaction):
+                    result = await _fetch(await db.connection(), text, returns, arguments)
+                    db.notifies |= bool(self.header.notifies)
                     return result
                 return await _fetch(db, text, returns, arguments)
         except DRIVER_ERRORS as error:

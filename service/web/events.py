@@ -14,9 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import ForbiddenError, UnauthorizedError, UnavailableError
 from service.events import NOWHERE, Event, Page
+from service.history import HistoryEvent
 from service.hub import EndedError, Item, Ready, Reset, Subscriber
 from service.security import Viewer
-from service.tasks import Task
 from service.values import Input, Text, Whole
 from service.web import replies
 from service.web.deps import Anyone, In, Rooms
@@ -31,21 +31,10 @@ AS_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {STREAM: {"schema
 router = APIRouter(tags=["events"])
 
 
-class TaskEvent(BaseModel):
-    """One committed change of a task."""
+class TaskEvent(HistoryEvent):
+    """One committed change of a task, as listeners hear of it."""
 
-    id: int
     cursor: Annotated[str, Field(description="Going on from here gives every later event exactly once.")]
-    type: Annotated[str, Field(examples=["task.updated"])]
-    task_id: int
-    user_id: Annotated[int, Field(description="The task's owner, after the change.")]
-    actor_id: Annotated[int | None, Field(description="Who made it; null for a change made past the API.")]
-    at: str
-    changes: Annotated[
-        dict[str, list[Any]] | None,
-        Field(description="On updates alone: value before, value after.", examples=[{"status": ["todo", "done"]}]),
-    ] = None
-    task: Annotated[Task, Field(description="After the change; the last one of a task that is gone.")]
 
 
 class EventPage(BaseModel):

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service import tasks
+from service import history, tasks
+from service.history import HistoryPage, HistoryQuery
 from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
 from service.web.deps import In, Known, KnownTags, RowId, Versions, json_body, no_query, whole_body
@@ -83,3 +84,23 @@ async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versio
     """Delete a task."""
     await tasks.delete(rooms.db, viewer, task_id, versions=versions)
     return Response(status_code=204)
+
+
+@router.get("/{task_id}/history", response_model=HistoryPage, responses=problems(401, 403, 404))
+async def get_history(
+    rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[HistoryQuery, Query()]
+) -> Response:
+    """List what has happened to a task, the newest first: who changed what; of a deleted task too."""
+    page = await history.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
+    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+
+
+@router.post(
+    "/{task_id}/restore",
+    response_model=Task,
+    dependencies=[no_query, whole_body],
+    responses=TASK_HEADERS[200] | problems(401, 403, 404, 409, 413),
+)
+async def restore_task(rooms: In, viewer: Known, task_id: RowId) -> Response:
+    """Bring a task back within 30 days of its deletion, as it was then; its version goes on."""
+    return replies.task(await history.restore(rooms.db, viewer, task_id))

@@ -52,6 +52,8 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "PUT /tasks/{task_id}",
         "PATCH /tasks/{task_id}",
         "DELETE /tasks/{task_id}",
+        "GET /tasks/{task_id}/history",
+        "POST /tasks/{task_id}/restore",
         "GET /events",
         "GET /ws",
         "GET /analytics",

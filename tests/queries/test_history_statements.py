@@ -1,0 +1,89 @@
+"""The statement of a task's history: what it gives, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from service.db import Database
+from service.queries import q
+from service.security import Viewer
+from tests.factories import Factory, User
+
+EVENT = {"id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task"}
+
+
+async def history(
+    db: Database, viewer: Viewer, task_id: int, *, before_id: int | None = None, row_limit: int = 100
+) -> Sequence[Mapping[str, Any]]:
+    rows = await q.tasks.history(
+        db,
+        task_id=task_id,
+        viewer_id=viewer.id,
+        viewer_is_admin=viewer.is_admin,
+        before_id=before_id,
+        row_limit=row_limit,
+    )
+    return [dict(row) for row in rows]
+
+
+async def changed(make: Factory, owner: User, *, times: int = 2) -> int:
+    """Make a task with a history among another's events."""
+    task = await make.task(owner)
+    for number in range(times):
+        await make.task(owner)
+        await make.sql.execute("update tasks set title = $2 where id = $1", task, f"title {number}")
+    return task
+
+
+async def test_a_history_has_the_tasks_events_and_no_others_newest_first(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    task = await changed(make, ada)
+    rows = await history(database, ada.viewer, task)
+    kept = await make.sql.fetch("select id from task_events where task_id = $1 order by id desc", task)
+    assert [row["id"] for row in rows] == [row["id"] for row in kept]
+    assert [row["type"] for row in rows] == ["task.updated", "task.updated", "task.created"]
+    assert all(row.keys() == {*EVENT, "is_event", "verdict"} for row in rows)
+    assert {(row["task_id"], row["is_event"], row["verdict"]) for row in rows} == {(task, True, "ok")}
+
+
+async def test_a_page_goes_on_behind_an_event(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    task = await changed(make, ada)
+    first, second, third = [row["id"] for row in await history(database, ada.viewer, task)]
+    assert [row["id"] for row in await history(database, ada.viewer, task, row_limit=2)] == [first, second]
+    assert [row["id"] for row in await history(database, ada.viewer, task, before_id=first)] == [second, third]
+    (end,) = await history(database, ada.viewer, task, before_id=third)
+    assert (end["id"], end["is_event"], end["verdict"]) == (None, False, "ok")
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize(("who", "verdict"), [("owner", "ok"), ("admin", "ok"), ("other", "forbidden")])
+async def test_it_is_for_the_last_owner_and_administrators(
+    database: Database, make: Factory, who: str, verdict: str, deleted: bool
+) -> None:
+    before, owner = await make.user(), await make.user()
+    viewer = {"owner": owner, "admin": await make.admin(), "other": before}[who].viewer
+    task = await changed(make, before)
+    await make.sql.execute("update tasks set user_id = $2 where id = $1", task, owner.id)
+    if deleted:
+        await make.sql.execute("delete from tasks where id = $1", task)
+    rows = await history(database, viewer, task)
+    assert {row["verdict"] for row in rows} == {verdict}
+    assert len(rows) == (1 if verdict == "forbidden" else 4 + deleted)
+    if verdict == "forbidden":
+        assert {rows[0][name] for name in EVENT} == {None}
+
+
+async def test_a_task_without_events_has_a_row_and_what_is_gone_altogether_none(
+    database: Database, make: Factory
+) -> None:
+    ada, bob = await make.user(), await make.user()
+    task = await make.task(ada)
+    await make.sql.execute("delete from task_events")
+    (mine,) = await history(database, ada.viewer, task)
+    (his,) = await history(database, bob.viewer, task)
+    assert (mine["is_event"], mine["verdict"], his["verdict"]) == (False, "ok", "forbidden")
+    assert await history(database, ada.viewer, task + 1) == []
