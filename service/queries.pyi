@@ -339,6 +339,56 @@ class _TasksListOfPeriod:
         row_offset: int,
     ) -> int: ...
 
+class TasksSearchRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksSearch:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+        sought: str,
+    ) -> Sequence[TasksSearchRow]: ...
+    async def estimate(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+        sought: str,
+    ) -> int: ...
+
 class TasksUpdateRow(TypedDict):
     id: int
     title: str
@@ -596,6 +646,7 @@ class _Tasks:
         city: str | None,
         created_from: datetime | None,
         created_before: datetime | None,
+        sought: str | None,
     ) -> int: ...
     async def create(
         self,
@@ -628,6 +679,7 @@ class _Tasks:
     list: _TasksList
     list_far: _TasksListFar
     list_of_period: _TasksListOfPeriod
+    search: _TasksSearch
     async def share_of_period(
         self,
         db: Executor,
