@@ -369,6 +369,56 @@ class TasksRestoreRow(TypedDict):
     version: int
     verdict: str
 
+class TasksSearchRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksSearch:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+        sought: str,
+    ) -> Sequence[TasksSearchRow]: ...
+    async def estimate(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+        sought: str,
+    ) -> int: ...
+
 class TasksUpdateRow(TypedDict):
     id: int
     title: str
@@ -621,6 +671,7 @@ class _Tasks:
         city: str | None,
         created_from: datetime | None,
         created_before: datetime | None,
+        sought: str | None,
     ) -> int: ...
     async def create(
         self,
@@ -677,6 +728,7 @@ class _Tasks:
         viewer_id: int,
         viewer_is_admin: bool,
     ) -> TasksRestoreRow | None: ...
+    search: _TasksSearch
     async def share_of_period(
         self,
         db: Executor,

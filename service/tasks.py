@@ -98,6 +98,14 @@ class TaskQuery(Period):
     status: Annotated[list[Status] | None, Field(description="Repeatable.")] = None
     user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
     city: Annotated[Text | None, Field(max_length=100)] = None
+    q: Annotated[
+        Text | None,
+        Field(
+            max_length=10_000,
+            description='Words of title and description: all of them, `"a phrase"`, `or`, `-not`; English by stems.',
+            examples=["monthly reports"],
+        ),
+    ] = None
     sort: Annotated[Sort, Field(description="`-` first: descending.")] = "-created_at"
     limit: Annotated[Whole, Field(ge=1, le=100)] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
@@ -165,6 +173,7 @@ async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Curso
         "city": query.city,
         "created_from": query.start_date,
         "created_before": query.end_date,
+        "sought": query.q,
     }
     bound_to = [query.sort, filters]
     after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor is not None else (None, None)
@@ -187,8 +196,10 @@ async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Curso
     }
 
 
-async def listed(db: Executor, *, sort: Sort, **values: Any) -> Sequence[Mapping[str, Any]]:
-    """Give the rows of `tasks.list`, by that of its forms which reads them fastest."""
+async def listed(db: Executor, *, sort: Sort, sought: str | None = None, **values: Any) -> Sequence[Mapping[str, Any]]:
+    """Give the rows of `tasks.search` where words are sought, else of `tasks.list`, by its fastest form."""
+    if sought is not None:
+        return await q.tasks.search(db, sort=sort, sought=sought, **values)
     period = {name: values[name] for name in ("created_from", "created_before")}
     # Two comparisons, as mypy narrows by no others.
     if sort != "created_at" and sort != "-created_at" and any(period.values()):  # noqa: PLR1714
@@ -206,6 +217,9 @@ async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any]) -> int
         return int(await q.tasks.count(db, **filters))
     if query.count == "estimated":
         first: dict[str, Any] = {"after_value": None, "after_id": None, "row_limit": 1, "row_offset": 0}
+        if query.q is not None:
+            return await q.tasks.search.estimate(db, sort="-created_at", **filters, **first)
+        del filters["sought"]
         return await q.tasks.list.estimate(db, sort="-created_at", **filters, **first)
     return None
 

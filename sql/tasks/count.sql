@@ -1,7 +1,7 @@
--- How many tasks the filters of tasks.list leave.
+-- How many tasks the filters of tasks.list and tasks.search leave.
 -- returns: value
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
---   created_from timestamptz?, created_before timestamptz?
+--   created_from timestamptz?, created_before timestamptz?, sought text?
 select count(*) as total
 from tasks as t
 where
@@ -10,4 +10,5 @@ where
     and ($4::text[] is null or t.status = any($4))
     and ($5::text is null or t.city = $5)
     and ($6::timestamptz is null or t.created_at >= $6)
-    and ($7::timestamptz is null or t.created_at < $7);
+    and ($7::timestamptz is null or t.created_at < $7)
+    and ($8::text is null or t.words @@ words_sought($8));

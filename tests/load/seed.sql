@@ -15,7 +15,10 @@ select
     (select min(u.id) from users as u where u.username like 'load-%') + floor(1000 * power(random(), 3))::bigint,
     (array['Prepare', 'Review', 'Send', 'Plan', 'Book', 'Fix'])[1 + floor(6 * random())::int]
     || ' ' || md5((n % 200000)::text),
-    case when random() < 0.7 then repeat('lorem ipsum ', 1 + (n % 20)) end,
+    case
+        when random() < 0.7
+            then repeat('lorem ipsum ', 1 + (n % 20)) || 'topic' || floor(2000 * power((n::bigint * 7919 % 100003) / 100003.0, 3))::text
+    end,
     case
         when random() < 0.9 * n / :rows::float then 'todo'
         when random() < 0.95 then 'done'

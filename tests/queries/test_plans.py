@@ -78,6 +78,7 @@ EVERYONE: dict[str, Any] = {
     "created_before": None,
     "row_limit": 21,
     "row_offset": 0,
+    "sought": "task",
 }
 FIRST: dict[str, Any] = {"after_value": None, "after_id": None}
 
@@ -214,6 +215,17 @@ async def test_a_period_in_another_order_is_read_off_its_own_index(large: Databa
     assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
 
 
+@pytest.mark.parametrize("who", ["admin", "busy user"])
+@pytest.mark.parametrize("sort", STATEMENTS["tasks.search"].texts)
+async def test_a_rare_word_is_found_by_its_index(large: Database, sort: str, who: str) -> None:
+    async with large.connection() as connection:
+        word = await connection.fetchval("select title from tasks order by id desc limit 1")
+        values = {**EVERYONE, **FIRST, **await someone(connection, who), "sought": word}
+        plan = await explain(connection, STATEMENTS["tasks.search"], values, sort=sort)
+    assert "tasks_words_idx" in {node.get("Index Name") for node in plan}
+    assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
+
+
 @pytest.mark.parametrize("sort", STATEMENTS["tasks.list_far"].texts)
 async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, sort: str) -> None:
     async with large.connection() as connection:
@@ -239,6 +251,8 @@ FAR = {"row_offset": 5}
         ("-id", WIDE, "tasks.list_far"),
         ("-id", {**WIDE, **FAR}, "tasks.list_far"),
         ("-created_at", {**NARROW, **FAR}, "tasks.list_far"),
+        ("title", {"sought": "x"}, "tasks.search"),
+        ("-id", {**WIDE, **FAR, "sought": ""}, "tasks.search"),
     ],
 )
 async def test_each_list_is_read_by_the_form_for_it(
@@ -248,11 +262,11 @@ async def test_each_list_is_read_by_the_form_for_it(
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **chosen}
     fresh = await asyncpg.connect(module_database_url)
     try:
-        await tasks.listed(fresh, sort=sort, **values)
+        await tasks.listed(fresh, sort=sort, **{**values, "sought": None, **chosen})
         prepared = await fresh.fetch("select statement from pg_prepared_statements")
     finally:
         await fresh.close()
-    lists = [row["statement"] for row in prepared if row["statement"].startswith("/* tasks.list")]
+    lists = [row["statement"] for row in prepared if row["statement"].startswith(("/* tasks.list", "/* tasks.search"))]
     assert [text.partition(" */")[0] for text in lists] == [f"/* {form} {sort}"]
 
 
@@ -269,7 +283,8 @@ async def test_no_mixture_of_calls_leads_a_list_to_a_generic_plan(large: Databas
             {"user_id": viewers[1]["viewer_id"], "status": ["done", "todo"]},
         ]
         for number in range(50):
-            values = {**EVERYONE, **FIRST, **viewers[number % 3], **filters[number % 5]}
+            given = {**EVERYONE, **FIRST, **viewers[number % 3], **filters[number % 5]}
+            values = {one.name: given[one.name] for one in statement.header.params}
             await statement(connection, sort=sort, **values)
         assert await plans(connection, statement, sort) == (0, 50)
 

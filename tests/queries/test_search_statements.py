@@ -1,0 +1,140 @@
+"""What a search finds: words as they are and as English stems, among all tasks and with every filter."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import Any, TypeAlias, get_args
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service import tasks
+from service.db import Database
+from service.queries import q
+from service.security import Viewer
+from tests.factories import Factory, User
+from tests.queries.test_lists_statements import DAY, all_tasks, found, questions
+
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+EVERYTHING: dict[str, Any] = {
+    **dict.fromkeys(("user_id", "status", "city", "created_from", "created_before", "after_value", "after_id")),
+    "row_limit": 100,
+    "row_offset": 0,
+}
+WORDS = ["report", "reports", "отчёт", "the", "日本語"]
+
+
+async def finds(database: Database, owner: User, sought: str) -> int:
+    given: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought}
+    rows = await q.tasks.search(database, sort="id", **given, **EVERYTHING)
+    filters: dict[str, Any] = dict.fromkeys(("user_id", "status", "city", "created_from", "created_before"))
+    assert await q.tasks.count(database, **given, **filters) == len(rows)
+    return len(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "sought", "is_found"),
+    [
+        ("Monthly report", "reports", True),
+        ("Monthly reports", "REPORT", True),
+        ("Monthly report", "quarterly report", False),
+        ("Monthly|the figures", "monthly figure", True),
+        ("Monthly report", "quarterly or report", True),
+        ("Monthly report", '"monthly reports"', True),
+        ("Report monthly", '"monthly report"', False),
+        ("Monthly report", "report -monthly", False),
+        ("Monthly report", "report -months", False),
+        ("Quarterly report", "report -monthly", True),
+        ("Quarterly report", "-monthly", True),
+        ("Отчёт за месяц", "отчёт", True),
+        ("Отчёт за МЕСЯЦ", "Месяц", True),
+        ("Café", "cafe\u0301", True),
+        ("Cafe\u0301", "CAFÉ", True),
+        ("Ｒｅｐｏｒｔ", "report", True),  # noqa: RUF001
+        ("日本語 タスク", "タスク", True),
+        ("नमस्ते दुनिया", "दुनिया", True),
+        ("The Who", "the who", True),
+        ("Who", "the who", False),
+        ("The Who", "who plays", False),
+        ("Play", "who plays", True),
+        ("foo-bar", "bar", True),
+        ("Option verbose", "--verbose", True),
+        ("x", "", False),
+        ("x", " \t\n", False),
+        ("x", "!!! 🦊 ---", False),
+        ("x", "x ' | & ! :* <-> \\ ( )", True),
+    ],
+)
+async def test_words_find_what_has_them(
+    database: Database, make: Factory, text: str, sought: str, is_found: bool
+) -> None:
+    ada = await make.user()
+    title, _, description = text.partition("|")
+    await make.task(ada, title=title, description=description)
+    assert await finds(database, ada, sought) == is_found
+
+
+async def test_a_search_follows_every_change(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    await make.task(ada, title="First")
+    for change in ("title = 'Second'", "description = 'Third'", "status = 'done'"):
+        await make.sql.execute(f"update tasks set {change}")
+    assert [await finds(database, ada, word) for word in ("first", "second", "thirds")] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["-" * 10_000, "- " * 5000, '-"" ' * 2500, "<-" * 5000, "a@" * 5000, "ﷺ" * 10_000, "x" * 10_000]
+)
+async def test_what_is_hard_on_the_parser_is_a_query(database: Database, make: Factory, text: str) -> None:
+    await finds(database, await make.user(), text)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    title=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=99),
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+    | st.text(" \u3000\"-!&|()<>:*\\'/@.,aZ1éЯ日\u0301", max_size=300),
+)
+async def test_any_text_is_a_query(sql: Session, title: str, text: str) -> None:
+    assert await sql.fetchval("select task_words($1, $2) @@ words_sought($2)", title, text) in {True, False}
+
+
+async def test_a_column_of_words_is_no_change_and_goes_nowhere(sql: Session, make: Factory) -> None:
+    await make.task(await make.user(), title="Report", description="monthly")
+    await sql.execute("update tasks set title = title; update tasks set title = 'Other'")
+    events = await sql.fetch("select type, changes::text, task::text from task_events order by id")
+    assert [event["type"] for event in events] == ["task.created", "task.updated"]
+    assert not [event for event in events if "words" in (event["changes"] or "") + event["task"]]
+    assert await sql.fetchval("select version from tasks") == 2
+    assert "words" not in dict(await sql.fetchrow("select * from task_view") or {})
+
+
+@pytest.mark.parametrize("number", [12, 300])
+async def test_a_search_gives_what_python_finds_among_all_tasks(database: Database, make: Factory, number: int) -> None:
+    ada, bob, root = await make.user(), await make.user(), await make.admin()
+    chance = random.Random(number)
+    for _ in range(number):
+        await make.task(
+            chance.choice([ada, ada, bob]),
+            title=" ".join(chance.sample(WORDS, 2)),
+            description=chance.choice([None, chance.choice(WORDS)]),
+            status=chance.choice(["todo", "in_progress", "done"]),
+            city=chance.choice([None, "Oslo", "Rome"]),
+            created_at=DAY + timedelta(hours=6 * chance.randrange(32)),
+            updated_at=DAY + timedelta(hours=6 * chance.randrange(32)),
+        )
+    await make.sql.execute("analyze tasks")
+    rows = await all_tasks(make)
+    viewers: list[Viewer] = [root.viewer, bob.viewer, ada.viewer]
+    for viewer, sort, values in questions(rows, viewers, list(get_args(tasks.Sort)), number=250):
+        word = chance.choice(WORDS)
+        wanted = {"report", "reports"} if "report" in word else {word}
+        having = [row for row in rows if wanted & set(f"{row['title']} {row['description']}".split())]
+        after = [row for row in rows if row["id"] == values["after_id"]]
+        given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
+        page = [row["id"] for row in await tasks.listed(database, sort=sort, **given)]
+        whole = found([*having, *(row for row in after if row not in having)], viewer, sort, values)
+        assert page == whole, (sort, values)
