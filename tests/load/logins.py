@@ -55,7 +55,7 @@ class Probed:
                 late, self._late = self._late, []
                 await JSONResponse(late)(scope, receive, send)
             case "/probe/doubt":
-                self._rooms().logins.sessions.believed = lambda: False
+                self._state.rooms.logins.sessions.believed = lambda: False
                 await JSONResponse(True)(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
