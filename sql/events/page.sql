@@ -11,7 +11,7 @@
 --   The newest event that was seen is known by its time, too: a database that was put back to an earlier state gives
 --   ids out again.
 --   A batch is what one look found new: the look itself is the present one, or an earlier one, whose rest is read.
---   `e.id + 0` keeps the primary key out of it: up to seen_id lies nearly the whole table, but those transactions are few.
+--   `e.id + 0` keeps the primary key out of it: up to seen_id lies nearly the whole table, by transaction little.
 --   Rows come cut to row_limit and byte_limit; `more` says that the batch goes on. There is always one row, so that the
 --   position comes along, without an id where nothing is new.
 with look as materialized (
