@@ -54,9 +54,10 @@ class Probed:
             case "/probe/late":
                 late, self._late = self._late, []
                 await JSONResponse(late)(scope, receive, send)
-            case "/probe/doubt":
-                self._state.rooms.logins.sessions.believed = lambda: False
-                await JSONResponse(True)(scope, receive, send)
+            case "/probe/doubt" | "/probe/believe" as how:
+                rooms = self._state.rooms
+                rooms.logins.sessions.believed = lambda: how == "/probe/believe" and rooms.listener.current
+                await JSONResponse(how)(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
 
@@ -85,7 +86,7 @@ def served() -> Iterator[str]:
             port = free.getsockname()[1]
         process = subprocess.Popen([sys.executable, "-m", "tests.load.logins", "--serve", url, str(port)])
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not _ready(f"http://127.0.0.1:{port}"):
                 if time.monotonic() > deadline:
                     raise TimeoutError("the service does not start")
@@ -144,7 +145,7 @@ async def _costs(client: httpx.AsyncClient) -> None:
     took: dict[str, list[float]] = {"believe": [], "doubt": []}
     for n in range(2 * ROUNDS):
         how = ("believe", "doubt")[n % 2]
-        await client.get(f"/probe/{how}")
+        (await client.get(f"/probe/{how}")).raise_for_status()
         for _ in range(REQUESTS):
             begun = time.perf_counter()
             assert (await client.get("/users")).status_code == 403  # verified, and nothing else done
