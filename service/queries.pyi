@@ -178,6 +178,18 @@ class TasksCreateRow(TypedDict):
     updated_at: datetime
     version: int
 
+class TasksCreateManyRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
 class TasksDeleteRow(TypedDict):
     verdict: str
     version: int
@@ -633,6 +645,17 @@ class _Tasks:
         city: str | None,
         weather: Fragment | None,
     ) -> TasksCreateRow: ...
+    async def create_many(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        titles: Sequence[str],
+        descriptions: Sequence[str | None],
+        statuses: Sequence[str],
+        cities: Sequence[str | None],
+        weathers: Sequence[Fragment | None],
+    ) -> Sequence[TasksCreateManyRow]: ...
     async def delete(
         self,
         db: Executor,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.exceptions import HTTPException
 
-from service import history, tasks
+from service import bulk, history, tasks
+from service.bulk import NewTasks, TaskList
 from service.history import HistoryPage, HistoryQuery
 from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
@@ -27,6 +29,24 @@ async def create_task(rooms: In, viewer: Known, new: NewTask) -> Response:
     """Make a task of one's own."""
     row = await tasks.create(rooms.db, viewer, new, weather=rooms.weather)
     return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
+
+
+@router.post(
+    "/bulk",
+    status_code=201,
+    response_model=TaskList,
+    dependencies=[no_query, json_body],
+    responses=problems(400, 401, 413, 415),
+)
+async def create_tasks(rooms: In, viewer: Known, new: NewTasks) -> Response:
+    """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""
+    return replies.json({"items": await bulk.create(rooms.db, viewer, new, weather=rooms.weather)}, status=201)
+
+
+@router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+async def refuse_method() -> None:
+    """Keep other methods from taking the word for an id."""
+    raise HTTPException(405)
 
 
 @router.get("", response_model=TaskPage, responses=problems(401, 403))

@@ -43,6 +43,7 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "DELETE /tasks/{task_id}",
         "GET /tasks/{task_id}/history",
         "POST /tasks/{task_id}/restore",
+        "POST /tasks/bulk",
         "GET /events",
         "GET /ws",
         "GET /analytics",
@@ -147,6 +148,7 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
         "/auth/register": {"username": "new", "password": PASSWORD},
         "/auth/login": {"username": ada.username, "password": PASSWORD},
         "/tasks": {"title": "x"},
+        "/tasks/bulk": {"tasks": [{"title": "x"}]},
         "/tasks/{task_id}": {"title": "x"},
     }
     for operation in sorted(OPERATIONS, key=lambda operation: operation.method == "DELETE"):
