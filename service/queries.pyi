@@ -166,11 +166,17 @@ class EventsPositionRow(TypedDict):
     snapshot_now: str
     newest_id: int
 
+class IdempotencyClaimRow(TypedDict):
+    verdict: str
+    status: int | None
+    headers: Fragment | None
+    body: bytes | None
+
 class TasksCreateRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -182,7 +188,7 @@ class TasksCreateManyRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -198,7 +204,7 @@ class TasksGetRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -223,7 +229,7 @@ class TasksListRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -271,7 +277,7 @@ class TasksListFarRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -319,7 +325,7 @@ class TasksListOfPeriodRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -367,7 +373,7 @@ class TasksRestoreRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -380,7 +386,7 @@ class TasksUpdateRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -621,6 +627,46 @@ class _Events:
         db: Executor,
     ) -> int: ...
 
+class _Idempotency:
+    async def claim(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        route: str,
+        key: str,
+        fingerprint: bytes,
+        holder: bytes,
+        seconds: float,
+    ) -> IdempotencyClaimRow | None: ...
+    async def expire(
+        self,
+        db: Executor,
+        *,
+        row_limit: int,
+    ) -> int: ...
+    async def keep(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        route: str,
+        key: str,
+        holder: bytes,
+        status: int,
+        headers: Fragment,
+        body: bytes,
+    ) -> int: ...
+    async def release(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        route: str,
+        key: str,
+        holder: bytes,
+    ) -> int: ...
+
 class _Tasks:
     async def count(
         self,
@@ -748,6 +794,7 @@ class _Queries:
     analytics: _Analytics
     dba: _Dba
     events: _Events
+    idempotency: _Idempotency
     tasks: _Tasks
     weather: _Weather
 

@@ -78,7 +78,7 @@ class Weather:
     def __init__(self, given: Settings, *, session: aiohttp.ClientSession, redis: RedisClient | None) -> None:
         self._url = f"{given.openweather_url.rstrip('/')}/data/2.5/weather"
         self._key = given.openweather_api_key.get_secret_value()
-        self._budget = given.weather_timeout_seconds
+        self.budget = given.weather_timeout_seconds
         self._session = session
         self._cache = Cache(redis, seconds=given.weather_cache_seconds)
         self._redis = redis
@@ -114,7 +114,7 @@ class Weather:
                     found[city] = weather
 
         with measured("weather"), suppress(TimeoutError):
-            async with asyncio.timeout(self._budget), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(self.budget), asyncio.TaskGroup() as group:
                 for city in cities:
                     group.create_task(look(city))
         return found
@@ -124,7 +124,7 @@ class Weather:
         asked = City.of(city)
         if not asked.normal:
             return None
-        begun, budget = time.monotonic(), self._budget
+        begun, budget = time.monotonic(), self.budget
         with measured("weather"):
             while True:
                 flight = self._flights.get(asked.normal) or self._start(asked, budget)
@@ -132,7 +132,7 @@ class Weather:
                 # The provider may know a city in one spelling that it does not know in another.
                 if found != NOTHING or flight.city == asked:
                     return None if found == NOTHING else orjson.Fragment(found)
-                budget = begun + self._budget - time.monotonic()
+                budget = begun + self.budget - time.monotonic()
                 if budget <= 0:
                     raise WeatherAwayError
 
@@ -170,7 +170,7 @@ class Weather:
         lock = None
         try:
             if self._redis and self._cache.keeps:
-                name, seconds = city.turn, self._budget + 1
+                name, seconds = city.turn, self.budget + 1
                 lock = await self._redis.call(lambda redis: _acquired(redis, name, seconds))
                 if lock is None:
                     yield False

@@ -151,7 +151,7 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
         "/tasks/bulk": {"tasks": [{"title": "x"}]},
         "/tasks/{task_id}": {"title": "x"},
     }
-    for operation in sorted(OPERATIONS, key=lambda operation: operation.method == "DELETE"):
+    for operation in sorted(OPERATIONS, key=lambda one: (one.template.endswith("/restore"), one.method == "DELETE")):
         body = bodies[operation.template] if operation.fields else None
         path = operation.template.replace("/tasks/{task_id}", task)
         if path == "/ws":  # tests/live has it
@@ -161,7 +161,7 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
         assert answer.status_code == int(status), operation
         spoken_of = ("etag", "location", "ratelimit", "ratelimit-policy", "retry-after")
         assert {name for name in spoken_of if name in answer.headers} >= {
-            name.lower() for name in said.get("headers", {})
+            name.lower() for name in said.get("headers", {}) if name != "Idempotency-Replayed"
         }
         if status != "204":
             kind = answer.headers["Content-Type"]
