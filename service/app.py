@@ -17,7 +17,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from loguru import logger
 from starlette.exceptions import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import backfill, db, embedded, logs, readiness, redis_client, retention, settings, weather
@@ -35,14 +34,31 @@ from service.sessions import Sessions
 from service.settings import Settings
 from service.web import analytics, auth, documents, events, live, ops, replies, tasks, users
 from service.web import sessions as session_routes
-from service.web.deps import LARGEST_BODY, Rooms
-from service.web.limits import Limited
+from service.web.deps import Rooms
+from service.web.limits import BodyLimited, Limited
 from service.web.middleware import Envelope
 
 VERSION = "0.1.0"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
-ACCEPTED = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "Last-Event-ID", "X-Request-ID"]
-EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
+ACCEPTED = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "Last-Event-ID",
+    "X-Request-ID",
+]
+EXPOSED = [
+    "ETag",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+]
 
 
 def from_environment() -> FastAPI:
@@ -125,21 +141,14 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app.add_exception_handler(ServiceError, replies.on_service_error)
     app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
     app.add_exception_handler(HTTPException, replies.on_http_exception)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
+    app.add_middleware(BodyLimited)
     app.add_middleware(Limited)  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
     if given.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=given.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "If-Match",
-                "If-None-Match",
-                "Last-Event-ID",
-                "X-Request-ID",
-            ],
+            allow_headers=ACCEPTED,
             expose_headers=EXPOSED,
         )
     app.add_middleware(Envelope)

@@ -11,13 +11,12 @@ from service.circuit import WeatherAwayError
 from service.db import Executor
 from service.errors import ServiceError
 from service.queries import q
-from service.weather import Weather
+from service.weather import CITIES_AT_ONCE, Weather
 
 PAUSE_SECONDS = 5.0
 RETRY_SECONDS = 20.0
 CLAIM_ROWS = 100
 FILL_ROWS = 1000
-CITIES_AT_ONCE = 10  # of weather.MOST_CALLS, so that requests find some free
 
 
 async def run(db: Executor, weather: Weather) -> None:

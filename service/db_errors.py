@@ -22,6 +22,10 @@ CONSTRAINTS: dict[str, Callable[[], ServiceError]] = {
     "api_keys_user_id_fkey": partial(UnauthorizedError, GONE),
     "api_keys_name_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/name"),
     "api_keys_expires_at_check": partial(InvalidError, "takes a moment of the calendar", pointer="/expires_at"),
+    "idempotency_keys_user_id_fkey": partial(UnauthorizedError, GONE),
+    "idempotency_keys_key_check": partial(
+        InvalidError, "takes 1 to 255 visible ASCII characters", pointer="/header/idempotency-key"
+    ),
     "tasks_user_id_fkey": partial(UnauthorizedError, GONE),
     "tasks_title_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/title"),
     "tasks_description_check": partial(InvalidError, "takes at most 10,000 characters", pointer="/description"),

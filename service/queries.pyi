@@ -171,11 +171,29 @@ class EventsPositionRow(TypedDict):
     newest_id: int
     newest_at: int
 
+class IdempotencyClaimRow(TypedDict):
+    verdict: str
+    status: int | None
+    headers: Fragment | None
+    body: bytes | None
+
 class TasksCreateRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class TasksCreateManyRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -191,7 +209,7 @@ class TasksGetRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -216,7 +234,7 @@ class TasksListRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -264,7 +282,7 @@ class TasksListFarRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -312,7 +330,7 @@ class TasksListOfPeriodRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -360,7 +378,7 @@ class TasksRestoreRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -373,7 +391,7 @@ class TasksSearchRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -423,7 +441,7 @@ class TasksUpdateRow(TypedDict):
     id: int
     title: str
     description: str | None
-    status: str
+    status: str | None
     city: str | None
     weather: Fragment | None
     user_id: int
@@ -659,6 +677,46 @@ class _Events:
         db: Executor,
     ) -> int: ...
 
+class _Idempotency:
+    async def claim(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        route: str,
+        key: str,
+        fingerprint: bytes,
+        holder: bytes,
+        seconds: float,
+    ) -> IdempotencyClaimRow | None: ...
+    async def expire(
+        self,
+        db: Executor,
+        *,
+        row_limit: int,
+    ) -> int: ...
+    async def keep(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        route: str,
+        key: str,
+        holder: bytes,
+        status: int,
+        headers: Fragment,
+        body: bytes,
+    ) -> int: ...
+    async def release(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        route: str,
+        key: str,
+        holder: bytes,
+    ) -> int: ...
+
 class _Tasks:
     async def count(
         self,
@@ -684,6 +742,17 @@ class _Tasks:
         city: str | None,
         weather: Fragment | None,
     ) -> TasksCreateRow: ...
+    async def create_many(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        titles: Sequence[str],
+        descriptions: Sequence[str | None],
+        statuses: Sequence[str],
+        cities: Sequence[str | None],
+        weathers: Sequence[Fragment | None],
+    ) -> Sequence[TasksCreateManyRow]: ...
     async def delete(
         self,
         db: Executor,
@@ -777,6 +846,7 @@ class _Queries:
     analytics: _Analytics
     dba: _Dba
     events: _Events
+    idempotency: _Idempotency
     tasks: _Tasks
     weather: _Weather
 

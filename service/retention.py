@@ -1,4 +1,4 @@
-"""Takes out of the tables what is too old: events beyond EVENT_RETENTION_DAYS, sessions that have expired."""
+"""Takes out of the tables what is too old: events beyond EVENT_RETENTION_DAYS, expired sessions, a day's answers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ async def run(db: Executor, *, days: int) -> None:
                 logger.bind(events=expired).debug("old events are gone")
             while ended := await q.accounts.expire_sessions(db, row_limit=BATCH_ROWS):
                 logger.bind(sessions=ended).debug("expired sessions are gone")
+            while forgotten := await q.idempotency.expire(db, row_limit=BATCH_ROWS):
+                logger.bind(keys=forgotten).debug("old answers are gone")
         except ServiceError as error:
             logger.bind(cause=repr(error.__cause__)).warning("what is too old stays: {}", error.detail)
         except Exception:  # a defect of one round does not end all others

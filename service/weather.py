@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
+from service import timing
 from service.circuit import Circuit, WeatherAwayError
 from service.redis_client import RedisAwayError, RedisClient
 from service.settings import Settings
@@ -27,6 +28,7 @@ from service.weather_cache import NOTHING, Cache, City
 LARGEST_ANSWER = 64 * 1024
 NO_SUCH_CITY = (400, 404)  # 400: a text in which the provider sees no place; it is not asked again and again
 MOST_CALLS = 20
+CITIES_AT_ONCE = 10  # of one caller's many, so that others find some calls free
 POLL_SECONDS = 0.05
 
 
@@ -76,7 +78,7 @@ class Weather:
     def __init__(self, given: Settings, *, session: aiohttp.ClientSession, redis: RedisClient | None) -> None:
         self._url = f"{given.openweather_url.rstrip('/')}/data/2.5/weather"
         self._key = given.openweather_api_key.get_secret_value()
-        self._budget = given.weather_timeout_seconds
+        self.budget = given.weather_timeout_seconds
         self._session = session
         self._cache = Cache(redis, seconds=given.weather_cache_seconds)
         self._redis = redis
@@ -100,12 +102,29 @@ class Weather:
         except WeatherAwayError:
             return None
 
+    async def of(self, cities: Collection[str]) -> dict[str, orjson.Fragment]:
+        """Give the weather of those cities for which there is one within the budget of a single look-up."""
+        found: dict[str, orjson.Fragment] = {}
+        turns = asyncio.Semaphore(CITIES_AT_ONCE)
+
+        async def look(city: str) -> None:
+            timing.begin()  # what many wait for at once is counted once
+            async with turns:
+                if weather := await self.now(city):
+                    found[city] = weather
+
+        with measured("weather"), suppress(TimeoutError):
+            async with asyncio.timeout(self.budget), asyncio.TaskGroup() as group:
+                for city in cities:
+                    group.create_task(look(city))
+        return found
+
     async def look_up(self, city: str) -> orjson.Fragment | None:
         """Give a city's weather as JSON, None where there is no such city; WeatherAwayError."""
         asked = City.of(city)
         if not asked.normal:
             return None
-        begun, budget = time.monotonic(), self._budget
+        begun, budget = time.monotonic(), self.budget
         with measured("weather"):
             while True:
                 flight = self._flights.get(asked.normal) or self._start(asked, budget)
@@ -113,7 +132,7 @@ class Weather:
                 # The provider may know a city in one spelling that it does not know in another.
                 if found != NOTHING or flight.city == asked:
                     return None if found == NOTHING else orjson.Fragment(found)
-                budget = begun + self._budget - time.monotonic()
+                budget = begun + self.budget - time.monotonic()
                 if budget <= 0:
                     raise WeatherAwayError
 
@@ -151,7 +170,7 @@ class Weather:
         lock = None
         try:
             if self._redis and self._cache.keeps:
-                name, seconds = city.turn, self._budget + 1
+                name, seconds = city.turn, self.budget + 1
                 lock = await self._redis.call(lambda redis: _acquired(redis, name, seconds))
                 if lock is None:
                     yield False

@@ -145,12 +145,14 @@ def _compare_raises(raises: dict[str, str], catalogue: Catalogue) -> Iterator[tu
 
 
 def _server_name(kind: str) -> str:
+    kind = kind.replace("?[]", "[]")
     name = kind.removesuffix("[]")
     return NAMES.get(name, name) + kind[len(name) :]
 
 
 def _python_name(kind: str) -> str:
-    name = PYTHON[_server_name(kind.removesuffix("[]"))]
+    element = kind.removesuffix("[]")
+    name = PYTHON[_server_name(element.removesuffix("?"))] + (" | None" if element.endswith("?") else "")
     return f"Sequence[{name}]" if kind.endswith("[]") else name
 
 

@@ -34,7 +34,8 @@ SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST
 # Without the triggers that keep the last administrator, and record events.
 EMPTY = """
 set session_replication_role = replica;
-delete from tasks; delete from sessions; delete from api_keys; delete from tickets; delete from users;
+delete from tasks; delete from sessions; delete from api_keys; delete from tickets; delete from idempotency_keys;
+delete from users;
 delete from task_events; update task_event_horizon set expired_id = 0 where expired_id > 0;
 reset session_replication_role
 """

@@ -28,6 +28,7 @@ from service.values import LARGEST_ID, Whole
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
+LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
 READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
 IDENTITY = "service.identity"  # where a request's scope keeps it
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)

@@ -45,9 +45,16 @@ HEADERS = {
 }
 _ETAG = {"ETag": {"description": "The version, for If-Match and If-None-Match.", "schema": {"type": "string"}}}
 _LOCATION = {"Location": {"description": "Where the task is.", "schema": {"type": "string"}}}
+_REPLAYED = {
+    "Idempotency-Replayed": {
+        "description": "Only where this is the answer of the first request with the Idempotency-Key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+REPLAYED: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 TASK_HEADERS: dict[int, dict[int | str, dict[str, Any]]] = {
     200: {200: {"headers": _ETAG}},
-    201: {201: {"headers": _ETAG | _LOCATION}},
+    201: {201: {"headers": _ETAG | _LOCATION | _REPLAYED}},
     304: {304: {"description": "Not Modified", "headers": _ETAG}},
 }
 _PATCH_BODY = {"schema": {"$ref": "#/components/schemas/TaskPatch"}}

@@ -1,10 +1,11 @@
-"""Rate limits of requests: fastapi-limiter's limiter, asked before anything else of a request is read; pure ASGI."""
+"""Limits of requests: how many, by fastapi-limiter's limiter, before anything else is read; how large; pure ASGI."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi_limiter.depends import RateLimiter
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,7 +13,7 @@ from service.errors import RateLimitedError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.web import replies
-from service.web.deps import credential_of, identity_of, rooms_of
+from service.web.deps import LARGEST_BODIES, LARGEST_BODY, credential_of, identity_of, rooms_of
 from service.web.middleware import VERDICTS
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -89,3 +90,19 @@ async def _refuse_guesses(request: HTTPConnection, limit: Limit) -> None:
     credential, address = credential_of(request), f"address:{await address_of(request)}"
     if credential and not rooms_of(request).logins.sessions.knows(credential) and limit.is_spent(address):
         spent(request, await limit.check(address))
+
+
+class BodyLimited:
+    """Limits bodies; a route's own, larger limit is for those who are known."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._common = RequestBodyLimitMiddleware(app, LARGEST_BODY)
+        self._own = {route: RequestBodyLimitMiddleware(app, size) for route, size in LARGEST_BODIES.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        limited = self._common
+        own = self._own.get((scope.get("method", ""), scope.get("path", "")))
+        if own and isinstance(await identity_of(HTTPConnection(scope)), Viewer):
+            limited = own
+        await limited(scope, receive, send)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.exceptions import HTTPException
 
-from service import history, tasks
+from service import bulk, history, tasks
+from service.bulk import NewTasks, TaskList
+from service.db import Executor
 from service.history import HistoryPage, HistoryQuery
 from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import replies
 from service.web.deps import In, Known, KnownTags, RowId, Versions, json_body, no_query, whole_body
-from service.web.documents import MERGE_PATCH, TASK_HEADERS, problems
+from service.web.documents import MERGE_PATCH, REPLAYED, TASK_HEADERS, problems
+from service.web.idempotency import Once
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
@@ -21,12 +25,38 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     status_code=201,
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[201] | problems(400, 401, 413, 415),
+    responses=TASK_HEADERS[201] | problems(400, 401, 409, 413, 415),
 )
-async def create_task(rooms: In, viewer: Known, new: NewTask) -> Response:
+async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) -> Response:
     """Make a task of one's own."""
-    row = await tasks.create(rooms.db, viewer, new, weather=rooms.weather)
-    return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
+
+    async def create(db: Executor) -> Response:
+        row = await tasks.create(db, viewer, new, weather=rooms.weather)
+        return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
+
+    return await repeatable.once(new, create)
+
+
+@router.post(
+    "/bulk",
+    status_code=201,
+    response_model=TaskList,
+    dependencies=[no_query, json_body],
+    responses=REPLAYED | problems(400, 401, 409, 413, 415),
+)
+async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once) -> Response:
+    """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""
+
+    async def create(db: Executor) -> Response:
+        return replies.json({"items": await bulk.create(db, viewer, new, weather=rooms.weather)}, status=201)
+
+    return await repeatable.once(new, create)
+
+
+@router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+async def refuse_method() -> None:
+    """Keep other methods from taking the word for an id."""
+    raise HTTPException(405)
 
 
 @router.get("", response_model=TaskPage, responses=problems(401, 403))

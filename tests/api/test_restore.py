@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 
+from service.queries import q
 from tests.api.problems import problem
 from tests.factories import Factory
 
@@ -81,6 +82,23 @@ async def test_an_account_that_is_gone_gets_nothing_back(make: Factory) -> None:
     await ada.client.delete(path)
     await make.sql.execute("delete from users where id = $1", ada.id)
     problem(await root.client.post(f"{path}/restore"), 409)
+
+
+async def test_who_waits_for_another_brings_back_what_that_one_left(make: Factory) -> None:
+    ada = await make.user()
+    task = await make.task(ada)
+    await ada.client.delete(f"/tasks/{task}")
+    async with make.sql.transaction():
+        await q.tasks.lock_restoration(make.sql, task_id=task)
+        waiting = asyncio.create_task(ada.client.post(f"/tasks/{task}/restore"))
+        async with asyncio.timeout(10):
+            while not await make.sql.fetchval(
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            ):
+                assert not waiting.done()
+        await q.tasks.restore(make.sql, task_id=task, viewer_id=ada.id, viewer_is_admin=False)
+        await make.sql.execute("delete from tasks")
+    assert (await waiting).json()["version"] == 3
 
 
 async def test_of_two_at_once_one_restores(make: Factory) -> None:

@@ -33,6 +33,9 @@ select
     '2025-06-01Z'::timestamptz + (n * 7919) % 30000 * interval '7 minutes'
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
 update task_events set xid = (3 + id / 50)::text::xid8, previous_user_id = case when id % 100 = 0 then user_id - 1 end;
+insert into idempotency_keys (user_id, route, key, fingerprint, holder, claimed_at, claimed_until)
+select u.ids[n % 500 + 1], 'POST /tasks', n::text, '', '', now() - n * interval '10 seconds', now()
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
 insert into tickets (hash, user_id, expires_at, access_expires_at)
 select sha256(n::text::bytea), u.ids[n % 500 + 1], now() - n * interval '1 second', now()
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
@@ -49,7 +52,7 @@ select u.ids[n % 500 + 1], 'key', sha256(n::text::bytea), case when n % 3 = 0 th
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
 insert into users (username, password_hash) select 'Member' || n, '' from generate_series(1, 20000) as n;
 """
-LARGE = ("tasks", "users", "task_events", "tickets", "sessions", "api_keys")
+LARGE = ("tasks", "users", "task_events", "tickets", "sessions", "api_keys", "idempotency_keys")
 # A reader that has seen half of the events, while a transaction was open.
 BEHIND = {
     "seen_snapshot": "301:303:301",
@@ -58,6 +61,10 @@ BEHIND = {
     "byte_limit": 1_000_000,
     "hash": b"",
     "days": 90,
+    "route": "POST /tasks",
+    "key": "77",
+    "fingerprint": b"",
+    "holder": b"",
 }
 CREDENTIALS: dict[str, Any] = {
     "session_id": 1000,

@@ -135,10 +135,11 @@ async def test_of_what_left_nothing_there_is_no_row(database: Database, make: Fa
 
 
 async def test_a_task_without_events_is_there(database: Database, make: Factory) -> None:
-    ada = await make.user()
+    ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     await make.sql.execute("delete from task_events")
     assert await verdict(database, ada.viewer, task) == "present"
+    assert await verdict(database, bob.viewer, task) == "forbidden"
 
 
 async def test_the_task_of_an_account_that_is_gone_stays_away(database: Database, make: Factory) -> None:

@@ -17,6 +17,8 @@ Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 INVALID, CONFLICT, GONE = errors.InvalidError, errors.ConflictError, errors.UnauthorizedError
 COPY = "insert into task_events (id, type, task_id, user_id, task, size) overriding system value"
+KEY = """insert into idempotency_keys (user_id, route, key, fingerprint, holder, claimed_until)
+    values (:u, 'POST /tasks', 'k', '', '', now())"""
 TICKET = "insert into tickets (hash, user_id, access_expires_at) values ('x', :u, now())"
 SESSION = "insert into sessions (user_id, expires_at, secret, refresh_hash) values (:u, now(), 's', 'x')"
 KEY = "insert into api_keys (user_id, name, hash) values (:u, 'key', 'x')"
@@ -76,6 +78,14 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     "task_event_horizon_one_check": ("update task_event_horizon set one = false", INVALID),
     "task_event_horizon_one_not_null": ("update task_event_horizon set one = null", None),
     "task_event_horizon_expired_id_not_null": ("update task_event_horizon set expired_id = null", None),
+    "idempotency_keys_pkey": (f"{KEY}; {KEY}", None),
+    "idempotency_keys_user_id_fkey": (KEY.replace(":u", ":u + 1"), GONE),
+    "idempotency_keys_key_check": (KEY.replace("'k'", "'a b'"), INVALID),
+    "idempotency_keys_status_headers_body_check": (f"{KEY}; update idempotency_keys set status = 201", INVALID),
+    **{
+        f"idempotency_keys_{column}_not_null": (f"{KEY}; update idempotency_keys set {column} = null", None)
+        for column in ("user_id", "route", "key", "fingerprint", "holder", "claimed_at", "claimed_until")
+    },
     "tickets_pkey": (f"{TICKET}; {TICKET}", None),
     "tickets_user_id_fkey": (TICKET.replace(":u", ":u + 1"), GONE),
     "tickets_hash_not_null": (TICKET.replace("'x'", "null"), None),
@@ -153,7 +163,11 @@ async def test_every_constraint_has_a_case_and_every_entry_of_the_error_table_a_
     assert {row["name"] for row in rows} == VIOLATIONS.keys()
     # No client reaches these; a check that the table does not name means a bad value all the same.
     unreached = {"users_created_at_check", "tasks_weather_check", "tasks_created_at_check", "tasks_updated_at_check"}
-    unreached |= {"task_events_type_check", "task_event_horizon_one_check"}
+    unreached |= {
+        "task_events_type_check",
+        "task_event_horizon_one_check",
+        "idempotency_keys_status_headers_body_check",
+    }
     meant = {name for name, (_, meaning) in VIOLATIONS.items() if meaning}
     assert db_errors.CONSTRAINTS.keys() == meant - unreached
 

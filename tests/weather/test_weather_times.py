@@ -20,5 +20,5 @@ def test_missing_weather_is_there_within_a_minute_of_the_providers_return() -> N
 
 
 def test_what_one_replica_has_claimed_it_has_asked_for_before_others_may() -> None:
-    assert backfill.CLAIM_ROWS / backfill.CITIES_AT_ONCE * TIMEOUT <= backfill.RETRY_SECONDS
-    assert backfill.CITIES_AT_ONCE < weather.MOST_CALLS
+    assert backfill.CLAIM_ROWS / weather.CITIES_AT_ONCE * TIMEOUT <= backfill.RETRY_SECONDS
+    assert weather.CITIES_AT_ONCE < weather.MOST_CALLS

@@ -1,0 +1,60 @@
+"""Many tasks in one request: all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from loguru import logger
+from pydantic import BaseModel, BeforeValidator, Field
+
+from service.db import Executor
+from service.queries import q
+from service.security import Viewer
+from service.tasks import NewTask, Task
+from service.values import MOST_FIELDS, Input
+from service.weather import Weather
+
+MOST_TASKS = 1000
+
+
+def _few_unknown(tasks: object) -> object:
+    """Refuse many unknown fields at once: an error for each would take seconds."""
+    if isinstance(tasks, list):
+        given = (one.keys() for one in tasks[:MOST_TASKS] if isinstance(one, dict))
+        if sum(len(fields - NewTask.model_fields.keys()) for fields in given) > MOST_FIELDS:
+            raise ValueError(f"takes tasks without unknown fields; these have more than {MOST_FIELDS}")
+    return tasks
+
+
+class NewTasks(Input):
+    """Tasks to be created."""
+
+    tasks: Annotated[
+        list[NewTask],
+        BeforeValidator(_few_unknown),
+        Field(min_length=1, max_length=MOST_TASKS, examples=[[{"title": "Prepare Report"}, {"title": "Send it"}]]),
+    ]
+
+
+class TaskList(BaseModel):
+    """The tasks, in the order in which they were sent."""
+
+    items: list[Task]
+
+
+async def create(db: Executor, viewer: Viewer, new: NewTasks, *, weather: Weather) -> Sequence[Mapping[str, Any]]:
+    """Make tasks of the viewer's own and give their rows, with weather where it is found in time."""
+    found = await weather.of({one.city for one in new.tasks if one.city is not None})
+    rows = await q.tasks.create_many(
+        db,
+        user_id=viewer.id,
+        titles=[one.title for one in new.tasks],
+        descriptions=[one.description for one in new.tasks],
+        statuses=[one.status for one in new.tasks],
+        cities=[one.city for one in new.tasks],
+        weathers=[found.get(one.city or "") for one in new.tasks],
+    )
+    first, last = rows[0]["id"], rows[-1]["id"]
+    logger.bind(tasks=len(rows), first_id=first, last_id=last, actor_id=viewer.id).info("tasks created")
+    return rows

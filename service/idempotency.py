@@ -1,0 +1,87 @@
+"""Carries a request with an Idempotency-Key out once, however often it is sent, and keeps its answer for a day."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from secrets import token_bytes
+from typing import Any
+
+import orjson
+from loguru import logger
+from pydantic import BaseModel
+
+from service.db import Database, Transaction
+from service.errors import ConflictError, InvalidError, ServiceError
+from service.queries import q
+
+HEADER = "/header/idempotency-key"
+# Beside the weather's budget: for a connection, the statements and the commit. Where that is not enough, who takes the
+# claim over carries the request out, and who had it does not.
+LEASE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered, to the byte."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request that is to be carried out once: whose, to where, under which key."""
+
+    user_id: int
+    route: str
+    key: str
+    body: BaseModel
+
+    async def once(self, db: Database, work: Callable[[Transaction], Awaitable[Answer]], *, seconds: float) -> Answer:
+        """Do the work in a transaction and keep its answer there, or give the answer of the first time.
+
+        Raises ConflictError where the first attempt still runs, InvalidError where it had another body; what the work
+        raises leaves the key free. seconds: how long the work may take before its first statement.
+        """
+        holder = token_bytes(16)
+        named: dict[str, Any] = {"user_id": self.user_id, "route": self.route, "key": self.key}
+        claim = await q.idempotency.claim(
+            db, **named, fingerprint=_fingerprint(self.body), holder=holder, seconds=seconds + LEASE_SECONDS
+        )
+        verdict = claim["verdict"] if claim else "running"
+        if claim and verdict == "answered":
+            logger.bind(actor_id=self.user_id, route=self.route).info("answered as the first time")
+            headers: dict[str, str] = orjson.loads(orjson.dumps(claim["headers"]))
+            return Answer(claim["status"] or 0, headers, claim["body"] or b"", replayed=True)
+        if verdict == "other":
+            raise InvalidError("was sent before, with another body", pointer=HEADER)
+        if verdict == "running":
+            raise ConflictError("The first request with this Idempotency-Key is still running.")
+        try:
+            async with db.transaction() as transaction:
+                answer = await work(transaction)
+                kept = await q.idempotency.keep(
+                    transaction,
+                    **named,
+                    holder=holder,
+                    status=answer.status,
+                    headers=orjson.Fragment(orjson.dumps(answer.headers)),
+                    body=answer.body,
+                )
+                if not kept:
+                    raise ConflictError("Another request with this Idempotency-Key has taken over.")
+        except BaseException:
+            with suppress(ServiceError):  # where the database is away, the claim runs out
+                await q.idempotency.release(db, **named, holder=holder)
+            raise
+        return answer
+
+
+def _fingerprint(body: BaseModel) -> bytes:
+    """Give SHA-256 over what was sent, as JSON with sorted fields: neither their order nor spaces matter."""
+    return hashlib.sha256(orjson.dumps(body.model_dump(exclude_unset=True), option=orjson.OPT_SORT_KEYS)).digest()

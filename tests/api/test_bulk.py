@@ -1,0 +1,156 @@
+"""Many tasks in one request: all of them or none, in the order sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from loguru import logger
+
+from service.web.deps import LARGEST_BODIES, LARGEST_BODY
+from tests.api.problems import problem
+from tests.factories import Factory
+
+JSON = {"Content-Type": "application/json"}
+LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]
+WHOLE = {"title": "Prepare Report", "description": "Collect data", "status": "in_progress", "city": "Moscow"}
+
+
+@pytest.fixture
+def said() -> Iterator[list[Any]]:
+    """What is logged at INFO or above, with what is bound to it."""
+    lines: list[Any] = []
+    sink = logger.add(lambda message: lines.append(message.record), level="INFO")
+    yield lines
+    logger.remove(sink)
+
+
+async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 60_000):
+        yield content[start : start + 60_000]
+
+
+async def test_tasks_come_back_in_the_order_sent_and_can_be_read(make: Factory) -> None:
+    ada = await make.user()
+    sent = [{"title": "b"}, WHOLE, {"title": "a", "status": "done"}]
+    created = await ada.client.post("/tasks/bulk", json={"tasks": sent})
+    assert created.status_code == 201
+    assert not {"location", "etag"} & created.headers.keys()
+    assert created.json().keys() == {"items"}
+    items = created.json()["items"]
+    for one, item in zip(sent, items, strict=True):
+        assert {name: item[name] for name in one} == one
+        assert (await ada.client.get(f"/tasks/{item['id']}")).json() == item
+        assert (item["user_id"], item["version"]) == (ada.id, 1)
+    assert [item["id"] for item in items] == sorted(item["id"] for item in items)
+
+
+async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, said: list[Any]) -> None:
+    ada = await make.user()
+    tasks = [{"title": f"task {number}", "city": "Moscow"} for number in range(1000)]
+    cursor = (await ada.client.get("/events")).json()["cursor"]
+    created = await ada.client.post("/tasks/bulk", json={"tasks": tasks})
+    assert [item["title"] for item in created.json()["items"]] == [task["title"] for task in tasks]
+    ids = [item["id"] for item in created.json()["items"]]
+    heard = (await ada.client.get("/events", params={"since": cursor, "limit": 1000})).json()["items"]
+    assert [(event["type"], event["task_id"], event["actor_id"]) for event in heard] == [
+        ("task.created", task, ada.id) for task in ids
+    ]
+    (line,) = said
+    assert line["message"] == "tasks created"
+    bound = {"tasks": 1000, "first_id": ids[0], "last_id": ids[-1], "actor_id": ada.id}
+    assert line["extra"].items() >= bound.items()
+    refused = await ada.client.post("/tasks/bulk", json={"tasks": [*tasks, {"title": "one more"}]})
+    problem(refused, 422, pointers={"/tasks"})
+    assert await make.sql.fetchval("select count(*) from tasks") == 1000
+
+
+@pytest.mark.parametrize(
+    ("task", "field"),
+    [
+        ({"title": ""}, "/title"),
+        ({"title": " "}, "/title"),
+        ({}, "/title"),
+        ({"title": "x" * 101}, "/title"),
+        ({"title": "a\0b"}, "/title"),
+        ({"title": "x", "status": "later"}, "/status"),
+        ({"title": "x", "city": "x" * 101}, "/city"),
+        ({"title": "x", "description": "x" * 10_001}, "/description"),
+        ({"title": "x", "user_id": 1}, "/user_id"),
+        ({"title": "x", "a/b~": 1}, "/a~1b~0"),
+        (None, ""),
+        ("x", ""),
+        ([], ""),
+    ],
+    ids=str,
+)
+async def test_an_error_names_index_and_field_and_nothing_is_made(make: Factory, task: Any, field: str) -> None:
+    ada = await make.user()
+    refused = await ada.client.post("/tasks/bulk", json={"tasks": [{"title": "good"}, *[task] * 2, {"title": "good"}]})
+    problem(refused, 422, pointers={f"/tasks/1{field}", f"/tasks/2{field}"})
+    assert await make.sql.fetchval("select count(*) from tasks") == 0
+
+
+async def test_a_flood_of_unknown_fields_gives_a_short_answer(make: Factory) -> None:
+    ada = await make.user()
+    task = {"title": "x", **{f"x{n}": 1 for n in range(50)}}
+    refused = await ada.client.post("/tasks/bulk", json={"tasks": [task] * 3})
+    (error,) = problem(refused, 422, pointers={"/tasks"})["errors"]
+    assert "more than 100" in error["message"]
+    refused = await ada.client.post("/tasks/bulk", json={"tasks": [task] * 2})
+    assert len(problem(refused, 422)["errors"]) == 100
+
+
+@pytest.mark.parametrize("tasks", [[], None, {}, "x", 1, {"0": {"title": "x"}}], ids=str)
+async def test_what_is_no_list_with_tasks_is_refused(make: Factory, tasks: Any) -> None:
+    ada = await make.user()
+    problem(await ada.client.post("/tasks/bulk", json={"tasks": tasks}), 422, pointers={"/tasks"})
+
+
+async def test_a_value_that_only_the_database_refuses_leaves_none(make: Factory) -> None:
+    ada = await make.user()
+    await make.sql.execute("alter table tasks add constraint tasks_own_check check (title <> 'refused') not valid")
+    try:
+        sent = {"tasks": [{"title": "good"}, {"title": "refused"}]}
+        problem(await ada.client.post("/tasks/bulk", json=sent), 422)
+        assert await make.sql.fetchval("select count(*) from tasks") == 0
+    finally:
+        await make.sql.execute("alter table tasks drop constraint tasks_own_check")
+
+
+# How large a body may be
+
+
+def padded(size: int) -> bytes:
+    """Give a good body of this size."""
+    return json.dumps({"tasks": [{"title": "x"}]}).encode().ljust(size)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_body_may_have_sixteen_megabytes(make: Factory, whole: bool) -> None:
+    ada = await make.user()
+    for size, status in ((LARGEST_BODY + 1, 201), (LARGEST, 201), (LARGEST + 1, 413)):
+        content = padded(size)
+        sent = await ada.client.post("/tasks/bulk", content=content if whole else in_pieces(content), headers=JSON)
+        assert ("Content-Length" in sent.request.headers) == whole
+        assert sent.status_code == status, sent.text
+    problem(sent, 413)
+
+
+async def test_on_other_routes_and_for_who_is_not_known_it_may_have_one(
+    make: Factory, client: httpx.AsyncClient
+) -> None:
+    ada = await make.user()
+    for who, method, path in [
+        (ada.client, "POST", "/tasks"),
+        (ada.client, "PUT", f"/tasks/{await make.task(ada)}"),
+        (client, "POST", "/tasks/bulk"),
+    ]:
+        for content in (padded(LARGEST_BODY + 1), in_pieces(padded(LARGEST_BODY + 1))):
+            problem(await who.request(method, path, content=content, headers=JSON), 413)
+    bad = {**JSON, "Authorization": "Bearer x"}
+    problem(await client.post("/tasks/bulk", content=padded(LARGEST_BODY + 1), headers=bad), 413)
+    problem(await client.post("/tasks/bulk", content=padded(100), headers=JSON), 401)
