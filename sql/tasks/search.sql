@@ -9,8 +9,8 @@
 -- sort: status: t.status text, t.id bigint
 -- sort: id: t.id bigint, t.id bigint
 -- why: the words are not in the view; the planner takes the join of the table with itself away again.
---   It also chooses between the index of words and a walk along the sort's, by how many tasks it takes to have a word. It
---   is wrong where a common one is far away in that order, and for phrases of common words, which it takes for common.
+--   It also chooses between the index of words and a walk along the sort's, by how many tasks it takes to have a word.
+--   It is wrong where a common one is far away in that order, and takes a phrase of common words for common.
 select t.*
 from task_view as t
 inner join tasks as w on t.id = w.id
