@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
+from service import calendars
+from service.calendars import Bucket
 from service.db import Executor
-from service.errors import ForbiddenError
+from service.errors import ForbiddenError, InvalidError
 from service.queries import q
 from service.security import Viewer
-from service.values import Id, Period
+from service.values import RESOLUTION, DayOrMoment, Id, Input, Period, Text
+
+MOST_BUCKETS = 1000
 
 
 class AnalyticsQuery(Period):
@@ -36,10 +43,47 @@ class Analytics(BaseModel):
     ]
 
 
+def _zone(name: str) -> str:
+    if name not in calendars.zones():
+        raise ValueError("takes the name of a time zone: Europe/Berlin")
+    return name
+
+
+class TimeseriesQuery(Input):
+    """The period in a time zone, its buckets, and for an administrator whose tasks."""
+
+    bucket: Annotated[Bucket, Field(description="Weeks begin on Monday.")] = "day"
+    tz: Annotated[
+        Text,
+        Field(max_length=100, description="IANA name; dates mean days there.", examples=["Europe/Berlin"]),
+        AfterValidator(_zone),
+    ] = "UTC"
+    start_date: Annotated[
+        DayOrMoment, Field(description="A date (the whole day in `tz`) or a timestamp; included.")
+    ] = None
+    end_date: Annotated[DayOrMoment, Field(description="As start_date; included.")] = None
+    user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
+
+
+class TimeBucket(BaseModel):
+    """What happened from `start` to the start of the next bucket, within the period."""
+
+    start: datetime
+    created: int
+    completed: Annotated[int, Field(description="Tasks that became done then, and still are.")]
+    hours_to_done_p50: Annotated[float | None, Field(description="Of those: half took no longer.")]
+    hours_to_done_p90: Annotated[float | None, Field(description="Of those: nine tenths took no longer.")]
+
+
+class Timeseries(BaseModel):
+    """Every bucket of the period, in order."""
+
+    buckets: list[TimeBucket]
+
+
 async def summary(db: Executor, viewer: Viewer, query: AnalyticsQuery) -> Any:
     """Give `{by_status, by_user}` of the tasks that the viewer may see; ForbiddenError for another's."""
-    if query.user_id not in (None, viewer.id) and not viewer.is_admin:
-        raise ForbiddenError("Only an administrator sees another's figures.")
+    _check(viewer, query.user_id)
     return await q.analytics.summary(
         db,
         viewer_id=viewer.id,
@@ -48,3 +92,48 @@ async def summary(db: Executor, viewer: Viewer, query: AnalyticsQuery) -> Any:
         created_from=query.start_date,
         created_before=query.end_date,
     )
+
+
+async def timeseries(db: Executor, viewer: Viewer, query: TimeseriesQuery) -> dict[str, Any]:
+    """Give `{buckets}` of the period, which goes from the viewer's first task to now where it is open.
+
+    Raises ForbiddenError for another's, InvalidError for a period that is none or has more than MOST_BUCKETS.
+    """
+    _check(viewer, query.user_id)
+    whose: dict[str, Any] = {
+        "viewer_id": viewer.id,
+        "viewer_is_admin": viewer.is_admin,
+        "user_id": query.user_id,
+    }
+    zone = ZoneInfo(query.tz)
+    try:
+        first, before = _start(query.start_date, zone), _start(query.end_date, zone, behind=True)
+        if first and before and first >= before:
+            raise InvalidError("takes a moment that is not after end_date", pointer="/query/start_date")
+        if first is None or before is None:
+            span = await q.analytics.span(db, **whose)
+            first, before = first or span["first_created_at"], before or span["present"] + RESOLUTION
+        if first is None or first >= before:
+            return {"buckets": []}
+        starts = list(islice(calendars.starts(first, before, bucket=query.bucket, zone=zone), MOST_BUCKETS + 1))
+    except OverflowError:
+        raise InvalidError("takes a period of the calendar", pointer="/query/start_date") from None
+    if len(starts) > MOST_BUCKETS:
+        raise InvalidError(f"there would be more than {MOST_BUCKETS} buckets", pointer="/query/bucket")
+    return {
+        "buckets": await q.analytics.timeseries(db, **whose, period_from=first, period_before=before, starts=starts)
+    }
+
+
+def _check(viewer: Viewer, user_id: int | None) -> None:
+    if user_id not in (None, viewer.id) and not viewer.is_admin:
+        raise ForbiddenError("Only an administrator sees another's figures.")
+
+
+def _start(given: date | None, zone: ZoneInfo, *, behind: bool = False) -> datetime | None:
+    """Give when what was given begins, or what comes behind it."""
+    if given is None:
+        return None
+    if isinstance(given, datetime):
+        return given + RESOLUTION if behind else given
+    return calendars.start_of(given + timedelta(days=1) if behind else given, zone)

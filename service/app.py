@@ -85,6 +85,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
         async with AsyncExitStack() as stack:
             url = await asyncio.to_thread(stack.enter_context, embedded.database(given))
             database = await stack.enter_async_context(db.connected(url, given))
+            reports = await stack.enter_async_context(db.for_reports(url))
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
             accounts = Accounts(passwords=hashing)
@@ -101,6 +102,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             database.changed = listener.changed
             app.state.rooms = Rooms(
                 db=database,
+                reports=reports,
                 accounts=accounts,
                 logins=Logins(
                     passwords=hashing,

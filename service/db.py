@@ -21,6 +21,9 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 APPLICATION_NAME = "task-manager"  # the trigger that records events knows the service's own sessions by it
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
+# Connections of their own for what reads much, so that it waits for its like and not in the way of anything else.
+REPORT_CONNECTIONS = 2
+REPORT_SECONDS = 30
 
 
 class Database:
@@ -81,13 +84,26 @@ Executor: TypeAlias = "Database | Transaction | Connection"
 async def connected(url: str, settings: Settings) -> AsyncIterator[Database]:
     """Open the pool on `url`. It connects at first use, so that the service starts while the database is away."""
     milliseconds = settings.database_statement_timeout_ms
+    async with _pooled(url, "", size=settings.database_pool_size, milliseconds=milliseconds) as database:
+        yield database
+
+
+@asynccontextmanager
+async def for_reports(url: str) -> AsyncIterator[Database]:
+    """Open the pool for reports on `url`: few connections, on which a statement may run longer."""
+    async with _pooled(url, "reports", size=REPORT_CONNECTIONS, milliseconds=REPORT_SECONDS * 1000) as database:
+        yield database
+
+
+@asynccontextmanager
+async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int) -> AsyncIterator[Database]:
     pool = await asyncpg.create_pool(
         url,
         min_size=0,
-        max_size=settings.database_pool_size,
+        max_size=size,
         timeout=CONNECT_SECONDS,
         command_timeout=milliseconds / 1000 + 1,
-        server_settings=session_settings("", milliseconds=milliseconds),
+        server_settings=session_settings(what_for, milliseconds=milliseconds),
         init=prepare,
         reset=_keep,
     )

@@ -131,9 +131,20 @@ class AccountsUseTicketRow(TypedDict):
     session_id: int | None
     key_id: int | None
 
+class AnalyticsSpanRow(TypedDict):
+    first_created_at: datetime
+    present: datetime
+
 class AnalyticsSummaryRow(TypedDict):
     by_status: Fragment
     by_user: Fragment
+
+class AnalyticsTimeseriesRow(TypedDict):
+    start: datetime
+    created: int
+    completed: int
+    hours_to_done_p50: float
+    hours_to_done_p90: float
 
 class DbaAppliedMigrationsRow(TypedDict):
     migration_id: str
@@ -624,6 +635,14 @@ class _Accounts:
     ) -> AccountsUseTicketRow | None: ...
 
 class _Analytics:
+    async def span(
+        self,
+        db: Executor,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+    ) -> AnalyticsSpanRow: ...
     async def summary(
         self,
         db: Executor,
@@ -634,6 +653,17 @@ class _Analytics:
         created_from: datetime | None,
         created_before: datetime | None,
     ) -> AnalyticsSummaryRow: ...
+    async def timeseries(
+        self,
+        db: Executor,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        period_from: datetime,
+        period_before: datetime,
+        starts: Sequence[datetime],
+    ) -> Sequence[AnalyticsTimeseriesRow]: ...
 
 class _Dba:
     async def applied_migrations(

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     WithJsonSchema,
     model_validator,
 )
@@ -109,6 +110,10 @@ Future: TypeAlias = Annotated[datetime, BeforeValidator(_from), AfterValidator(_
 
 _SCHEMA = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
 _DESCRIPTION = "A date (the whole day, UTC) or an RFC 3339 timestamp (exact; without a zone: UTC); included."
+
+
+DayOrMoment: TypeAlias = Annotated[date | None, PlainValidator(_read), WithJsonSchema(_SCHEMA)]
+"""A date, whose day is in a zone that is yet to be said, or a datetime in UTC."""
 
 
 class Period(Input):

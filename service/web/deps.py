@@ -43,6 +43,7 @@ class Rooms:
     """What a request needs of the process; made by the lifespan."""
 
     db: Database
+    reports: Database
     accounts: Accounts
     logins: Logins
     cursors: Cursors

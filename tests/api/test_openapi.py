@@ -58,6 +58,7 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "GET /events",
         "GET /ws",
         "GET /analytics",
+        "GET /analytics/timeseries",
         "GET /healthz",
         "GET /readyz",
     }

@@ -54,3 +54,31 @@ async def test_the_period_holds_its_start_and_not_its_end(database: Database, ma
         )
         assert by_status == {"todo": number, "in_progress": 0, "done": 0}
         assert by_user == ({"ada": number} if number else {})
+
+
+async def test_a_span_begins_with_the_first_task_that_one_may_see(database: Database, make: Factory) -> None:
+    ada, bob, root = await make.user(), await make.user(), await make.admin()
+    await make.task(ada, created_at=NOON)
+    await make.task(bob, created_at=NOON + timedelta(days=1))
+    for viewer, user_id, first in ((root.viewer, None, NOON), (bob.viewer, None, NOON + timedelta(days=1))):
+        span = await q.analytics.span(database, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, user_id=user_id)
+        assert span["first_created_at"] == first
+        assert abs(span["present"] - datetime.now(UTC)) < timedelta(minutes=1)
+    nobodys = await q.analytics.span(database, viewer_id=root.id, viewer_is_admin=True, user_id=root.id)
+    assert nobodys["first_created_at"] is None
+
+
+async def test_a_timeseries_counts_what_is_in_the_period(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    for hours in range(5):
+        await make.task(ada, created_at=NOON + timedelta(hours=hours))
+    rows = await q.analytics.timeseries(
+        database,
+        viewer_id=ada.id,
+        viewer_is_admin=False,
+        user_id=None,
+        period_from=NOON + timedelta(hours=1),
+        period_before=NOON + timedelta(hours=4),
+        starts=[NOON, NOON + timedelta(hours=2)],
+    )
+    assert [(row["start"], row["created"]) for row in rows] == [(NOON, 1), (NOON + timedelta(hours=2), 2)]

@@ -406,6 +406,54 @@ async def test_an_administrator_goes_where_the_one_who_went_before_did_not_commi
     assert await sql.fetchval("select username from users where role = 'admin' and active") == "ann"
 
 
+# What completed_at becomes, for a task that is not done and for one that was completed at an earlier time.
+@pytest.mark.parametrize(
+    ("change", "from_todo", "from_done"),
+    [
+        ("status = 'done'", "now()", "'2020-01-01Z'"),
+        ("status = 'todo'", "null", "null"),
+        ("title = 'x'", "null", "'2020-01-01Z'"),
+        ("completed_at = '2021-01-01Z'", "null", "'2021-01-01Z'"),
+        ("completed_at = null", "null", "'2020-01-01Z'"),
+    ],
+)
+async def test_when_a_task_was_completed_goes_with_its_status(
+    sql: Session, first: dict[str, int], change: str, from_todo: str, from_done: str
+) -> None:
+    await sql.execute("update tasks set created_at = '2019-01-01Z'")
+    for status, expected in (("todo", from_todo), ("done", from_done)):
+        await sql.execute(f"update tasks set status = '{status}'; update tasks set completed_at = '2020-01-01Z'")
+        before = await sql.fetchrow("select * from tasks")
+        after = await sql.fetchrow(
+            f"update tasks set {change} returning *, completed_at is not distinct from {expected} as is_expected"
+        )
+        assert before is not None
+        assert after is not None
+        assert after["is_expected"], (status, after["completed_at"])
+        changes = any(before[name] != after[name] for name in ("status", "title"))
+        assert after["version"] - before["version"] == changes
+        assert (
+            await sql.fetchval(
+                "select count(*) from task_events where (task ->> 'version')::int = $1", after["version"]
+            )
+            == 1
+        )
+
+
+async def test_a_task_that_comes_as_done_was_completed_then(sql: Session, first: dict[str, int]) -> None:
+    for columns, values, expected in (
+        ("status", "'done'", "now()"),
+        ("status", "'todo'", "null"),
+        ("status, completed_at", "'todo', now()", "null"),
+        ("status, created_at, completed_at", "'done', '2020-01-01Z', '2020-01-02Z'", "'2020-01-02Z'"),
+        ("status, created_at", "'done', '9000-01-01Z'", "'9000-01-01Z'"),
+    ):
+        assert await sql.fetchval(
+            f"insert into tasks (user_id, title, {columns}) values ({first[':u']}, 'x', {values})"
+            f" returning completed_at is not distinct from {expected}"
+        )
+
+
 async def test_names_say_table_columns_and_kind(sql: Session) -> None:
     kinds = {"p": "pkey", "f": "fkey", "c": "check", "n": "not_null", "u": "key"}
     constraints = await sql.fetch(
