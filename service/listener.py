@@ -101,6 +101,7 @@ class Listener:
             self._sessions.forget()
             await self._recheck(connection, list(self._hub.subscribers))
             logger.info("the listener listens")
+            self._wake.set()
             while True:
                 await self._round(connection)
         finally:

@@ -153,6 +153,12 @@ class Sockets(WebSocketsSansIOProtocol):
             extensions[WIRE] = self.wire
         event.headers.clear()  # the scope has them; the parser keeps this as long as the connection lives
 
+    async def send(self, message: Any) -> None:
+        """Send on; a refusal is a complete answer, which uvicorn takes for a fault of the handler."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
+
     def handle_ping(self) -> None:
         """Answer, unless the peer does not read the answers."""
         output = self.conn.data_to_send()

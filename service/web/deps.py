@@ -71,7 +71,7 @@ In: TypeAlias = Annotated[Rooms, Depends(_rooms)]
 _bearer = OAuth2PasswordBearer(
     "auth/login",
     scheme_name="Bearer",
-    description="The access token of `POST /auth/login`.",
+    description="The access token of `POST /auth/login`, or an API key of `POST /auth/keys`.",
     auto_error=False,
 )
 

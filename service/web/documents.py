@@ -10,12 +10,14 @@ from fastapi.openapi.utils import get_openapi
 
 from service.logins import Credentials
 from service.web.limits import UNLIMITED
-from service.web.replies import Problem
+from service.web.replies import PHRASES, Problem
 
 DESCRIPTION = """\
 Tasks, their owners and figures over them.
 
-Errors are `application/problem+json` (RFC 9457) with a stable `code`. Unknown fields and parameters are refused (422).
+Errors are `application/problem+json` (RFC 9457) with a stable `code`: `malformed unauthorized forbidden not_found
+method_not_allowed request_timeout conflict stale too_large unsupported_media_type invalid upgrade_required
+rate_limited internal unavailable`. Unknown fields and parameters are refused (422).
 `X-Request-ID` is taken or made, returned, and in every log line of the request.
 Every request but those to `/healthz`, `/readyz` and `/metrics` is limited (429 with `Retry-After`): N at once, then N a
 minute, evenly. `RateLimit-Policy` and `RateLimit` say how many there are a minute, and how many are left.
@@ -29,7 +31,24 @@ TAGS = [
     {"name": "analytics", "description": "Figures over tasks."},
     {"name": "operations", "description": "For those who run the service."},
 ]
-PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+# A detail and the code of each error, as a client may meet them.
+EXAMPLES = {
+    400: ("The body is not JSON.", "malformed"),
+    401: ("The token has expired.", "unauthorized"),
+    403: ("This task is another's.", "forbidden"),
+    404: ("There is no such task.", "not_found"),
+    405: ("This path does not take this method; `Allow` says which it takes.", "method_not_allowed"),
+    408: ("The body did not arrive in time.", "request_timeout"),
+    409: ("This username is taken.", "conflict"),
+    412: ("The task has changed since that version.", "stale"),
+    413: ("The body is too large.", "too_large"),
+    415: ("The body takes Content-Type: application/json.", "unsupported_media_type"),
+    422: ("Some values do not hold; `errors` says which.", "invalid"),
+    426: ("This is a WebSocket.", "upgrade_required"),
+    429: ("Too many requests.", "rate_limited"),
+    500: ("Something went wrong here. The request id leads to it in the log.", "internal"),
+    503: ("The database is away or busy.", "unavailable"),
+}
 EVERYWHERE = (422, 500, 503)
 # The IETF draft "RateLimit header fields for HTTP".
 HEADERS = {
@@ -67,12 +86,24 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    documented: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": PROBLEM}
+    documented: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": _content(status)}
     if status == 401:
         documented["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "examples": ["Bearer"]}}}
     if status in {429, 503}:
         documented["headers"] = _headers("Retry-After")
+    if status == 412:
+        documented["headers"] = _ETAG
     return documented
+
+
+def _content(status: int) -> dict[str, Any]:
+    detail, code = EXAMPLES[status]
+    title = PHRASES.get(status) or HTTPStatus(status).phrase
+    example: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
+    example["request_id"] = "4bf92f3577b34da6a3ce929d0e0e4736"
+    if status == 422:
+        example["errors"] = [{"pointer": "/title", "message": "takes a text that is not blank"}]
+    return {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}}
 
 
 def _headers(*names: str) -> dict[str, Any]:

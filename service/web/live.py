@@ -7,13 +7,13 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Query, Response, WebSocket, WebSocketDisconnect
 from loguru import logger
 from pydantic import Field, TypeAdapter, ValidationError
 
 from service.errors import UnauthorizedError, UnavailableError
 from service.events import NOWHERE, Event
-from service.hub import UNAUTHORIZED, EndedError, Ready, Reset, Subscriber, Wanted
+from service.hub import GONE, UNAUTHORIZED, EndedError, Ready, Reset, Subscriber, Wanted
 from service.security import Viewer
 from service.tasks import Status
 from service.values import Id, Input
@@ -25,10 +25,17 @@ from service.web.streams import Items, first_of, greeting, is_ours, wire_of
 AUTH_SECONDS = 10.0
 MOST_MESSAGES = 100
 MESSAGES_SECONDS = 60.0
+REASONS = {UNAUTHORIZED: "the token has ended", GONE: "the session is over, or the account's role has changed"}
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
-PARAMETERS = {"since", "ticket"}
 
 router = APIRouter(tags=["events"])
+
+
+class Listening(Input):
+    """Where to go on from, and who it is."""
+
+    since: Annotated[str | None, Field(description="A cursor; without it: what comes from now on.")] = None
+    ticket: Annotated[str | None, Field(description="Of `POST /auth/ticket`, for browsers.")] = None
 
 
 class Auth(Input):
@@ -60,8 +67,15 @@ class CloseError(Exception):
 
 
 @router.get("/ws", status_code=101, response_class=Response, responses=problems(403, 426))
-async def upgrade() -> Response:
-    """Listen over a WebSocket; the README says what goes over it."""
+async def upgrade(_query: Annotated[Listening, Query()]) -> Response:
+    """Listen over a WebSocket (426 without one).
+
+    Who it is: `Authorization`, or the sub-protocols `bearer, TOKEN`, or `?ticket=`, or the first message
+    `{"type": "auth", "token": "…", "since": "…"}` within ten seconds. The first frame is
+    `{"type": "ready", "cursor": "…"}`, or `reset` where the cursor is of no use; then events as in `GET /events`.
+    `{"type": "subscribe", "user_id": 1, "status": ["done"]}` narrows them; `auth` again keeps the socket open.
+    Close codes: 4401 authentication, 4403 session over, 4408 nothing read, 1008 too many messages, 1009 one too large,
+    1012 the service stops, 1013 the database is away."""
     return replies.problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
 
 
@@ -80,7 +94,7 @@ async def listen(socket: WebSocket) -> None:
     except CloseError as closed:
         await _close(socket, closed.code, closed.reason)
     except EndedError as ended:
-        await _close(socket, ended.code, "the time of this connection is over")
+        await _close(socket, ended.code, REASONS.get(ended.code, "the time of this connection is over"))
     except UnavailableError as error:
         await _close(socket, TRY_AGAIN_LATER, error.detail)
     except UnauthorizedError as error:
@@ -94,7 +108,7 @@ router.add_websocket_route("/ws", listen)
 def _refusal(socket: WebSocket, rooms: Rooms) -> Response | None:
     if not is_ours(socket.headers.get("origin"), socket.headers.get("host", ""), rooms.origins):
         return replies.problem(403, "This origin may not listen: CORS_ORIGINS names those that may.", code="forbidden")
-    if unknown := socket.query_params.keys() - PARAMETERS:
+    if unknown := socket.query_params.keys() - Listening.model_fields:
         fields = [{"pointer": f"/query/{name}", "message": "is not known here"} for name in sorted(unknown)]
         return replies.problem(422, "Some values do not hold; `errors` says which.", fields=fields)
     return None
@@ -131,7 +145,7 @@ class _Session:
 
     async def _introduced(self) -> tuple[Viewer, str | None]:
         sessions = self._rooms.logins.sessions
-        viewer, since = None, self._socket.query_params.get("since")
+        viewer, since = None, self._socket.query_params.get("since") or None
         header, offered = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
         if header is not None:
             scheme, _, token = header.partition(" ")
@@ -149,7 +163,9 @@ class _Session:
         try:
             async with asyncio.timeout(AUTH_SECONDS):
                 message = MESSAGE.validate_json(await _text(self._socket))
-        except (TimeoutError, ValidationError):
+        except TimeoutError:
+            raise CloseError(UNAUTHORIZED, "nothing said in time who this is") from None
+        except ValidationError:
             message = None
         if not isinstance(message, Auth):
             raise CloseError(UNAUTHORIZED, 'the first message is {"type": "auth", "token": "..."}')
@@ -186,7 +202,7 @@ class _Session:
             try:
                 message = MESSAGE.validate_json(text)
             except ValidationError as error:
-                detail = "; ".join(f"{'/'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+                detail = "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors()[:5])
                 await self._say({"type": "error", "code": "invalid", "detail": detail})
                 continue
             if isinstance(message, Auth):

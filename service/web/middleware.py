@@ -46,6 +46,9 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -65,6 +68,34 @@ class Envelope:
         finally:
             reply.log()
             logs.request_id.reset(token)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = _sane_id(scope)
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "websocket.http.response.start":
+                headers = MutableHeaders(scope=message)
+                _limits(scope, headers)
+                for name, value in (HEADERS | {"X-Request-ID": request_id}).items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        token = logs.request_id.set(request_id)
+        try:
+            await self.app(scope, receive, tell)
+        finally:
+            logs.request_id.reset(token)
+
+
+def _sane_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if SANE_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def _limits(scope: Scope, headers: MutableHeaders) -> None:
+    if verdicts := scope.get(VERDICTS):
+        headers["RateLimit-Policy"] = ", ".join(f'"{one.policy}";q={one.limit};w=60' for one in verdicts)
+        headers["RateLimit"] = ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in verdicts)
 
 
 class _Body:
@@ -88,8 +119,7 @@ class _Body:
 
 class _Reply:
     def __init__(self, scope: Scope, send: Send) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        self.request_id = given if SANE_ID.fullmatch(given) else secrets.token_hex(16)
+        self.request_id = _sane_id(scope)
         self.started = False
         self._scope = scope
         self._send = send
@@ -130,9 +160,7 @@ class _Reply:
 
     def _start(self, status: int, headers: MutableHeaders) -> None:
         self.started, self._status = True, status
-        if verdicts := self._scope.get(VERDICTS):
-            headers["RateLimit-Policy"] = ", ".join(f'"{one.policy}";q={one.limit};w=60' for one in verdicts)
-            headers["RateLimit"] = ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in verdicts)
+        _limits(self._scope, headers)
         if self._scope["path"].startswith(DOCUMENTS):
             headers["Content-Security-Policy"] = DOCUMENTS_POLICY
         for name, value in HEADERS.items():

@@ -50,6 +50,7 @@ DETAILS = {
 }
 # RFC 9110's names, which Python's releases do not agree on.
 PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+INVALID = "Some values do not hold; `errors` says which."
 MOST_ERRORS = 100
 
 
@@ -137,6 +138,7 @@ async def on_service_error(_request: HTTPConnection, error: Exception) -> Respon
     match error:
         case errors.InvalidError():
             fields = [{"pointer": error.pointer, "message": error.detail}]
+            return problem(status, INVALID, code=error.code, fields=fields)
         case errors.UnauthorizedError():
             headers = {"WWW-Authenticate": "Bearer"}
         case errors.StaleError():
@@ -170,7 +172,7 @@ async def on_invalid_request(_request: Request, error: Exception) -> Response:
     if any(one["type"] == "json_invalid" for one in found):
         return problem(400, "The body is not JSON.")
     fields = [{"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:MOST_ERRORS]]
-    return problem(422, "Some values do not hold; `errors` says which.", fields=fields)
+    return problem(422, INVALID, fields=fields)
 
 
 def _pointer(location: Sequence[Any]) -> str:
@@ -182,4 +184,8 @@ def _pointer(location: Sequence[Any]) -> str:
 
 def _message(one: Mapping[str, Any]) -> str:
     message = str(one["msg"]).removeprefix("Value error, ")
+    if isinstance(one.get("input"), str):  # of a text that is validated further the library says "items"
+        message = message.replace(" items after validation", " characters").replace(
+            " item after validation", " character"
+        )
     return message.encode(errors="replace").decode()
