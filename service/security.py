@@ -9,6 +9,7 @@ import hmac
 import math
 import os
 import secrets
+import sys
 import time
 import unicodedata
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from service.errors import UnauthorizedError, UnavailableError
 PEPPER = b"task-manager/password/1"
 COST = 12
 WAITING = 64
+NICE = 10
 
 ALGORITHM = "HS256"
 ISSUER = "task-manager"
@@ -60,7 +62,7 @@ class Passwords:
 
     def __init__(self, *, cost: int = COST, waiting: int = WAITING) -> None:
         threads = max(1, (os.cpu_count() or 2) - 1)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt", initializer=_step_back)
         self._room = threads + waiting
         self._cost = cost
         # What an unknown user's password is verified against, so that the answer takes as long as for a known one.
@@ -95,6 +97,12 @@ class Passwords:
     def close(self) -> None:
         """Let the threads go; what waits is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _step_back() -> None:
+    """Let the event loop have the processor first; a thread has a priority of its own on Linux alone."""
+    if sys.platform == "linux":
+        os.nice(NICE)
 
 
 def _digest(password: str) -> bytes:

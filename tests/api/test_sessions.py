@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import sys
 import time
 from typing import Any, TypeAlias
 
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.security import Passwords, Viewer
+from service.security import NICE, Passwords, Viewer
 from service.sessions import MOST_REMEMBERED, Sessions
 from tests.api.problems import problem
 from tests.api.serving import serving
@@ -396,3 +398,11 @@ async def test_one_account_is_forgotten_without_a_look_at_all_others(
         took.append(time.perf_counter() - begun)
     assert len(sessions._sessions) == MOST_REMEMBERED - 9
     assert min(took) < 0.001
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+async def test_hashing_lets_the_event_loop_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords = Passwords(cost=4)
+    monkeypatch.setattr(passwords, "_matches", lambda *_: os.nice(0))
+    assert await passwords.verify(PASSWORD, None) == min(os.nice(0) + NICE, 19)
+    passwords.close()
