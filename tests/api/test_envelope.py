@@ -113,12 +113,16 @@ async def test_an_origin_of_the_settings_may_read(make: Factory, database_url: s
         assert allowed.status_code == 200
         assert allowed.headers["Access-Control-Allow-Origin"] == ORIGIN
         assert "PATCH" in allowed.headers["Access-Control-Allow-Methods"]
-        assert "if-match" in allowed.headers["Access-Control-Allow-Headers"].lower()
+        accepted = allowed.headers["Access-Control-Allow-Headers"].lower()
+        assert "if-match" in accepted
+        assert "idempotency-key" in accepted
         for path, status in (("/healthz", 200), ("/tasks", 401), ("/nothing", 404)):
             answer = await client.get(path, headers={"Origin": ORIGIN})
             assert answer.status_code == status
             assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-            assert "ETag" in answer.headers["Access-Control-Expose-Headers"]
+            exposed = answer.headers["Access-Control-Expose-Headers"]
+            assert "ETag" in exposed
+            assert "Idempotency-Replayed" in exposed
         refused = await client.options("/tasks/1", headers=PREFLIGHT | {"Origin": "https://evil.example"})
         problem(refused, 400)
         assert "Access-Control-Allow-Origin" not in refused.headers

@@ -110,6 +110,16 @@ async def test_the_claim_of_who_died_is_taken_over_for_the_same_body(database: D
     assert await claim(database, ada.id) == "answered"
 
 
+async def test_there_is_one_row_where_a_claim_is_taken_over(database: Database, make: Factory) -> None:
+    """It is `row?`: of a second one, the service would see whichever comes first."""
+    ada = await make.user()
+    await claim(database, ada.id)
+    await make.sql.execute("update idempotency_keys set claimed_until = now()")
+    text = q.idempotency.claim.texts[""]  # type: ignore[attr-defined]
+    rows = await make.sql.fetch(text, ada.id, "POST /tasks", "k", b"body", OTHER, 60.0)
+    assert [row["verdict"] for row in rows] == ["claimed"]
+
+
 @pytest.mark.parametrize("answered", [False, True])
 async def test_after_a_day_a_key_is_free(database: Database, make: Factory, answered: bool) -> None:
     ada = await make.user()
