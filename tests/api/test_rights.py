@@ -41,9 +41,13 @@ MAY: dict[str, tuple[int, int, int, int, int, int]] = {
     "PUT /tasks/{task_id}": (401, 403, 200, 200, 403, 200),
     "PATCH /tasks/{task_id}": (401, 403, 200, 200, 403, 200),
     "DELETE /tasks/{task_id}": (401, 403, 204, 204, 403, 204),
+    "POST /tasks/bulk": (401, 201, 201, 201, 403, 201),
+    "GET /tasks/{task_id}/history": (401, 403, 200, 200, 200, 200),
+    "POST /tasks/{task_id}/restore": (401, 403, 200, 200, 403, 200),
     "GET /events": (401, 200, 200, 200, 200, 200),
     "GET /ws": (4401, 0, 1, 1, 1, 1),  # closed with; or how many of the owner's events are heard
     "GET /analytics": (401, 200, 200, 200, 200, 200),
+    "GET /analytics/timeseries": (401, 200, 200, 200, 200, 200),
     "GET /healthz": (200, 200, 200, 200, 200, 200),
     "GET /readyz": (200, 200, 200, 200, 200, 200),
 }
@@ -88,6 +92,7 @@ class World:
             "/auth/keys": {"name": "x"},
             "/users/{user_id}": {"role": "user"},
             "/tasks": {"title": "x"},
+            "/tasks/bulk": {"tasks": [{"title": "x"}]},
             "/tasks/{task_id}": {"title": "y"},
         }
         return bodies[operation.template] if operation.fields else None
@@ -122,13 +127,14 @@ def test_every_route_has_a_line() -> None:
 async def test_everyone_may_what_the_table_says(
     world: World, client: httpx.AsyncClient, sql: Sql, operation: Operation, who: str
 ) -> None:
+    if operation.template.endswith("/restore"):
+        await sql.execute("delete from tasks")
     tables = ("tasks", "sessions", "api_keys", "users")
     before = [await sql.fetch(f"select * from {table} order by id") for table in tables]
     if world.tokens[who]:
         client.headers["Authorization"] = f"Bearer {world.tokens[who]}"
     path = operation.template.format(**world.ids)
-    if path == "/events":
-        path += f"?since={world.since}"
+    path += {"/events": f"?since={world.since}", "/analytics/timeseries": "?bucket=day"}.get(path, "")
     answer = await client.request(operation.method, path, json=world.body(operation))
     expected = MAY[str(operation)][WHO.index(who)]
     if expected < 400:

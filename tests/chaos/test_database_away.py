@@ -57,10 +57,14 @@ ROUTES = [
     ("post", "/tasks", 201),
     ("get", "/tasks", 200),
     ("get", "/tasks/{task_id}", 200),
+    ("get", "/tasks/{task_id}/history", 200),
+    ("post", "/tasks/bulk", 201),
     ("put", "/tasks/{task_id}", 200),
     ("patch", "/tasks/{task_id}", 200),
     ("delete", "/tasks/{task_id}", 204),
+    ("post", "/tasks/{task_id}/restore", 200),
     ("get", "/analytics", 200),
+    ("get", "/analytics/timeseries", 200),
     ("get", "/readyz", 200),
 ]
 
@@ -98,6 +102,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.5)
+    monkeypatch.setattr(db, "REPORT_SECONDS", 1)
 
 
 @asynccontextmanager
@@ -167,6 +172,7 @@ def body_of(user: User, method: str, path: str, spare: Spare) -> dict[str, Any] 
         "/auth/keys": {"name": "nightly"},
         "/users/{user_id}": {"role": "admin"},
         "/tasks": {"title": f"task {uuid4()}"},
+        "/tasks/bulk": {"tasks": [{"title": f"task {uuid4()}"}]},
         "/tasks/{task_id}": {"title": f"task {uuid4()}"},
     }
     return bodies.get(path) if method in {"post", "put", "patch"} else None
@@ -175,7 +181,7 @@ def body_of(user: User, method: str, path: str, spare: Spare) -> dict[str, Any] 
 async def ask(user: User, method: str, path: str, *, spare: Spare = NOTHING) -> httpx.Response:
     """Make a request that would work, and wait for its answer no longer than a client would."""
     headers = {"Authorization": f"Bearer {spare.token}"} if path == "/auth/logout" and spare.token else {}
-    filled = path.format(user_id=user.id, **asdict(spare))
+    filled = path.format(user_id=user.id, **asdict(spare)) + ("?bucket=day" if path.endswith("/timeseries") else "")
     begun = time.monotonic()
     async with asyncio.timeout(PATIENCE_SECONDS):
         answer = await user.client.request(method, filled, json=body_of(user, method, path, spare), headers=headers)
