@@ -103,6 +103,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             app.state.rooms = Rooms(
                 db=database,
                 reports=reports,
+                exports=asyncio.Semaphore(db.EXPORTS),
                 accounts=accounts,
                 logins=Logins(
                     passwords=hashing,

@@ -22,7 +22,8 @@ APPLICATION_NAME = "task-manager"  # the trigger that records events knows the s
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
 # Connections of their own for what reads much, so that it waits for its like and not in the way of anything else.
-REPORT_CONNECTIONS = 2
+REPORT_CONNECTIONS = 4
+EXPORTS = 2  # of these, so that two are left for what is soon done
 REPORT_SECONDS = 30
 
 

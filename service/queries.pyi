@@ -1,11 +1,11 @@
 # Made by `python -m service sql check --write` from sql/ and the migrated schema; not edited by hand.
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Literal, TypedDict
 
 from orjson import Fragment
 
-from service.db import Executor
+from service.db import Database, Executor
 
 class AccountsChangeRow(TypedDict):
     id: int
@@ -215,6 +215,33 @@ class TasksCreateManyRow(TypedDict):
 class TasksDeleteRow(TypedDict):
     verdict: str
     version: int
+
+class TasksExportRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str | None
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksExport:
+    def stream(
+        self,
+        db: Database,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        sought: str | None,
+    ) -> AsyncGenerator[Sequence[TasksExportRow]]: ...
 
 class TasksGetRow(TypedDict):
     id: int
@@ -792,6 +819,7 @@ class _Tasks:
         viewer_is_admin: bool,
         expected_versions: Sequence[int] | None,
     ) -> TasksDeleteRow | None: ...
+    export: _TasksExport
     async def get(
         self,
         db: Executor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,8 @@ from service.db_errors import DRIVER_ERRORS, translate
 from service.timing import measured
 
 FOLDER = Path(__file__).parent.parent / "sql"
-RETURNS = ("value", "row", "row?", "rows", "count", "script")
+RETURNS = ("value", "row", "row?", "rows", "stream", "count", "script")
+STREAMED_ROWS = 200
 AFTER = re.compile(r"/\* after \*/ (.*)")
 SORT = re.compile(r"/\* sort \*/ (.*)")
 
@@ -71,6 +72,20 @@ class Statement:
         plan = await self._run(db, f"explain (format json) {self.texts[sort]}", "value", self._arguments(values))
         limit = orjson.loads(orjson.dumps(plan))[0]["Plan"]
         return int(limit["Plans"][0]["Plan Rows"])
+
+    async def stream(self, db: Database, **values: Any) -> AsyncGenerator[Any]:
+        """Give all rows as they are at one moment, STREAMED_ROWS at a time; the statement ends with whoever reads."""
+        arguments = self._arguments(values)
+        try:
+            async with (
+                db.connection() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                cursor = await connection.cursor(self.texts[""], *arguments)
+                while rows := await cursor.fetch(STREAMED_ROWS):
+                    yield rows
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
 
     def _arguments(self, values: dict[str, Any]) -> list[Any]:
         names = [parameter.name for parameter in self.header.params]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.cursors import Cursors
-from service.db import Executor
+from service.db import Database, Executor
 from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleError
 from service.queries import q
 from service.security import Viewer
@@ -92,8 +92,8 @@ class TaskPage(BaseModel):
     total: Annotated[int | None, Field(description="How many there are on all pages; null unless `count` asks for it.")]
 
 
-class TaskQuery(Period):
-    """Filters, order and page of a list of tasks."""
+class TaskFilters(Period):
+    """Which tasks."""
 
     status: Annotated[list[Status] | None, Field(description="Repeatable.")] = None
     user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
@@ -106,6 +106,11 @@ class TaskQuery(Period):
             examples=["monthly reports"],
         ),
     ] = None
+
+
+class TaskQuery(TaskFilters):
+    """Filters, order and page of a list of tasks."""
+
     sort: Annotated[Sort, Field(description="`-` first: descending.")] = "-created_at"
     limit: Annotated[Whole, Field(ge=1, le=100)] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
@@ -115,6 +120,12 @@ class TaskQuery(Period):
     count: Annotated[Count, Field(description="Whether `total` is counted, estimated by the planner, or left out.")] = (
         "none"
     )
+
+
+class ExportQuery(TaskFilters):
+    """Filters and form of an export."""
+
+    format: Annotated[Literal["ndjson", "csv"], Field(description="A JSON object, or a row, in each line.")] = "ndjson"
 
 
 async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: Weather) -> Any:
@@ -161,20 +172,9 @@ async def delete(db: Executor, viewer: Viewer, task_id: int, *, versions: list[i
 
 async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Cursors) -> dict[str, Any]:
     """Give a page `{items, next_cursor, total}`; ForbiddenError for another's, InvalidError for a foreign cursor."""
-    if query.user_id not in (None, viewer.id) and not viewer.is_admin:
-        raise ForbiddenError("Only an administrator sees another's tasks.")
+    filters = _filters(viewer, query)
     if query.cursor is not None and query.offset is not None:
         raise InvalidError("takes no cursor beside it", pointer="/query/offset")
-    filters: dict[str, Any] = {
-        "viewer_id": viewer.id,
-        "viewer_is_admin": viewer.is_admin,
-        "user_id": query.user_id,
-        "status": sorted(set(query.status)) if query.status else None,
-        "city": query.city,
-        "created_from": query.start_date,
-        "created_before": query.end_date,
-        "sought": query.q,
-    }
     bound_to = [query.sort, filters]
     after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor is not None else (None, None)
     rows = await listed(
@@ -193,6 +193,26 @@ async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Curso
         "items": items,
         "next_cursor": last and cursors.make(value=last[column], key=last["id"], bound_to=bound_to),
         "total": await _total(db, query, filters),
+    }
+
+
+def export(db: Database, viewer: Viewer, query: ExportQuery) -> AsyncGenerator[Sequence[Mapping[str, Any]]]:
+    """Give all tasks that the filters leave, as they are at one moment, some at a time; ForbiddenError."""
+    return q.tasks.export.stream(db, **_filters(viewer, query))
+
+
+def _filters(viewer: Viewer, query: TaskFilters) -> dict[str, Any]:
+    if query.user_id not in (None, viewer.id) and not viewer.is_admin:
+        raise ForbiddenError("Only an administrator sees another's tasks.")
+    return {
+        "viewer_id": viewer.id,
+        "viewer_is_admin": viewer.is_admin,
+        "user_id": query.user_id,
+        "status": sorted(set(query.status)) if query.status else None,
+        "city": query.city,
+        "created_from": query.start_date,
+        "created_before": query.end_date,
+        "sought": query.q,
     }
 
 

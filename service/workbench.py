@@ -31,16 +31,16 @@ PYTHON = {
 }
 # How many columns a statement may give, by what its header says it returns.
 ANY = range(1, 1600)
-COLUMNS = {"count": range(1), "value": range(1, 2), "row": ANY, "row?": ANY, "rows": ANY}
+COLUMNS = {"count": range(1), "value": range(1, 2), "row": ANY, "row?": ANY, "rows": ANY, "stream": ANY}
 STUB_HEAD = """\
 # Made by `python -m service sql check --write` from sql/ and the migrated schema; not edited by hand.
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Literal, TypedDict
 
 from orjson import Fragment
 
-from service.db import Executor
+from service.db import Database, Executor
 """
 
 
@@ -162,10 +162,13 @@ def _stub(prepared: list[Prepared], catalogue: Catalogue) -> str:
     rooms: dict[str, list[str]] = {}
     for one in prepared:
         room, _, name = one.statement.name.partition(".")
-        if one.statement.header.returns in {"row", "row?", "rows"}:
+        if one.statement.header.returns in {"row", "row?", "rows", "stream"}:
             classes.append(_row(one, catalogue))
         if one.statement.header.sorts:
             classes.append(_sorted(one))
+            member = f"    {name}: _{_class_name(one.statement)}\n"
+        elif one.statement.header.returns == "stream":
+            classes.append(_streamed(one))
             member = f"    {name}: _{_class_name(one.statement)}\n"
         else:
             member = _method(name, one)
@@ -192,6 +195,12 @@ def _sorted(one: Prepared) -> str:
     values = {"sort": f"Literal[{sorts}]"}
     methods = _method("__call__", one, values) + _method("estimate", one, values, gives="int")
     return f"class _{_class_name(one.statement)}:\n{methods}"
+
+
+def _streamed(one: Prepared) -> str:
+    name = _class_name(one.statement)
+    method = _method("stream", one, gives=f"AsyncGenerator[Sequence[{name}Row]]")
+    return f"class _{name}:\n{method}".replace("async def", "def").replace("db: Executor", "db: Database")
 
 
 def _method(name: str, one: Prepared, values: dict[str, str] | None = None, *, gives: str = "") -> str:

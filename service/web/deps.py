@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
@@ -44,6 +45,7 @@ class Rooms:
 
     db: Database
     reports: Database
+    exports: asyncio.Semaphore
     accounts: Accounts
     logins: Logins
     cursors: Cursors

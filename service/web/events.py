@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from orjson import Fragment
 from pydantic import BaseModel, Field
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.errors import ForbiddenError, UnauthorizedError, UnavailableError
 from service.events import NOWHERE, Event, Page
@@ -21,7 +21,7 @@ from service.values import Input, Text, Whole
 from service.web import replies
 from service.web.deps import Anyone, In, Rooms
 from service.web.documents import problems
-from service.web.streams import Items, first_of, greeting, is_ours, wire_of
+from service.web.streams import Items, first_of, greeting, is_ours, left, wire_of
 
 STREAM = "text/event-stream"
 PAGE_BYTES = 4 * 1024 * 1024
@@ -112,7 +112,7 @@ class _EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         wire = wire_of(scope)
         with self._rooms.hub.subscribed(self._subscriber) as items:
-            watched = [self._send(items, send), _left(receive)]
+            watched = [self._send(items, send), left(receive)]
             if wire:
                 watched.append(_stopping(wire.stopping))
             with suppress(EndedError, UnauthorizedError, UnavailableError):
@@ -138,12 +138,6 @@ class _EventStream(Response):
                 )
             case None:
                 return b": still here\n\n"
-
-
-async def _left(receive: Receive) -> None:
-    message: Message = {"type": "http.request"}
-    while message["type"] != "http.disconnect":
-        message = await receive()
 
 
 async def _stopping(stopping: asyncio.Event) -> None:

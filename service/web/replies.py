@@ -85,6 +85,11 @@ def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None =
     return Response(body, status, headers, "application/json")
 
 
+def line(content: Any) -> bytes:
+    """Render a row or a plain value as a line of its own."""
+    return orjson.dumps(content, _render, orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+
+
 def tag(version: int) -> str:
     """Give the entity tag (RFC 9110, section 8.8.3) of a version."""
     return f'"{version}"'

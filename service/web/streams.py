@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from starlette.types import Scope
+from starlette.types import Message, Receive, Scope
 
 from service.events import Feed
 from service.hub import Item, Ready, Reset
@@ -39,6 +39,13 @@ def is_ours(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
 def greeting(item: Ready | Reset, feed: Feed) -> dict[str, str]:
     """Give the message that says where the next one goes on from."""
     return {"type": "ready" if isinstance(item, Ready) else "reset", "cursor": feed.cursor(item.position)}
+
+
+async def left(receive: Receive) -> None:
+    """Wait until the client leaves."""
+    message: Message = {"type": "http.request"}
+    while message["type"] != "http.disconnect":
+        message = await receive()
 
 
 async def first_of(*tasks: asyncio.Task[None]) -> None:

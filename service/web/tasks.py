@@ -11,10 +11,11 @@ from service import bulk, history, tasks
 from service.bulk import NewTasks, TaskList
 from service.db import Executor
 from service.history import HistoryPage, HistoryQuery
-from service.tasks import NewTask, Task, TaskPage, TaskPatch, TaskQuery
-from service.web import replies
+from service.tasks import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
+from service.web import exports, replies
 from service.web.deps import In, Known, KnownTags, RowId, Versions, json_body, no_query, whole_body
 from service.web.documents import MERGE_PATCH, REPLAYED, TASK_HEADERS, problems
+from service.web.exports import Export
 from service.web.idempotency import Once
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -64,6 +65,16 @@ async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotate
     """List one's own tasks; an administrator's list is of all."""
     page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
     return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+
+
+@router.get("/export", response_class=Response, responses=exports.DOCUMENTED | problems(401, 403))
+async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Query()]) -> Response:
+    """Give all tasks of a list as one file, as they are at one moment, in the order of their ids.
+
+    In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, tab or carriage return first) begins with an
+    apostrophe. A file that could not be finished ends with a broken connection.
+    """
+    return Export(tasks.export(rooms.reports, viewer, query), form=query.format, running=rooms.exports)
 
 
 @router.get(

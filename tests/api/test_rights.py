@@ -37,6 +37,7 @@ MAY: dict[str, tuple[int, int, int, int, int, int]] = {
     "PATCH /users/{user_id}": (401, 403, 403, 200, 403, 403),
     "POST /tasks": (401, 201, 201, 201, 403, 201),
     "GET /tasks": (401, 200, 200, 200, 200, 200),
+    "GET /tasks/export": (401, 200, 200, 200, 200, 200),
     "GET /tasks/{task_id}": (401, 403, 200, 200, 200, 200),
     "PUT /tasks/{task_id}": (401, 403, 200, 200, 403, 200),
     "PATCH /tasks/{task_id}": (401, 403, 200, 200, 403, 200),
@@ -134,7 +135,8 @@ async def test_everyone_may_what_the_table_says(
     if world.tokens[who]:
         client.headers["Authorization"] = f"Bearer {world.tokens[who]}"
     path = operation.template.format(**world.ids)
-    path += {"/events": f"?since={world.since}", "/analytics/timeseries": "?bucket=day"}.get(path, "")
+    more = {"/events": f"?since={world.since}", "/analytics/timeseries": "?bucket=day", "/tasks/export": "?format=csv"}
+    path += more.get(path, "")
     answer = await client.request(operation.method, path, json=world.body(operation))
     expected = MAY[str(operation)][WHO.index(who)]
     if expected < 400:

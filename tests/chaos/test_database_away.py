@@ -56,6 +56,7 @@ ROUTES = [
     ("get", "/events", 200),
     ("post", "/tasks", 201),
     ("get", "/tasks", 200),
+    ("get", "/tasks/export", 200),
     ("get", "/tasks/{task_id}", 200),
     ("get", "/tasks/{task_id}/history", 200),
     ("post", "/tasks/bulk", 201),
@@ -67,6 +68,9 @@ ROUTES = [
     ("get", "/analytics/timeseries", 200),
     ("get", "/readyz", 200),
 ]
+
+
+QUERIES = {"/analytics/timeseries": "?bucket=day", "/tasks/export": "?format=ndjson"}
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ def body_of(user: User, method: str, path: str, spare: Spare) -> dict[str, Any] 
 async def ask(user: User, method: str, path: str, *, spare: Spare = NOTHING) -> httpx.Response:
     """Make a request that would work, and wait for its answer no longer than a client would."""
     headers = {"Authorization": f"Bearer {spare.token}"} if path == "/auth/logout" and spare.token else {}
-    filled = path.format(user_id=user.id, **asdict(spare)) + ("?bucket=day" if path.endswith("/timeseries") else "")
+    filled = path.format(user_id=user.id, **asdict(spare)) + QUERIES.get(path, "")
     begun = time.monotonic()
     async with asyncio.timeout(PATIENCE_SECONDS):
         answer = await user.client.request(method, filled, json=body_of(user, method, path, spare), headers=headers)

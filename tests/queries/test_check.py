@@ -172,4 +172,4 @@ async def test_a_script_is_for_psql_and_not_prepared(sql: Session, folder: Path,
 @pytest.mark.parametrize("name", [one.name for one in read_all()])
 def test_every_statement_has_a_test_that_calls_it(name: str) -> None:
     tests = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*_statements.py")]
-    assert any(re.search(rf"\bq\.{re.escape(name)}\(", text) for text in tests)
+    assert any(re.search(rf"\bq\.{re.escape(name)}(\.stream)?\(", text) for text in tests)

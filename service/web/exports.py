@@ -1,0 +1,93 @@
+"""What goes out row by row: all tasks that filters leave, as NDJSON or CSV."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+from fastapi import Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from service.errors import UnavailableError
+from service.web import replies
+from service.web.streams import first_of, left
+
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+STALL_SECONDS = 30.0
+LONGEST_SECONDS = 3600.0  # as long as that, the database keeps every row that is changed meanwhile
+RETRY_SECONDS = 10
+COLUMNS = (
+    *("id", "title", "description", "status", "city", "weather"),
+    *("user_id", "created_at", "updated_at", "version"),
+)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet runs."""
+
+
+def _ndjson(rows: Rows) -> bytes:
+    return b"".join(replies.line(row) for row in rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return "" if value is None else replies.line(value).decode().strip().strip('"')
+
+
+def _csv(rows: Rows) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+    return text.getvalue().encode()
+
+
+FORMS: dict[str, tuple[str, bytes, Callable[[Rows], bytes]]] = {
+    "ndjson": ("application/x-ndjson", b"", _ndjson),
+    "csv": ("text/csv; charset=utf-8; header=present", ",".join(COLUMNS).encode() + b"\r\n", _csv),
+}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {media.partition(";")[0]: {"schema": {"type": "string"}} for media, _, _ in FORMS.values()}}
+}
+
+
+class Export(Response):
+    """A file of rows: it has its end, or the connection is broken off.
+
+    running: lets so many be sent at once; beyond, UnavailableError.
+    """
+
+    def __init__(self, rows: AsyncGenerator[Rows], *, form: str, running: asyncio.Semaphore) -> None:
+        self.media_type, self._head, self._render = FORMS[form]
+        super().__init__(headers={"Content-Disposition": f'attachment; filename="tasks.{form}"'})
+        del self.headers["content-length"]
+        self._rows = rows
+        self._running = running
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, as long as the client takes it."""
+        if self._running.locked():
+            raise UnavailableError("As many exports as there may be at once are running.", retry_after=RETRY_SECONDS)
+        async with self._running:
+            try:
+                async with asyncio.timeout(LONGEST_SECONDS):
+                    await first_of(asyncio.create_task(self._send(send)), asyncio.create_task(left(receive)))
+            except TimeoutError:
+                raise ClientDisconnect from None
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self._rows) as batches:
+            rows: Rows = await anext(batches, [])  # before anything is said, as there may be an error
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._part(send, self._head + self._render(rows))
+            async for rows in batches:
+                await self._part(send, self._render(rows))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _part(self, send: Send, content: bytes) -> None:
+        async with asyncio.timeout(STALL_SECONDS):
+            await send({"type": "http.response.body", "body": content, "more_body": True})

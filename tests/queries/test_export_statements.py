@@ -1,0 +1,49 @@
+"""What a stream of rows gives: all of them, as they were when it began."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from service.db import Database
+from service.errors import UnavailableError
+from service.queries import q
+from tests.factories import Factory
+
+EVERYTHING: dict[str, Any] = {
+    "viewer_is_admin": False,
+    **dict.fromkeys(("user_id", "status", "city", "created_from", "created_before", "sought")),
+}
+
+
+async def test_an_export_is_of_one_moment(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    await make.sql.execute(
+        "insert into tasks (user_id, title) select $1, 'task ' || n from generate_series(1, 450) n", ada.id
+    )
+    sizes, titles = [], []
+    async with aclosing(q.tasks.export.stream(database, viewer_id=ada.id, **EVERYTHING)) as batches:
+        async for rows in batches:
+            sizes.append(len(rows))
+            titles += [row["title"] for row in rows]
+            await make.sql.execute("delete from tasks where title > 'task 3'")
+            await make.task(ada, title="new")
+    assert sizes == [200, 200, 50]
+    assert titles == [f"task {n}" for n in range(1, 451)]
+
+
+async def test_a_stream_that_breaks_says_so_in_the_services_words(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    await make.sql.execute(
+        "insert into tasks (user_id, title) select $1, 'task ' || n from generate_series(1, 450) n", ada.id
+    )
+    async with aclosing(q.tasks.export.stream(database, viewer_id=ada.id, **EVERYTHING)) as batches:
+        await anext(batches)
+        await make.sql.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and query like '/* tasks.export%'"
+        )
+        with pytest.raises(UnavailableError):
+            await anext(batches)
