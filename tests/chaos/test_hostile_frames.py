@@ -1,4 +1,4 @@
-"""What no browser sends: goodbyes whose answer is not read, frames without content."""
+"""What no browser sends: goodbyes whose answer is not read, frames without content, streams asked for by HEAD."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from service.protocol import MOST_FRAMES
 from tests.chaos.listeners import authorization, web_socket
@@ -98,3 +100,23 @@ async def test_frames_without_content_end_the_connection(server: Server, own_dat
     opcode, payload = seen[-1]
     assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 1008)
     raw.socket.close()
+
+
+async def test_a_stream_asked_for_by_head_ends_with_its_head(server: Server, own_database_url: str) -> None:
+    async with session(own_database_url) as sql:
+        headers = await administrator(sql)
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE_SECONDS) as client:
+        head = await client.head("/events", headers={"Accept": "text/event-stream"})
+        assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        assert (await client.get("/healthz")).status_code == 200  # on the same connection
+
+
+async def test_an_origin_that_is_none_is_refused(server: Server, own_database_url: str) -> None:
+    async with session(own_database_url) as sql:
+        headers = await administrator(sql) | {"Origin": "http://["}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+        assert (await client.get("/events")).status_code == 403
+    with pytest.raises(InvalidStatus) as refused:
+        async with web_socket(server.url, headers):
+            pass
+    assert refused.value.response.status_code == 403
