@@ -108,7 +108,12 @@ language plpgsql as $$
 begin
     if old.role = 'admin' and old.active and (tg_op = 'DELETE' or new.role <> 'admin' or not new.active) then
         perform pg_advisory_xact_lock(hashtext('users_keep_admin'));
-        if not exists (select from users as u where u.role = 'admin' and u.active) then
+        if current_setting('transaction_isolation') = 'read committed' then
+            perform from users as u where u.role = 'admin' and u.active limit 1;
+        else -- its snapshot is older than its turn: the lock fails where that administrator has changed since
+            perform from users as u where u.role = 'admin' and u.active limit 1 for share;
+        end if;
+        if not found then
             raise exception 'the last active administrator stays'
                 using errcode = 'check_violation', constraint = 'users_last_admin', table = 'users';
         end if;

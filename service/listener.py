@@ -132,15 +132,15 @@ class Listener:
             if self._position is None or not self._hub.followed:  # nobody came meanwhile
                 self._position = here
                 return
-        more = True
-        while more:
-            page = await self._feed.page(connection, self._position, size=PAGE_BYTES)
-            if page.reset:
-                logger.warning("the database's history is another one: every subscriber starts anew")
-                await self._settle(connection)
-                self._hub.restart()
-            await self._hub.dispatch(page.events)
-            self._position, more = page.position, page.more
+        page = await self._feed.page(connection, self._position, size=PAGE_BYTES)
+        if page.reset:
+            logger.warning("the database's history is another one: every subscriber starts anew")
+            await self._settle(connection)
+            self._hub.restart()
+        await self._hub.dispatch(page.events)
+        self._position = page.position
+        if page.more:  # in a round of its own, so that whose time is over does not hear the rest of a long batch
+            self._wake.set()
 
     async def _settle(self, connection: Connection) -> None:
         if settled := await q.events.settle(connection):

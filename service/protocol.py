@@ -27,12 +27,14 @@ with suppress(ImportError):  # Windows has neither
 LARGEST_HEAD = 64 * 1024
 HEAD_SECONDS = 10
 LARGEST_MESSAGE = 64 * 1024
+LARGEST_PART = 8 * 1024  # of what has arrived: so much is read before others get their turn
+MOST_FRAMES, FRAMES_SECONDS = 2000, 60.0
 STUCK_SECONDS = 10.0
 FAREWELL_SECONDS = 3.0
 LOOK_SECONDS = 1.0
 BYTES_ACKED = 120  # where Linux has it in its struct tcp_info
 SEND_BUFFER = 128 * 1024
-STUCK = 4408
+POLICY_VIOLATION, STUCK = 1008, 4408
 WIRE = "service.wire"
 """The extension under which an ASGI scope carries its connection's Wire."""
 QUIET = logging.getLogger("uvicorn.error.sockets")  # what uvicorn says of a WebSocket at INFO has its query string
@@ -97,8 +99,8 @@ class Wire:
         if not waiting or taken != self._taken:
             self._taken, self._moved_at = taken, now
         if now - self._moved_at >= STUCK_SECONDS:
-            self._on_stuck()
             self._watch = self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
+            self._on_stuck()
         else:
             self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
 
@@ -120,6 +122,8 @@ class Sockets(WebSocketsSansIOProtocol):
     """Ends a connection whose peer takes nothing, and lets frames be written that were made once for many."""
 
     wire: Wire
+    _frames_since = float("-inf")
+    _frames_count = 0
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -159,14 +163,37 @@ class Sockets(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True
 
+    def data_received(self, data: bytes) -> None:
+        """Read a part at a time: tiny frames, of which a quarter of a megabyte arrives at once, take long."""
+        for at in range(0, len(data), LARGEST_PART):
+            if not self.transport.is_closing():
+                super().data_received(data[at : at + LARGEST_PART])
+
+    def handle_events(self) -> None:
+        """Take the frames that were read, unless there are too many: those without content cost, too."""
+        now = self.loop.time()
+        if now - self._frames_since > FRAMES_SECONDS:
+            self._frames_since, self._frames_count = now, 0
+        self._frames_count += len(self.conn.events)
+        if self._frames_count <= MOST_FRAMES:
+            super().handle_events()
+        elif not self.close_sent and not self.transport.is_closing():
+            self.conn.fail(POLICY_VIOLATION, "too many frames")
+            self.handle_parser_exception()
+
     def handle_ping(self) -> None:
         """Answer, unless the peer does not read the answers."""
         output = self.conn.data_to_send()
         if not self.wire.blocked:
             self.transport.write(b"".join(output))
 
+    def shutdown(self) -> None:
+        """Stop; uvicorn's own fails where the peer has said goodbye and does not read the answer."""
+        if self.conn.close_rcvd is None:
+            super().shutdown()
+
     def _stuck(self) -> None:
-        if not self.close_sent:
+        if not self.close_sent and self.conn.close_rcvd is None:
             self.conn.send_close(STUCK, "nothing was read")
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True

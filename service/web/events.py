@@ -110,6 +110,9 @@ class _EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope.get(replies.HEAD):  # a stream would keep the next request on this connection waiting
+            await send({"type": "http.response.body", "body": b""})
+            return
         wire = wire_of(scope)
         with self._rooms.hub.subscribed(self._subscriber) as items:
             watched = [self._send(items, send), left(receive)]

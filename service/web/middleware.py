@@ -53,7 +53,7 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         if scope["method"] == "HEAD":  # RFC 9110, section 9.3.2: as GET; the server leaves the content out
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", replies.HEAD: True}
         reply = _Reply(scope, send)
         token = logs.request_id.set(reply.request_id)
         try:

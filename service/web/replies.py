@@ -16,6 +16,9 @@ from starlette.requests import HTTPConnection
 
 from service import errors, logs
 
+HEAD = "service.head"
+"""Where a request's scope says that it is a HEAD, which is handled as a GET."""
+
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidError: 422,
     errors.UnauthorizedError: 401,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Protocol, TypeAlias
-from urllib.parse import urlsplit
 
 from starlette.types import Message, Receive, Scope
 
@@ -33,7 +32,7 @@ def wire_of(scope: Scope) -> Wire | None:
 
 def is_ours(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
     """Whether a page of this origin may listen: none (no browser), the own host's, or one that CORS_ORIGINS names."""
-    return origin is None or "*" in allowed or origin in allowed or urlsplit(origin).netloc == host
+    return origin is None or "*" in allowed or origin in allowed or origin.partition("://")[2] == host
 
 
 def greeting(item: Ready | Reset, feed: Feed) -> dict[str, str]:

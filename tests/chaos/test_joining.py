@@ -13,7 +13,7 @@ from service import db
 from service.cursors import Cursors
 from service.db import Database
 from service.events import Event, Feed
-from service.hub import Hub, Item, Ready, Reset, Subscriber
+from service.hub import GONE, EndedError, Hub, Item, Ready, Reset, Subscriber
 from service.listener import Listener
 from service.security import Tokens, Viewer
 from service.sessions import Sessions
@@ -24,6 +24,7 @@ from tests.conftest import SECRET_KEY, make_settings
 FEED = Feed(Cursors((SECRET_KEY,)))
 TOKENS = Tokens((SECRET_KEY,), minutes=15)
 PATIENCE_SECONDS = 10
+LONG = 30_000  # events: many pages
 LISTENS = (
     "select count(*) from pg_stat_activity where application_name = 'task-manager listener' and query like '%page%'"
 )
@@ -132,6 +133,38 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             assert resumed == second.position
             following = await FEED.page(pool, resumed, size=1 << 20)
             assert [event.id for event in following.events] == [], "the first one again"
+
+
+async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
+    own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
+) -> None:
+    hub = Hub(pool, FEED)
+    heard: list[Event] = []
+    ending: list[asyncio.Task[str]] = []
+
+    def take(event: Event) -> bool:
+        heard.append(event)
+        if not ending:
+            ending.append(asyncio.create_task(dba.execute("delete from sessions")))
+        return True
+
+    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"), take)
+    with hub.subscribed(subscriber) as items:
+        assert isinstance(await soon(items), Ready)
+        asked = await waiting(items, subscriber)
+        listener = Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))
+        async with listening(listener):
+            while not listener.alive:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            while not subscriber._idle:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await dba.execute(
+                "insert into tasks (user_id, title) select id, 'x' from users, generate_series(1, $1::int)", LONG
+            )
+            with pytest.raises(EndedError):
+                await asked
+    assert subscriber.ended == GONE
+    assert 0 < len(heard) < LONG, "all of it"
 
 
 async def test_a_dump_restored_under_a_running_listener_is_settled(

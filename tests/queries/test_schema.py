@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import asyncpg
 import psycopg
@@ -387,6 +387,23 @@ async def test_of_two_administrators_who_take_each_other_away_at_once_one_is_ref
         await waits(sql, pid, second)
     with pytest.raises(asyncpg.CheckViolationError, match="the last active administrator stays"):
         await second
+    assert await sql.fetchval("select username from users where role = 'admin' and active") == "bob"
+
+
+@pytest.mark.usefixtures("two_admins")
+@pytest.mark.parametrize("change", [DEMOTION, DEACTIVATION, DELETION])
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_transaction_that_sees_an_administrator_who_is_none_any_more_takes_nobody_away(
+    sql: Session, session: Sessions, change: str, isolation: Literal["repeatable_read", "serializable"]
+) -> None:
+    other = await session()
+    transaction = other.transaction(isolation=isolation)
+    await transaction.start()
+    assert await other.fetchval("select count(*) from users where role = 'admin' and active") == 2
+    await sql.execute(f"{change} where username = 'ann'")
+    with pytest.raises(asyncpg.SerializationError):
+        await other.execute(f"{change} where username = 'bob'")
+    await transaction.rollback()
     assert await sql.fetchval("select username from users where role = 'admin' and active") == "bob"
 
 

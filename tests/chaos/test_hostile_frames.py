@@ -1,0 +1,122 @@
+"""What no browser sends: goodbyes whose answer is not read, frames without content, streams asked for by HEAD."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from service.protocol import MOST_FRAMES
+from tests.chaos.listeners import authorization, web_socket
+from tests.chaos.raw import Raw, dial, masked
+from tests.chaos.writers import Sql, log_in, session
+from tests.process.servers import Server, serving
+
+PATIENCE_SECONDS = 30
+CUT_OFF_SECONDS = 15.0
+GOODBYE = masked(0x8, (1000).to_bytes(2, "big"))
+EVENTS = 400
+WRITE = (
+    "insert into tasks (user_id, title, description)"
+    " select id, 'x', repeat('x', 3000) from users, generate_series(1, $1::int)"
+)
+EMPTY = bytes([0x00, 0x80]) + bytes(4)
+
+
+@pytest.fixture
+def server(own_database_url: str, tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0") as server:
+        yield server
+
+
+async def administrator(sql: Sql) -> dict[str, str]:
+    insert = "insert into users (username, password_hash, role) values ('root', '', 'admin') returning id"
+    user_id = await sql.fetchval(insert)
+    await log_in(sql, user_id)
+    return authorization(user_id, "admin")
+
+
+async def silent(server: Server, sql: Sql, headers: dict[str, str]) -> Raw:
+    """Give one who is sent more than its connection takes, reads nothing, and says goodbye."""
+    raw, _ = await dial(server.url, headers)
+    async with asyncio.timeout(PATIENCE_SECONDS), web_socket(server.url, headers) as other:
+        await other.recv()
+        await sql.execute(WRITE, EVENTS)
+        for _ in range(EVENTS):  # what another was sent, it was sent, too, as far as it went
+            await other.recv()
+    await raw.send(GOODBYE)
+    return raw
+
+
+async def test_who_says_goodbye_and_does_not_read_the_answer_is_let_go(server: Server, own_database_url: str) -> None:
+    process = psutil.Process(server.process.pid)
+    async with session(own_database_url) as sql:
+        raw = await silent(server, sql, await administrator(sql))
+    said = time.monotonic()
+    while any(one.raddr and one.raddr.port == raw.port for one in process.net_connections("tcp")):
+        assert time.monotonic() - said < CUT_OFF_SECONDS + 1
+        await asyncio.sleep(0.05)
+    raw.socket.close()
+
+
+async def test_who_says_goodbye_and_does_not_read_the_answer_does_not_spoil_the_stop(
+    server: Server, own_database_url: str
+) -> None:
+    async with session(own_database_url) as sql:
+        headers = await administrator(sql)
+        raw = await silent(server, sql, headers)
+        async with web_socket(server.url, headers) as other:
+            await other.recv()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                assert await asyncio.to_thread(server.stop) == 0
+                await other.wait_closed()
+            assert other.close_code == 1012
+    raw.socket.close()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        bytes([0x01, 0x80]) + bytes(4) + EMPTY * MOST_FRAMES,
+        masked(0xA, b"") * MOST_FRAMES,
+        masked(0x9, b"") * MOST_FRAMES,
+    ],
+    ids=["parts", "pongs", "pings"],
+)
+async def test_frames_without_content_end_the_connection(server: Server, own_database_url: str, frames: bytes) -> None:
+    async with session(own_database_url) as sql:
+        raw, _ = await dial(server.url, await administrator(sql))
+    seen: list[tuple[int, bytes]] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await raw.send(frames + masked(0xA, b""))
+        while await raw.read():
+            seen += raw.frames()
+    opcode, payload = seen[-1]
+    assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 1008)
+    raw.socket.close()
+
+
+async def test_a_stream_asked_for_by_head_ends_with_its_head(server: Server, own_database_url: str) -> None:
+    async with session(own_database_url) as sql:
+        headers = await administrator(sql)
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE_SECONDS) as client:
+        head = await client.head("/events", headers={"Accept": "text/event-stream"})
+        assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        assert (await client.get("/healthz")).status_code == 200  # on the same connection
+
+
+async def test_an_origin_that_is_none_is_refused(server: Server, own_database_url: str) -> None:
+    async with session(own_database_url) as sql:
+        headers = await administrator(sql) | {"Origin": "http://["}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+        assert (await client.get("/events")).status_code == 403
+    with pytest.raises(InvalidStatus) as refused:
+        async with web_socket(server.url, headers):
+            pass
+    assert refused.value.response.status_code == 403
