@@ -83,5 +83,5 @@ class Attempt:
 
 
 def _fingerprint(body: BaseModel) -> bytes:
-    """Give SHA-256 over what was sent, as JSON with sorted fields: neither their order nor spaces matter."""
-    return hashlib.sha256(orjson.dumps(body.model_dump(exclude_unset=True), option=orjson.OPT_SORT_KEYS)).digest()
+    """Give SHA-256 over what was sent, as JSON in the model's order of fields: spaces and their order do not matter."""
+    return hashlib.sha256(orjson.dumps(body.model_dump(exclude_unset=True))).digest()
