@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from service import db
-from service.web import exports
+from service.web import exports, replies
 from tests.api.lists import NOON
 from tests.api.problems import problem
 from tests.factories import Factory, User
@@ -164,11 +164,22 @@ async def until_ended(sql: asyncpg.Connection[asyncpg.Record]) -> None:
             await sql.execute("select pg_sleep(0.02)")
 
 
-async def test_a_client_that_leaves_ends_its_statement(make: Factory, port: int, owner: User) -> None:
+async def test_a_client_that_leaves_ends_its_statement(
+    make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[Any] = []
+    line = replies.line
+
+    def counted(row: Any) -> bytes:
+        rendered.append(row)
+        return line(row)
+
+    monkeypatch.setattr(replies, "line", counted)
     _, writer = await begin(port, owner)
     assert await make.sql.fetchval(RUNNING) == 1
     writer.transport.abort()
     await until_ended(make.sql)
+    assert 0 < len(rendered) < 2000
 
 
 async def test_a_client_that_stalls_is_cut_off(
