@@ -27,9 +27,10 @@ except HeaderError as error:  # the statements are read when their room is opene
 
 from service.accounts import Accounts, check_admin
 from service.db import Database
-from service.protocol import LARGEST_MESSAGE, Protocol, Sockets, bound
+from service.protocol import LARGEST_MESSAGE, Protocol, Sockets
 from service.security import Passwords
 from service.settings import Settings
+from service.wire import bound
 
 GRACE_SECONDS = 10
 

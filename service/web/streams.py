@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from starlette.types import Message, Receive, Scope
 
 from service.events import Feed
 from service.hub import Item, Ready, Reset
+from service.wire import WIRE, Wire
 
 Items: TypeAlias = AsyncGenerator[Item, None]
 
 
-class Wire(Protocol):
-    """What the server lets a handler do with its connection; `service.protocol` has it."""
-
-    stopping: asyncio.Event
-
-    def write(self, data: bytes) -> bool:
-        """Write bytes as they are; False where they would wait."""
-        ...
-
-
 def wire_of(scope: Scope) -> Wire | None:
     """Give the connection's wire; None on a server that is not ours."""
-    wire: Wire | None = scope.get("extensions", {}).get("service.wire")
+    wire: Wire | None = scope.get("extensions", {}).get(WIRE)
     return wire
 
 
