@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.listeners import Listener, authorization, web_socket
 from tests.chaos.raw import Raw, dial, masked
-from tests.chaos.writers import session
+from tests.chaos.writers import log_in, session
 from tests.process.servers import Server, serving
 
 PATIENCE_SECONDS = 30
@@ -48,6 +48,7 @@ class Crowd:
         async with session(self.url) as sql:
             insert = "insert into users (username, password_hash, role) values ('root', '', 'admin') returning id"
             self.user_id = await sql.fetchval(insert)
+            await log_in(sql, self.user_id)
         self.headers = authorization(self.user_id, "admin")
 
     async def write(self) -> None:
