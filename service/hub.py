@@ -20,6 +20,7 @@ from service.security import Viewer
 QUEUE_EVENTS = 256
 QUEUE_BYTES = 160 * 1024
 PAGE_ROWS = 200
+READERS = 4  # at once, of the pool's connections, so that requests find some free
 QUIET_SECONDS = 15.0
 RETRY_SECONDS = 1.0
 
@@ -178,6 +179,7 @@ class Hub:
     def __init__(self, db: Executor, feed: Feed) -> None:
         self._db = db
         self._feed = feed
+        self._turns = asyncio.Semaphore(READERS)
         self.subscribers: set[Subscriber] = set()
         self._everyones: set[Subscriber] = set()
         self._owners: dict[int, set[Subscriber]] = {}
@@ -284,9 +286,10 @@ class Hub:
         while True:
             subscriber.check()
             try:
-                return await self._feed.page(
-                    self._db, subscriber.position, viewer=subscriber.viewer, rows=PAGE_ROWS, size=QUEUE_BYTES
-                )
+                async with self._turns:
+                    return await self._feed.page(
+                        self._db, subscriber.position, viewer=subscriber.viewer, rows=PAGE_ROWS, size=QUEUE_BYTES
+                    )
             except UnavailableError as error:
                 logger.bind(cause=repr(error.__cause__)).warning("a subscriber waits for the database")
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - so that not all ask at once

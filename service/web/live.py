@@ -215,6 +215,7 @@ class _Session:
         if viewer != subscriber.viewer:
             raise CloseError(UNAUTHORIZED, "this is another account's token, or of another role")
         subscriber.viewer, subscriber.expires_at = viewer, viewer.expires_at
+        await self._rooms.logins.sessions.present(viewer)  # what ended before it was the subscriber's was not told it
         await self._say({"type": "authenticated"})
 
     async def _narrow(self, subscriber: Subscriber, message: Subscribe) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import TypeAlias
 
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
 from service.events import Feed
@@ -34,8 +36,9 @@ def greeting(item: Ready | Reset, feed: Feed) -> dict[str, str]:
 async def left(receive: Receive) -> None:
     """Wait until the client leaves."""
     message: Message = {"type": "http.request"}
-    while message["type"] != "http.disconnect":
-        message = await receive()
+    with suppress(HTTPException):  # a body that was announced, and does not come
+        while message["type"] != "http.disconnect":
+            message = await receive()
 
 
 async def first_of(*tasks: asyncio.Task[None]) -> None:
