@@ -1,7 +1,8 @@
 -- transactional: false
 --
 -- What was done before there was `completed_at`, in batches that each commit, so that nobody waits long for a row; and what
--- reports are read by, off indexes alone.
+-- was completed in a period, off an index alone. None of the same kind by created_at: the planner prefers it for lists, too,
+-- and then has to sort.
 --
 -- Locks: `share update exclusive` on tasks while indexes are made, and for moments rows; reads and writes go on.
 
@@ -21,8 +22,6 @@ begin
 end
 $$;
 
-drop index concurrently if exists tasks_report_idx;
-create index concurrently tasks_report_idx on tasks (created_at) include (user_id, status);
 drop index concurrently if exists tasks_completed_idx;
 create index concurrently tasks_completed_idx on tasks (completed_at) include (user_id, created_at)
 where completed_at is not null;

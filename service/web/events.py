@@ -75,12 +75,12 @@ async def events(
             raise UnauthorizedError("A token is needed: `Authorization: Bearer …`, or a ticket.")
         viewer = await rooms.logins.use_ticket(rooms.db, query.ticket)
     if STREAM in request.headers.get("accept", ""):
-        return await _stream(rooms, viewer, last_event_id or query.since or None)
+        return await _stream(rooms, viewer, last_event_id if last_event_id is not None else query.since)
     return await _page(rooms, viewer, query)
 
 
 async def _page(rooms: Rooms, viewer: Viewer, query: EventQuery) -> Response:
-    if not query.since:
+    if query.since is None:
         here = await rooms.feed.here(rooms.db)
         return replies.json({"items": [], "cursor": rooms.feed.cursor(here), "reset": False})
     page = Page([], rooms.feed.position(query.since) or NOWHERE, more=True)

@@ -145,7 +145,7 @@ class _Session:
 
     async def _introduced(self) -> tuple[Viewer, str | None]:
         sessions = self._rooms.logins.sessions
-        viewer, since = None, self._socket.query_params.get("since") or None
+        viewer, since = None, self._socket.query_params.get("since")
         header, offered = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
         if header is not None:
             scheme, _, token = header.partition(" ")

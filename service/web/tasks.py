@@ -55,6 +55,7 @@ async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once
 
 
 @router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+@router.api_route("/export", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def refuse_method() -> None:
     """Keep other methods from taking the word for an id."""
     raise HTTPException(405)

@@ -17,7 +17,7 @@ Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 INVALID, CONFLICT, GONE = errors.InvalidError, errors.ConflictError, errors.UnauthorizedError
 COPY = "insert into task_events (id, type, task_id, user_id, task, size) overriding system value"
-KEY = """insert into idempotency_keys (user_id, route, key, fingerprint, holder, claimed_until)
+CLAIM = """insert into idempotency_keys (user_id, route, key, fingerprint, holder, claimed_until)
     values (:u, 'POST /tasks', 'k', '', '', now())"""
 TICKET = "insert into tickets (hash, user_id, access_expires_at) values ('x', :u, now())"
 SESSION = "insert into sessions (user_id, expires_at, secret, refresh_hash) values (:u, now(), 's', 'x')"
@@ -78,12 +78,12 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     "task_event_horizon_one_check": ("update task_event_horizon set one = false", INVALID),
     "task_event_horizon_one_not_null": ("update task_event_horizon set one = null", None),
     "task_event_horizon_expired_id_not_null": ("update task_event_horizon set expired_id = null", None),
-    "idempotency_keys_pkey": (f"{KEY}; {KEY}", None),
-    "idempotency_keys_user_id_fkey": (KEY.replace(":u", ":u + 1"), GONE),
-    "idempotency_keys_key_check": (KEY.replace("'k'", "'a b'"), INVALID),
-    "idempotency_keys_status_headers_body_check": (f"{KEY}; update idempotency_keys set status = 201", INVALID),
+    "idempotency_keys_pkey": (f"{CLAIM}; {CLAIM}", None),
+    "idempotency_keys_user_id_fkey": (CLAIM.replace(":u", ":u + 1"), GONE),
+    "idempotency_keys_key_check": (CLAIM.replace("'k'", "'a b'"), INVALID),
+    "idempotency_keys_status_headers_body_check": (f"{CLAIM}; update idempotency_keys set status = 201", INVALID),
     **{
-        f"idempotency_keys_{column}_not_null": (f"{KEY}; update idempotency_keys set {column} = null", None)
+        f"idempotency_keys_{column}_not_null": (f"{CLAIM}; update idempotency_keys set {column} = null", None)
         for column in ("user_id", "route", "key", "fingerprint", "holder", "claimed_at", "claimed_until")
     },
     "tickets_pkey": (f"{TICKET}; {TICKET}", None),
