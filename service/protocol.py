@@ -85,7 +85,10 @@ class Sockets(WebSocketsSansIOProtocol):
         self._frames_count += len(self.conn.events)
         if self._frames_count <= MOST_FRAMES:
             super().handle_events()
-        elif not self.close_sent and not self.transport.is_closing():
+        elif self.close_sent or self.transport.is_closing():  # it goes on, though it was told
+            self.conn.events_received()
+            self.transport.abort()
+        else:
             self.conn.fail(POLICY_VIOLATION, "too many frames")
             self.handle_parser_exception()
 

@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 30
 STUCK = 40
 TASKS = 1000
 HELD_BYTES = 256 * 1024
-OWN_BYTES = 4 * 1024 * 1024  # that does not come back to the system
+OWN_BYTES = 16 * 1024 * 1024  # that does not come back to the system; a flood that is kept takes ten times that
 CUT_OFF_SECONDS = 15.0
 CLOSE, PING = 0x8, 0x9
 

@@ -86,7 +86,8 @@ def combinations() -> Iterator[tuple[str, Any, list[tuple[str, str]]]]:
 async def measure(url: str, *, repeats: int) -> list[tuple[float, str]]:
     """Give the median milliseconds of each combination."""
     measured = []
-    async with db.connected(url, Settings(database_pool_size=1, database_statement_timeout_ms=60_000)) as database, database.connection() as connection:
+    settings = Settings(database_pool_size=1, database_statement_timeout_ms=60_000)
+    async with db.connected(url, settings) as database, database.connection() as connection:
         for viewer, sort, chosen in combinations():
             values = EVERYTHING | VIEWERS[viewer]
             for name, word in chosen:
