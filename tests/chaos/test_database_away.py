@@ -157,6 +157,16 @@ async def running(sql: asyncpg.Connection[asyncpg.Record]) -> int:
     return int(found)
 
 
+async def waiting(sql: asyncpg.Connection[asyncpg.Record]) -> int:
+    """How many statements of the service wait for a lock."""
+    found = await sql.fetchval(
+        "select count(*) from pg_stat_activity "
+        "where datname = current_database() and application_name = $1 and wait_event_type = 'Lock'",
+        db.APPLICATION_NAME,
+    )
+    return int(found)
+
+
 async def terminate(sql: asyncpg.Connection[asyncpg.Record]) -> int:
     """End the service's connections."""
     found = await sql.fetchval(
@@ -280,7 +290,7 @@ async def test_requests_whose_connections_are_ended_get_503_and_the_next_ones_wo
         user = await Factory(sql, app).admin()
         async with slow_tasks(own_database_url), asyncio.TaskGroup() as group:
             requests = [group.create_task(ask(user, "post", "/tasks")) for _ in range(5)]
-            await until(lambda: equals(running(sql), 5))
+            await until(lambda: equals(waiting(sql), 5))
             assert await terminate(sql) >= 5
         assert [request.result().status_code for request in requests] == [503] * 5
         await all_work(user)
@@ -334,7 +344,7 @@ async def test_a_request_that_finds_no_free_connection_gets_503_and_the_others_t
         user = await Factory(sql, app).admin()
         async with asyncio.TaskGroup() as group, slow_tasks(own_database_url):
             slow = [group.create_task(ask(user, "get", "/tasks")) for _ in range(2)]
-            await until(lambda: equals(running(sql), 2))
+            await until(lambda: equals(waiting(sql), 2))
             await none_work(user, but=REPORTS)
             assert await running(sql) == 2
         assert [request.result().status_code for request in slow] == [200, 200]
@@ -347,7 +357,7 @@ async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_stateme
         user = await Factory(sql, app).admin()
         async with slow_tasks(own_database_url):
             served = asyncio.create_task(ask(user, "post", "/tasks"))
-            await until(lambda: equals(running(sql), 1))
+            await until(lambda: equals(waiting(sql), 1))
             queued = asyncio.create_task(ask(user, "post", "/tasks"))
             await asyncio.sleep(0)
             for request in (served, queued):

@@ -257,7 +257,7 @@ async def test_with_redis_killed_the_process_serves_what_it_found(
     forecaster: Forecaster, provider: Provider, said: list[str]
 ) -> None:
     with RedisServer() as server:
-        async with forecaster(redis_url=server.url) as client:
+        async with forecaster(redis_url=server.url, weather_timeout_seconds=20) as client:
             first = await look_up(client, "Moscow")
             server.kill()
             assert await look_up(client, "Moscow") == first
