@@ -56,8 +56,8 @@ class PerKey(RateLimiter):
 class Limited:
     """Limits every request and WebSocket but those to UNLIMITED, whatever will be answered, before a body is read.
 
-    One budget for each user over all paths, for each address where there is no user; log-ins and registrations have
-    their own for each address.
+    One budget for each user over all paths, for each address where there is no user; log-ins, registrations and
+    refreshes have their own for each address.
     """
 
     def __init__(self, app: ASGIApp) -> None:
