@@ -58,6 +58,23 @@ class Database:
         if lent.notifies:
             self.changed()
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """Lend a connection whose statements all see one moment, and are planned for their values each time.
+
+        A statement whose plans differ widely in cost may get a generic one, which is no good for any of them.
+        ServiceError where the database is away.
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                with measured("db"):
+                    connection = await stack.enter_async_context(self.connection())
+                    await stack.enter_async_context(connection.transaction(isolation="repeatable_read", readonly=True))
+                    await connection.execute("set local plan_cache_mode = force_custom_plan")
+                yield connection
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
+
 
 class Transaction:
     """Statements that are committed together; it takes a connection, and begins, with the first of them."""

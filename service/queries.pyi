@@ -82,17 +82,6 @@ class _AccountsList:
         after_id: int | None,
         row_limit: int,
     ) -> Sequence[AccountsListRow]: ...
-    async def estimate(
-        self,
-        db: Executor,
-        *,
-        sort: Literal["-username", "username"],
-        name_from: str | None,
-        name_before: str | None,
-        after_value: str | None,
-        after_id: int | None,
-        row_limit: int,
-    ) -> int: ...
 
 class AccountsLivingRow(TypedDict):
     kind: str
@@ -242,6 +231,19 @@ class _TasksExport:
         created_before: datetime | None,
         sought: str | None,
     ) -> AsyncGenerator[Sequence[TasksExportRow]]: ...
+    async def estimate(
+        self,
+        db: Executor,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        sought: str | None,
+    ) -> int: ...
 
 class TasksGetRow(TypedDict):
     id: int
@@ -298,23 +300,6 @@ class _TasksList:
         row_limit: int,
         row_offset: int,
     ) -> Sequence[TasksListRow]: ...
-    async def estimate(
-        self,
-        db: Executor,
-        *,
-        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
-        viewer_id: int,
-        viewer_is_admin: bool,
-        user_id: int | None,
-        status: Sequence[str] | None,
-        city: str | None,
-        created_from: datetime | None,
-        created_before: datetime | None,
-        after_value: str | None,
-        after_id: int | None,
-        row_limit: int,
-        row_offset: int,
-    ) -> int: ...
 
 class TasksListFarRow(TypedDict):
     id: int
@@ -345,24 +330,11 @@ class _TasksListFar:
         after_id: int | None,
         row_limit: int,
         row_offset: int,
+        first_id: int | None,
+        last_id: int | None,
+        changed_from: datetime | None,
+        changed_before: datetime | None,
     ) -> Sequence[TasksListFarRow]: ...
-    async def estimate(
-        self,
-        db: Executor,
-        *,
-        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
-        viewer_id: int,
-        viewer_is_admin: bool,
-        user_id: int | None,
-        status: Sequence[str] | None,
-        city: str | None,
-        created_from: datetime | None,
-        created_before: datetime | None,
-        after_value: str | None,
-        after_id: int | None,
-        row_limit: int,
-        row_offset: int,
-    ) -> int: ...
 
 class TasksListOfPeriodRow(TypedDict):
     id: int
@@ -381,7 +353,7 @@ class _TasksListOfPeriod:
         self,
         db: Executor,
         *,
-        sort: Literal["-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        sort: Literal["-title", "title"],
         viewer_id: int,
         viewer_is_admin: bool,
         user_id: int | None,
@@ -394,23 +366,12 @@ class _TasksListOfPeriod:
         row_limit: int,
         row_offset: int,
     ) -> Sequence[TasksListOfPeriodRow]: ...
-    async def estimate(
-        self,
-        db: Executor,
-        *,
-        sort: Literal["-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
-        viewer_id: int,
-        viewer_is_admin: bool,
-        user_id: int | None,
-        status: Sequence[str] | None,
-        city: str | None,
-        created_from: datetime | None,
-        created_before: datetime | None,
-        after_value: str | None,
-        after_id: int | None,
-        row_limit: int,
-        row_offset: int,
-    ) -> int: ...
+
+class TasksPeriodRow(TypedDict):
+    first_id: int
+    last_id: int
+    changed_from: datetime
+    changed_before: datetime
 
 class TasksRestoreRow(TypedDict):
     id: int
@@ -455,25 +416,12 @@ class _TasksSearch:
         row_limit: int,
         row_offset: int,
         sought: str,
+        first_id: int | None,
+        last_id: int | None,
+        changed_from: datetime | None,
+        changed_before: datetime | None,
+        within_period: bool,
     ) -> Sequence[TasksSearchRow]: ...
-    async def estimate(
-        self,
-        db: Executor,
-        *,
-        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
-        viewer_id: int,
-        viewer_is_admin: bool,
-        user_id: int | None,
-        status: Sequence[str] | None,
-        city: str | None,
-        created_from: datetime | None,
-        created_before: datetime | None,
-        after_value: str | None,
-        after_id: int | None,
-        row_limit: int,
-        row_offset: int,
-        sought: str,
-    ) -> int: ...
 
 class TasksUpdateRow(TypedDict):
     id: int
@@ -847,6 +795,13 @@ class _Tasks:
         *,
         task_id: int,
     ) -> str: ...
+    async def period(
+        self,
+        db: Executor,
+        *,
+        created_from: datetime | None,
+        created_before: datetime | None,
+    ) -> TasksPeriodRow: ...
     async def restore(
         self,
         db: Executor,

@@ -68,10 +68,9 @@ class Statement:
         return await self._run(db, self.texts[sort], self.header.returns, self._arguments(values))
 
     async def estimate(self, db: Executor, *, sort: str = "", **values: Any) -> int:
-        """Give the planner's guess at how many rows there would be without the limit, without reading any."""
+        """Give the planner's guess at how many rows there would be, without reading any."""
         plan = await self._run(db, f"explain (format json) {self.texts[sort]}", "value", self._arguments(values))
-        limit = orjson.loads(orjson.dumps(plan))[0]["Plan"]
-        return int(limit["Plans"][0]["Plan Rows"])
+        return int(orjson.loads(orjson.dumps(plan))[0]["Plan"]["Plan Rows"])
 
     async def stream(self, db: Database, **values: Any) -> AsyncGenerator[Any]:
         """Give all rows as they are at one moment, STREAMED_ROWS at a time; the statement ends with whoever reads."""

@@ -34,6 +34,13 @@ Count = Literal["none", "exact", "estimated"]
 
 # The share of all tasks from which on it costs more to read a period than to walk past all others.
 WIDE = 0.4
+BOUNDS = {
+    "id": ("first_id", "last_id"),
+    "status": ("first_id", "last_id"),  # its index goes on by id
+    "updated_at": ("changed_from", "changed_before"),
+}
+"""What of `tasks.period` bounds a walk in the order of a column."""
+NO_BOUNDS: dict[str, Any] = dict.fromkeys(name for names in BOUNDS.values() for name in names)
 
 
 Title = Annotated[Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank)]
@@ -170,7 +177,7 @@ async def delete(db: Executor, viewer: Viewer, task_id: int, *, versions: list[i
     _log(viewer, task_id, "task deleted")
 
 
-async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Cursors) -> dict[str, Any]:
+async def page(db: Database, viewer: Viewer, query: TaskQuery, *, cursors: Cursors) -> dict[str, Any]:
     """Give a page `{items, next_cursor, total}`; ForbiddenError for another's, InvalidError for a foreign cursor."""
     filters = _filters(viewer, query)
     if query.cursor is not None and query.offset is not None:
@@ -216,31 +223,43 @@ def _filters(viewer: Viewer, query: TaskFilters) -> dict[str, Any]:
     }
 
 
-async def listed(db: Executor, *, sort: Sort, sought: str | None = None, **values: Any) -> Sequence[Mapping[str, Any]]:
+async def listed(db: Database, *, sort: Sort, sought: str | None = None, **values: Any) -> Sequence[Mapping[str, Any]]:
     """Give the rows of `tasks.search` where words are sought, else of `tasks.list`, by its fastest form."""
+    column = sort.removeprefix("-")
+    of_period = bool(values["created_from"] or values["created_before"])
+    everyones = values["viewer_is_admin"] and values["user_id"] is None
     if sought is not None:
-        return await q.tasks.search(db, sort=sort, sought=sought, **values)
-    period = {name: values[name] for name in ("created_from", "created_before")}
-    # Two comparisons, as mypy narrows by no others.
-    if sort != "created_at" and sort != "-created_at" and any(period.values()):  # noqa: PLR1714
-        share = await q.tasks.share_of_period(db, **period)
+        async with db.snapshot() as moment:
+            values |= await _bounds(moment, column, values)
+            return await q.tasks.search(moment, sort=sort, sought=sought, within_period=column != "title", **values)
+    if of_period and everyones and column in BOUNDS:
+        async with db.snapshot() as moment:
+            values |= await _bounds(moment, column, values)
+            return await q.tasks.list_far(moment, sort=sort, **values)
+    if of_period and (sort == "title" or sort == "-title"):  # noqa: PLR1714 - mypy narrows by no others
+        share = await q.tasks.share_of_period(
+            db, created_from=values["created_from"], created_before=values["created_before"]
+        )
         if share is None or share < WIDE:
             return await q.tasks.list_of_period(db, sort=sort, **values)
-        return await q.tasks.list_far(db, sort=sort, **values)
-    if values["row_offset"]:
-        return await q.tasks.list_far(db, sort=sort, **values)
+    if values["row_offset"] or (of_period and column != "created_at"):
+        return await q.tasks.list_far(db, sort=sort, **values, **NO_BOUNDS)
     return await q.tasks.list(db, sort=sort, **values)
+
+
+async def _bounds(db: Executor, column: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give where a walk in the order of the column begins and ends, as far as the period says."""
+    if column not in BOUNDS or not (values["created_from"] or values["created_before"]):
+        return NO_BOUNDS
+    lies = dict(await q.tasks.period(db, created_from=values["created_from"], created_before=values["created_before"]))
+    return NO_BOUNDS | {name: lies[name] for name in BOUNDS[column]}
 
 
 async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any]) -> int | None:
     if query.count == "exact":
         return int(await q.tasks.count(db, **filters))
     if query.count == "estimated":
-        first: dict[str, Any] = {"after_value": None, "after_id": None, "row_limit": 1, "row_offset": 0}
-        if query.q is not None:
-            return await q.tasks.search.estimate(db, sort="-created_at", **filters, **first)
-        del filters["sought"]
-        return await q.tasks.list.estimate(db, sort="-created_at", **filters, **first)
+        return await q.tasks.export.estimate(db, **filters)
     return None
 
 

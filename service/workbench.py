@@ -193,14 +193,14 @@ def _row(one: Prepared, catalogue: Catalogue) -> str:
 def _sorted(one: Prepared) -> str:
     sorts = ", ".join(f'"{sort}"' for sort in one.statement.texts)
     values = {"sort": f"Literal[{sorts}]"}
-    methods = _method("__call__", one, values) + _method("estimate", one, values, gives="int")
-    return f"class _{_class_name(one.statement)}:\n{methods}"
+    return f"class _{_class_name(one.statement)}:\n{_method('__call__', one, values)}"
 
 
 def _streamed(one: Prepared) -> str:
     name = _class_name(one.statement)
     method = _method("stream", one, gives=f"AsyncGenerator[Sequence[{name}Row]]")
-    return f"class _{name}:\n{method}".replace("async def", "def").replace("db: Executor", "db: Database")
+    method = method.replace("async def", "def").replace("db: Executor", "db: Database")
+    return f"class _{name}:\n{method}{_method('estimate', one, gives='int')}"
 
 
 def _method(name: str, one: Prepared, values: dict[str, str] | None = None, *, gives: str = "") -> str:

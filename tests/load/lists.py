@@ -1,7 +1,7 @@
 """Measures the first page of every list at a million tasks: `python -m tests.load.lists [--rows N]`.
 
 Prints the slowest combinations of viewer, filters and sort, in milliseconds of the statements alone. Filling takes a
-minute and 3 GB of disk, measuring some minutes.
+few minutes and 6 GB of disk, measuring some minutes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ async def measure(url: str, *, repeats: int) -> list[tuple[float, str]]:
     """Give the median milliseconds of each combination."""
     measured = []
     settings = Settings(database_pool_size=1, database_statement_timeout_ms=60_000)
-    async with db.connected(url, settings) as database, database.connection() as connection:
+    async with db.connected(url, settings) as database:
         for viewer, sort, chosen in combinations():
             values = EVERYTHING | VIEWERS[viewer]
             for name, word in chosen:
@@ -95,7 +95,7 @@ async def measure(url: str, *, repeats: int) -> list[tuple[float, str]]:
             times = []
             for _ in range(repeats):
                 begun = time.perf_counter()
-                await tasks.listed(connection, sort=sort, **values)
+                await tasks.listed(database, sort=sort, **values)
                 times.append((time.perf_counter() - begun) * 1000)
             words = [f"{name}={word}" for name, word in chosen]
             measured.append((statistics.median(times), ", ".join([viewer, sort, *words])))

@@ -148,6 +148,7 @@ async def test_a_stale_stub_is_told_and_renewed_where_asked(sql: Session, folder
 async def test_the_stub_has_the_types_of_keywords_and_columns(sql: Session, folder: Path, tmp_path: Path) -> None:
     (folder / "tasks" / "titles.sql").write_text(SORTED, encoding="utf-8")
     (folder / "tasks" / "number.sql").write_text("-- All.\n-- returns: value\nselect count(*) from tasks;")
+    (folder / "tasks" / "all.sql").write_text("-- All.\n-- returns: stream\nselect t.id from tasks as t;")
     (folder / "tasks" / "clear.sql").write_text("-- Clears.\n-- returns: count\ndelete from tasks;")
     stub = tmp_path / "queries.pyi"
     assert await check(sql, folder=folder, stub=stub, write=True) == []
@@ -156,7 +157,11 @@ async def test_the_stub_has_the_types_of_keywords_and_columns(sql: Session, fold
     assert "        task_id: int,\n        title: str | None,\n    ) -> TasksTitleRow | None: ...\n" in text
     assert '        sort: Literal["-title", "title", "-id", "id"],\n        after_value: str | None,\n' in text
     assert "    ) -> Sequence[TasksTitlesRow]: ...\n" in text
-    assert "async def estimate(" in text
+    assert (
+        "def stream(\n        self,\n        db: Database,\n    ) -> AsyncGenerator[Sequence[TasksAllRow]]: ...\n"
+        in text
+    )
+    assert "async def estimate(\n        self,\n        db: Executor,\n    ) -> int: ...\n" in text
     assert "async def number(\n        self,\n        db: Executor,\n    ) -> int: ...\n" in text
     assert "async def clear(\n        self,\n        db: Executor,\n    ) -> int: ...\n" in text
     assert text.splitlines()[0] == STUB.read_text(encoding="utf-8").splitlines()[0]

@@ -12,25 +12,31 @@ import pytest
 
 from service import tasks
 from service.db import Database
+from service.errors import ServiceError
 from service.queries import q
 from service.security import Viewer
 from service.statements import Statement
 from tests.factories import Factory
 
-BOUND = "limit 3 * ($10::bigint + $11::bigint) + 5000"
+BOUND = "limit 3 * ($10::bigint + $11::bigint)"
 DAY = datetime(2025, 5, 24, tzinfo=UTC)
 DAYS = 8
 PERIODS = [(a, b) for a in (None, *range(DAYS)) for b in (None, *range(DAYS + 1)) if (a, b) != (None, None)]
 
+EVERYONES: dict[str, Any] = {
+    **dict.fromkeys(("user_id", "status", "city", "after_value", "after_id")),
+    "row_limit": 1000,
+    "row_offset": 0,
+}
+
 Row = Mapping[str, Any]
 
 
-def bounded(sort: str, bound: str) -> Any:
-    """Give list_of_period as it is where more tasks are in the way than a test has."""
-    statement: Any = q.tasks.list_of_period
+def bounded(statement: Any, sort: str, bound: str) -> Any:
+    """Give a statement that walks as it is where more tasks are in the way than a test has."""
     assert isinstance(statement, Statement)
     assert BOUND in statement.texts[sort]
-    return replace(statement, texts={sort: statement.texts[sort].replace(BOUND, bound)})
+    return replace(statement, texts={sort: statement.texts[sort].replace(BOUND, bound or BOUND)})
 
 
 def found(rows: list[Row], viewer: Viewer, sort: str, values: Mapping[str, Any]) -> list[int]:
@@ -91,32 +97,38 @@ async def viewers(make: Factory) -> list[Viewer]:
     """An administrator and two users, with some hundred tasks that have ties in every column but the id."""
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     chance = random.Random(7)
+    times = [DAY + timedelta(hours=6 * chance.randrange(DAYS * 4)) for _ in range(300)]
+    # Most ids go with the time, over blocks of 16,384.
+    ids = [int((at - DAY).total_seconds()) // 3600 * 1000 + n for n, at in enumerate(times, start=1000)]
+    ids[:3] = [-5, -(2**63), 2**63 - 1]
     await make.sql.executemany(
-        "insert into tasks (user_id, title, status, city, created_at, updated_at) values ($1, $2, $3, $4, $5, $6)",
+        "insert into tasks (id, user_id, title, status, city, created_at, updated_at)"
+        " overriding system value values ($1, $2, $3, $4, $5, $6, $7)",
         [
             (
+                number,
                 chance.choice([ada.id, ada.id, bob.id]),
                 chance.choice(["a", "B", "b", "я", "a'\\", ""]) + "x",
                 chance.choice(["todo", "in_progress", "done"]),
                 chance.choice([None, "Oslo", "Rome"]),
-                DAY + timedelta(hours=6 * chance.randrange(DAYS * 4)),
-                DAY + timedelta(hours=6 * chance.randrange(DAYS * 4)),
+                at,
+                at + timedelta(hours=chance.choice([0, 1, 30, 300])),
             )
-            for _ in range(300)
+            for number, at in zip(ids, times, strict=True)
         ],
     )
     return [root.viewer, bob.viewer, ada.viewer]
 
 
 # Of the walk: all, as these tasks are few; some, so that its pages are short; none.
-@pytest.mark.parametrize("bound", [BOUND, "limit 40", "limit 0"])
+@pytest.mark.parametrize("bound", ["", "limit 40 --", "limit 0 --"])
 async def test_a_page_of_a_period_is_what_it_is_among_all_tasks(
     database: Database, make: Factory, viewers: list[Viewer], bound: str
 ) -> None:
     rows = await all_tasks(make)
     sorts = list(q.tasks.list_of_period.texts)  # type: ignore[attr-defined]
     for viewer, sort, values in questions(rows, viewers, sorts, number=250):
-        page = await bounded(sort, bound)(
+        page = await bounded(q.tasks.list_of_period, sort, bound)(
             database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values
         )
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
@@ -127,8 +139,9 @@ async def test_a_far_page_is_what_it_is_among_all_tasks(
 ) -> None:
     rows = await all_tasks(make)
     for viewer, sort, values in questions(rows, viewers, list(get_args(tasks.Sort)), number=250):
+        bounds = await tasks._bounds(database, sort.removeprefix("-"), values)
         page = await q.tasks.list_far(
-            database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values
+            database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values, **bounds
         )
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
 
@@ -144,9 +157,44 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
         page = [dict(row) for row in await tasks.listed(database, sort=sort, **given)]
         assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
-        if "created" not in sort:
+        if sort in ("title", "-title"):
             assert page == [dict(row) for row in await q.tasks.list_of_period(database, sort=sort, **given)]
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
+
+
+async def test_between_its_bounds_lies_the_whole_period_and_little_else(
+    database: Database, make: Factory, viewers: list[Viewer]
+) -> None:
+    await make.sql.execute("delete from tasks where id not between 0 and 1000000")
+    rows = await all_tasks(make)
+    for first, last in PERIODS:
+        given = {
+            "created_from": None if first is None else DAY + timedelta(days=first),
+            "created_before": None if last is None else DAY + timedelta(days=last),
+        }
+        lies = await q.tasks.period(database, **given)
+        inside = found(rows, viewers[0], "id", {**EVERYONES, **given})
+        if not inside:
+            assert lies["first_id"] > lies["last_id"]
+            assert lies["changed_from"] == lies["changed_before"]
+            continue
+        assert inside[0] - 16_384 < lies["first_id"] <= inside[0]
+        assert inside[-1] + 16_384 > lies["last_id"] >= inside[-1]
+        changes = [row["updated_at"] for row in rows if row["id"] in inside]
+        week = timedelta(days=7)
+        assert min(changes) - week < lies["changed_from"] <= min(changes)
+        assert max(changes) + week >= lies["changed_before"] > max(changes)
+
+
+async def test_a_snapshot_sees_one_moment_and_changes_nothing(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    async with database.snapshot() as moment:
+        assert await q.tasks.period(moment, created_from=None, created_before=None)
+        await make.task(ada)
+        lies = await q.tasks.period(moment, created_from=None, created_before=None)
+        assert lies["first_id"] > lies["last_id"]
+        with pytest.raises(ServiceError):
+            await q.accounts.expire_sessions(moment, row_limit=1)
 
 
 async def test_a_share_is_what_the_statistics_say(database: Database, make: Factory) -> None:

@@ -16,7 +16,7 @@ from service.db import Database
 from service.queries import q
 from service.security import Viewer
 from tests.factories import Factory, User
-from tests.queries.test_lists_statements import DAY, all_tasks, found, questions
+from tests.queries.test_lists_statements import DAY, all_tasks, bounded, found, questions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 EVERYTHING: dict[str, Any] = {
@@ -24,12 +24,13 @@ EVERYTHING: dict[str, Any] = {
     "row_limit": 100,
     "row_offset": 0,
 }
+WALK: dict[str, Any] = {**tasks.NO_BOUNDS, "within_period": False}
 WORDS = ["report", "reports", "отчёт", "the", "日本語"]
 
 
 async def finds(database: Database, owner: User, sought: str) -> int:
     given: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought}
-    rows = await q.tasks.search(database, sort="id", **given, **EVERYTHING)
+    rows = await q.tasks.search(database, sort="id", **given, **EVERYTHING, **WALK)
     filters: dict[str, Any] = dict.fromkeys(("user_id", "status", "city", "created_from", "created_before"))
     assert await q.tasks.count(database, **given, **filters) == len(rows)
     return len(rows)
@@ -112,8 +113,15 @@ async def test_a_column_of_words_is_no_change_and_goes_nowhere(sql: Session, mak
     assert "words" not in dict(await sql.fetchrow("select * from task_view") or {})
 
 
+# Of the walk: all, as these tasks are few; some, so that its pages are short; none.
+@pytest.mark.parametrize("bound", ["", "limit 40 --", "limit 0 --"])
 @pytest.mark.parametrize("number", [12, 300])
-async def test_a_search_gives_what_python_finds_among_all_tasks(database: Database, make: Factory, number: int) -> None:
+async def test_a_search_gives_what_python_finds_among_all_tasks(
+    database: Database, make: Factory, monkeypatch: pytest.MonkeyPatch, number: int, bound: str
+) -> None:
+    search: Any = q.tasks.search
+    for sort in search.texts:
+        monkeypatch.setitem(search.texts, sort, bounded(search, sort, bound).texts[sort])
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     chance = random.Random(number)
     for _ in range(number):

@@ -247,15 +247,6 @@ async def test_pages_follow_one_another_in_the_order_of_the_sort(database: Datab
         assert following == [key for _, key in expected[index + 1 : index + 3]]
 
 
-async def test_an_estimate_of_the_list_is_a_number(database: Database, make: Factory) -> None:
-    ada = await make.user()
-    filters = {**NEWEST, "row_limit": 1}
-    assert (
-        await q.tasks.list.estimate(database, sort="-created_at", viewer_id=ada.id, viewer_is_admin=False, **filters)
-        >= 0
-    )
-
-
 async def test_of_many_writers_guarded_by_one_version_exactly_one_writes(database: Database, make: Factory) -> None:
     ada = await make.user()
     task = await make.task(ada)

@@ -206,6 +206,6 @@ async def test_an_error_of_the_database_comes_as_the_services_own(tmp_path: Path
 async def test_an_estimate_is_near_the_number_of_rows_and_reads_none(tmp_path: Path, database: Database) -> None:
     one = statement(
         tmp_path,
-        "-- Many.\n-- returns: rows\n-- params: most bigint\nselect 1 from generate_series(1, $1::bigint) limit 1;",
+        "-- Many.\n-- returns: stream\n-- params: most bigint\nselect n from generate_series(1, $1::bigint) as n;",
     )
     assert await one.estimate(database, most=10**15) == 10**15
