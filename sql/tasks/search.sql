@@ -9,12 +9,13 @@
 -- sort: title: t.title text, t.id bigint
 -- sort: status: t.status text, t.id bigint
 -- sort: id: t.id bigint, t.id bigint
--- why: a common word is met soon in most orders, a rare one read off the index of words at once, and the planner often
---   takes one for the other: it knows no phrase, and nothing of words that go with a time or begin titles (a million
---   tasks: up to 4.6 s). So `walked` goes along the order for a bounded stretch. Where that gives no full page,
---   `sought` reads all that has the words and sorts it; `offset 0` keeps the planner from walking there again. Both give
---   the same rows. The walk goes within the period, where the order goes with time: between the bounds of tasks.period.
---   Titles do not, and a walk through theirs would pass the whole table to find a day's.
+-- why: a common word is met soon in most orders, a rare one read off the index of words at once; the planner
+--   often takes one for the other: it knows no phrase, and nothing of words that go with a time or begin
+--   titles (a million tasks: up to 4.6 s). So `walked` goes along the order for a bounded stretch. Where that
+--   gives no full page, `sought` reads all that has the words and sorts it; `offset 0` keeps the planner from
+--   walking there again. Both give the same rows. The walk goes within the period, where the order goes with
+--   time: between the bounds of tasks.period. Titles do not, and a walk through theirs would pass the whole
+--   table to find a day's.
 with walked as materialized (
     select t.id
     from (
