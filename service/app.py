@@ -144,6 +144,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app.add_exception_handler(ServiceError, replies.on_service_error)
     app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
     app.add_exception_handler(HTTPException, replies.on_http_exception)
+    app.add_middleware(live.Sockets)
     app.add_middleware(BodyLimited)
     app.add_middleware(Limited)  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
     if given.cors_origins:

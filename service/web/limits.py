@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from fastapi_limiter.depends import RateLimiter
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import RateLimitedError
@@ -67,14 +69,16 @@ class Limited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] in {"http", "websocket"} and scope["path"] not in UNLIMITED:
-            request = HTTPConnection(scope)
-            try:
-                await self._check(request)
-            except RateLimitedError as error:
-                await (await replies.on_service_error(request, error))(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        limited = scope["type"] in {"http", "websocket"} and scope["path"] not in UNLIMITED
+        refusal = await self._refusal(HTTPConnection(scope)) if limited else None
+        await (refusal or self.app)(scope, receive, send)
+
+    async def _refusal(self, request: HTTPConnection) -> Response | None:
+        try:
+            await self._check(request)
+        except RateLimitedError as error:
+            return await replies.on_service_error(request, error)
+        return None
 
     async def _check(self, request: HTTPConnection) -> None:
         limits = rooms_of(request).limits
@@ -96,13 +100,17 @@ class BodyLimited:
     """Limits bodies; a route's own, larger limit is for those who are known."""
 
     def __init__(self, app: ASGIApp) -> None:
+        self.app = app
         self._common = RequestBodyLimitMiddleware(app, LARGEST_BODY)
         self._own = {route: RequestBodyLimitMiddleware(app, size) for route, size in LARGEST_BODIES.items()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one request."""
+        return (self._limited if scope["type"] == "http" else self.app)(scope, receive, send)
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         limited = self._common
-        own = self._own.get((scope.get("method", ""), scope.get("path", "")))
+        own = self._own.get((scope["method"], scope["path"]))
         if own and isinstance(await identity_of(HTTPConnection(scope)), Viewer):
             limited = own
         await limited(scope, receive, send)

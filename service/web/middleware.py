@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Awaitable
 
 from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
@@ -44,14 +45,12 @@ class Envelope:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one request."""
-        if scope["type"] == "websocket":
-            await self._socket(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        handle = {"http": self._request, "websocket": self._socket}.get(scope["type"], self.app)
+        return handle(scope, receive, send)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":  # RFC 9110, section 9.3.2: as GET; the server leaves the content out
             scope = {**scope, "method": "GET", replies.HEAD: True}
         reply = _Reply(scope, send)
