@@ -35,7 +35,10 @@ ONE_EACH = 2  # a limit whose leases are of one permit
 
 @dataclass(frozen=True)
 class Case:
-    """How many users ask how often: `pause` milliseconds after each request, and a minute after `until` of them."""
+    """How many users ask how often: `pause` milliseconds after each request, and a minute after `until` of them.
+
+    mixed: at random moments, each user at a load of its own between a tenth and all of the limit, of any process.
+    """
 
     name: str
     processes: int = 1
@@ -43,6 +46,7 @@ class Case:
     per_minute: int = DEFAULT
     load: float = 0.0
     until: int = 1_000_000
+    mixed: bool = False
 
     @property
     def pause(self) -> float:
@@ -59,6 +63,10 @@ CASES = [
     Case("a whole limit at once", until=DEFAULT),
     *(Case(f"evenly at {load:.0%}", load=load) for load in (0.1, 0.3, 0.5, 0.7, 1.0)),
     *(Case(f"evenly at {load:.0%}, 5 processes", load=load, processes=5) for load in (0.3, 0.5, 0.7)),
+    *(
+        Case(f"10 users, mixed, {processes} processes", users=10, processes=processes, mixed=True)
+        for processes in (1, 2)
+    ),
     Case("50 users at 50%", load=0.5, users=50),
     Case("50 users at 10%", load=0.1, users=50),
     Case("50 users at 50%, 5 processes", load=0.5, users=50, processes=5),
@@ -108,8 +116,23 @@ async def cost(url: str, case: Case, *, requests: int) -> tuple[float, float, fl
             return spent[0] / requests * 1e6, spent[1] / requests * 1e6, counted.calls / requests
 
 
+async def _ask_mixed(limits: list[Limit], clock: Clock, case: Case, *, requests: int) -> int:
+    """Ask at random moments, one request after the other; the users' loads are a tenth of the limit, two tenths, …"""
+    chance = random.Random(42)
+    loads = [(user + 1) / case.users for user in range(case.users)]
+    users = chance.choices(range(case.users), loads, k=requests)
+    pause = 60_000 / case.per_minute / sum(loads)
+    refused = 0
+    for user in users:
+        refused += (await chance.choice(limits).check(f"user:{user}")).retry_after > 0
+        clock.pass_by(chance.expovariate(1 / pause))
+    return refused
+
+
 async def _ask(limits: list[Limit], clock: Clock, case: Case, *, turns: int) -> int:
     refused = 0
+    if case.mixed:
+        return await _ask_mixed(limits, clock, case, requests=turns * case.users)
     for n in range(turns):
         limit = limits[n % len(limits)]
         if case.users == 1:
@@ -142,7 +165,7 @@ async def measure(url: str, *, requests: int, rounds: int) -> None:
             found.setdefault(case.name, []).append(await cost(url, case, requests=requests))
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
     for case in CASES:
-        alone = medians[ALONE.name if case.users == 1 else ALONE_TOGETHER.name]
+        alone = medians[ALONE.name if case.users == 1 or case.mixed else ALONE_TOGETHER.name]
         cpu, clock, calls = medians[case.name]
         if case.processes:
             beyond = f"CPU {cpu - alone[0]:+7.1f} µs   clock {clock - alone[1]:+7.1f} µs"
