@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service import logs
+from service.web.replies import CODES
 from service.wire import WIRE, Wire
 
 LARGEST_HEAD = 64 * 1024
@@ -207,7 +208,7 @@ def _problem(status: HTTPStatus, detail: str) -> bytes:
     logger.bind(status=status.value).warning("refused before it was a request: {}", detail)
     logs.request_id.reset(token)
     problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    body = orjson.dumps(problem | {"code": status.name.lower(), "request_id": request_id})
+    body = orjson.dumps(problem | {"code": CODES.get(status, status.name.lower()), "request_id": request_id})
     head = [
         f"HTTP/1.1 {status.value} {status.phrase}",
         "connection: close",

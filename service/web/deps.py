@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import OAuth2PasswordBearer
 from fastapi.security.utils import get_authorization_scheme_param
+from pydantic import WithJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
@@ -25,7 +26,7 @@ from service.listener import Listener
 from service.logins import Logins
 from service.redis_client import RedisClient
 from service.security import Viewer
-from service.values import LARGEST_ID, Whole
+from service.values import Id
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
@@ -36,6 +37,7 @@ JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 # RFC 9110, section 8.8.3.
 ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 ENTITY_TAGS = re.compile(rf"{ENTITY_TAG.pattern}([ \t]*,[ \t]*{ENTITY_TAG.pattern})*")
+TAGS = WithJsonSchema({"type": "string", "examples": ['"1"']})  # a list to us, as a header may be there more than once
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -131,7 +133,7 @@ async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:
 Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
 Anyone: TypeAlias = Annotated[Viewer | None, Depends(_anyone)]
 Known: TypeAlias = Annotated[Viewer, Depends(_viewer)]
-RowId: TypeAlias = Annotated[Whole, Path(ge=1, le=LARGEST_ID, examples=[1])]
+RowId: TypeAlias = Annotated[Id, Path(examples=[1])]
 
 
 async def _no_query(request: Request) -> None:
@@ -173,7 +175,7 @@ def _tags(lines: list[str]) -> list[tuple[str, str]] | None:
 
 async def _if_match(
     if_match: Annotated[
-        list[str] | None, Header(description="Entity tags; 412 where the task has another.", examples=[['"1"']])
+        list[str] | None, TAGS, Header(description="Entity tags; 412 where the task has another.")
     ] = None,
 ) -> list[int] | None:
     tags = _tags(if_match) if if_match else None
@@ -187,7 +189,7 @@ Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
 
 async def _if_none_match(
     if_none_match: Annotated[
-        list[str] | None, Header(description="Entity tags; 304 where the task has one of them.", examples=[['"1"']])
+        list[str] | None, TAGS, Header(description="Entity tags; 304 where the task has one of them.")
     ] = None,
 ) -> list[str]:
     tags = _tags(if_none_match or [])
