@@ -15,7 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from service import logs
 from service.web.replies import CODES
-from service.wire import WIRE, Wire
+from service.wire import STUCK_SECONDS, WIRE, Wire
 
 LARGEST_HEAD = 64 * 1024
 HEAD_SECONDS = 10
@@ -168,6 +168,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request on."""
         self._arrived()
+        self._wire.patience = STUCK_SECONDS
         extensions: Any = {WIRE: self._wire}
         self.scope["extensions"] = extensions
         super().on_headers_complete()

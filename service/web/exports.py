@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import UnavailableError
 from service.web import replies
-from service.web.streams import first_of, left
+from service.web.streams import first_of, left, wire_of
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -26,8 +26,8 @@ COLUMNS = (
     *("id", "title", "description", "status", "city", "weather"),
     *("user_id", "created_at", "updated_at", "version"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet runs."""
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
+"""How a cell begins that a spreadsheet runs; in Japan's, full-width signs count as well."""
 
 
 def _ndjson(rows: Rows) -> bytes:
@@ -68,10 +68,12 @@ class Export(Response):
         self._rows = rows
         self._running = running
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as long as the client takes it."""
         if self._running.locked():
             raise UnavailableError("As many exports as there may be at once are running.", retry_after=RETRY_SECONDS)
+        if wire := wire_of(scope):
+            wire.patience = STALL_SECONDS
         async with self._running:
             try:
                 async with asyncio.timeout(LONGEST_SECONDS):

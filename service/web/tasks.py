@@ -72,8 +72,8 @@ async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotate
 async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Query()]) -> Response:
     """Give all tasks of a list as one file, as they are at one moment, in the order of their ids.
 
-    In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, tab or carriage return first) begins with an
-    apostrophe. A file that could not be finished ends with a broken connection.
+    In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, of full width too, tab or line end first) begins
+    with an apostrophe. A file that could not be finished ends with a broken connection.
     """
     return Export(tasks.export(rooms.reports, viewer, query), form=query.format, running=rooms.exports)
 
