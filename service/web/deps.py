@@ -31,6 +31,7 @@ from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
 LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
+MOST_VALUES = 50_000  # of a body; a thousand tasks with all of their fields are 14,000
 READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
 IDENTITY = "service.identity"  # where a request's scope keeps it
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
