@@ -76,15 +76,19 @@ class Export(Response):
             wire.patience = STALL_SECONDS
         async with self._running:
             try:
+                sending = self._send(send, head_alone=bool(scope.get(replies.HEAD)))
                 async with asyncio.timeout(LONGEST_SECONDS):
-                    await first_of(asyncio.create_task(self._send(send)), asyncio.create_task(left(receive)))
+                    await first_of(asyncio.create_task(sending), asyncio.create_task(left(receive)))
             except TimeoutError:
                 raise ClientDisconnect from None
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, *, head_alone: bool) -> None:
         async with aclosing(self._rows) as batches:
             rows: Rows = await anext(batches, [])  # before anything is said, as there may be an error
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if head_alone:
+                await send({"type": "http.response.body", "body": b""})
+                return
             await self._part(send, self._head + self._render(rows))
             async for rows in batches:
                 await self._part(send, self._render(rows))

@@ -127,6 +127,14 @@ async def test_a_cell_that_a_spreadsheet_would_run_is_defused(make: Factory, tex
     assert (await export(ada))[0]["title"] == text
 
 
+async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = await make.user()
+    await make.task(ada)
+    monkeypatch.setattr(replies, "line", None)
+    answer = await ada.client.head("/tasks/export")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+
+
 async def test_who_may_export_what(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob, _ = await fill(make)
     problem(await ada.client.get("/tasks/export", params={"user_id": bob.id}), 403)
