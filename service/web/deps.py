@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
@@ -34,10 +35,12 @@ LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
 MOST_VALUES = 50_000  # of a body; a thousand tasks with all of their fields are 14,000
 READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
 IDENTITY = "service.identity"  # where a request's scope keeps it
+REPEATABLE = {"status"}  # parameters of a query
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 # RFC 9110, section 8.8.3.
 ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-ENTITY_TAGS = re.compile(rf"{ENTITY_TAG.pattern}([ \t]*,[ \t]*{ENTITY_TAG.pattern})*")
+# A list may have elements that are empty (section 5.6.1).
+ENTITY_TAGS = re.compile(rf"([ \t]*,)*[ \t]*{ENTITY_TAG.pattern}([ \t]*,([ \t]*{ENTITY_TAG.pattern})?)*")
 TAGS = WithJsonSchema({"type": "string", "examples": ['"1"']})  # a list to us, as a header may be there more than once
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -145,6 +148,17 @@ async def _no_query(request: Request) -> None:
         raise RequestValidationError(unknown)
 
 
+async def _each_once(request: Request) -> None:
+    given = Counter(name for name, _ in request.query_params.multi_items() if name not in REPEATABLE)
+    repeated = [
+        {"type": "value_error", "loc": ("query", name), "msg": "is there more than once"}
+        for name, times in given.items()
+        if times > 1
+    ]
+    if repeated:
+        raise RequestValidationError(repeated)
+
+
 def media_type(request: Request) -> str:
     """Give the body's media type without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -161,6 +175,7 @@ async def _whole_body(request: Request) -> None:
 
 
 no_query = Depends(_no_query)
+each_once = Depends(_each_once)  # of two values a client would not know which one counts
 json_body = Depends(_json_body)
 # For a route that takes no body and changes something: the limit speaks only where the body is read, else too late.
 whole_body = Depends(_whole_body)

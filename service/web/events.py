@@ -19,7 +19,7 @@ from service.hub import EndedError, Item, Ready, Reset, Subscriber
 from service.security import Viewer
 from service.values import AS_DIGITS, Input, Text
 from service.web import replies
-from service.web.deps import Anyone, In, Rooms
+from service.web.deps import Anyone, In, Rooms, each_once
 from service.web.documents import problems
 from service.web.streams import Items, first_of, greeting, is_ours, left, wire_of
 
@@ -58,6 +58,7 @@ class EventQuery(Input):
 @router.get(
     "/events",
     response_model=EventPage,
+    dependencies=[each_once],
     responses=AS_STREAM | problems(401, 403),
 )
 async def events(
