@@ -71,5 +71,5 @@ def test_what_was_sent_to_a_killed_process_is_done_once(own_database_url: str, t
             assert again.status_code == 201, again.text
             assert answer is None or (again.content, again.headers["Idempotency-Replayed"]) == (answer, "true")
     with psycopg.connect(own_database_url) as sql:
-        made = dict(sql.execute("select t.title, count(*) from tasks as t group by t.title").fetchall())
+        made: dict[str, int] = dict(sql.execute("select t.title, count(*) from tasks as t group by t.title").fetchall())
     assert made == {key: 3 if key.endswith("0") else 1 for key in answers}
