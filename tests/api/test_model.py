@@ -21,12 +21,12 @@ from tests.api.problems import problem
 from tests.factories import Factory, User
 
 against_a_model = settings(
-    max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 TITLES = ["a", "B", "b", "é", "Z", "🦊"]
 WORDS = ["zebra", "quokka", "tapir"]  # no stem of one is a stem of another
 CITIES = ["Oslo", "oslo", "Łódź", None]
-MOMENTS = [NOON + timedelta(days=days, microseconds=more) for days in (0, 1, 2) for more in (-1, 0, 1)]
+MOMENTS = [NOON + timedelta(days=days, microseconds=more) for days in (0, 1) for more in (-1, 0, 1)]
 
 
 # Pages while tasks come and go
@@ -67,8 +67,12 @@ async def test_what_stays_is_met_once_and_in_order_whatever_comes_and_goes(
     filters = {"status": sorted(wanted)} if wanted else {}
     seen: list[int] = []
     pauses_left = iter(pauses)
-    async for page in walk(ada, sort=sort, limit=limit, **filters):
-        seen += [task["id"] for task in page]
+    answer: dict[str, Any] = {"next_cursor": ""}
+    while answer["next_cursor"] is not None:  # the last page may be empty: what was to be on it has gone meanwhile
+        cursor = {"cursor": answer["next_cursor"]} if answer["next_cursor"] else {}
+        params: dict[str, Any] = {"sort": sort, "limit": limit, **filters, **cursor}
+        answer = (await ada.client.get("/tasks", params=params)).raise_for_status().json()
+        seen += [task["id"] for task in answer["items"]]
         for what, value in next(pauses_left, []):
             if what == "insert":
                 tasks.append(value | {"id": await make.task(ada, **value)})
@@ -160,9 +164,13 @@ filters = st.one_of(
 )
 
 
+ONE = {"owner": "ada", "title": "zebra", "description": "", "city": "Oslo"}
+AT_EACH_MOMENT = [ONE | {"status": STATUSES[n % 3], "created_at": moment} for n, moment in enumerate(MOMENTS)]
+
+
 @against_a_model
 @given(
-    made=st.lists(
+    more=st.lists(
         st.fixed_dictionaries(
             {
                 "owner": st.sampled_from(["ada", "bob"]),
@@ -173,20 +181,20 @@ filters = st.one_of(
                 "created_at": st.sampled_from(MOMENTS),
             }
         ),
-        max_size=10,
+        max_size=6,
     ),
-    chosen=st.lists(filters, max_size=4, unique_by=lambda one: next(iter(one.params))),
+    chosen=st.lists(filters, max_size=2, unique_by=lambda one: next(iter(one.params))),
     who=st.sampled_from(["ada", "root"]),
     sort=st.sampled_from(SORTS),
     limit=st.integers(1, 5),
 )
 async def test_every_choice_of_filters_leaves_what_python_leaves(
-    make: Factory, *, made: Tasks, chosen: list[Filter], who: str, sort: str, limit: int
+    make: Factory, *, more: Tasks, chosen: list[Filter], who: str, sort: str, limit: int
 ) -> None:
     await make.sql.execute("delete from tasks")
     users = {"ada": await make.user(), "bob": await make.user(), "root": await make.admin()}
     tasks = []
-    for one in made:
+    for one in [*AT_EACH_MOMENT, *more]:
         columns = {name: value for name, value in one.items() if name != "owner"}
         tasks.append(one | {"id": await make.task(users[one["owner"]], **columns, updated_at=one["created_at"])})
     params: dict[str, Any] = {name: value for one in chosen for name, value in one.params.items()}
