@@ -16,7 +16,7 @@ from service.db import Executor
 from service.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, StartError, UnauthorizedError
 from service.queries import q
 from service.security import Passwords, Viewer
-from service.values import Input, Text, Whole
+from service.values import AS_DIGITS, Input, Text
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
 PASSWORD_LENGTH = range(8, 257)
@@ -63,7 +63,7 @@ class AccountQuery(Input):
 
     q: Annotated[str | None, Field(max_length=50, pattern="^[A-Za-z0-9._-]*$", description="How names begin.")] = None
     sort: Annotated[Literal["username", "-username"], Field(description="`-` first: descending.")] = "username"
-    limit: Annotated[Whole, Field(ge=1, le=100)] = 20
+    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 

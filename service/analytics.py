@@ -120,9 +120,9 @@ async def timeseries(db: Executor, viewer: Viewer, query: TimeseriesQuery) -> di
         raise InvalidError("takes a period of the calendar", pointer="/query/start_date") from None
     if len(starts) > MOST_BUCKETS:
         raise InvalidError(f"there would be more than {MOST_BUCKETS} buckets", pointer="/query/bucket")
-    return {
-        "buckets": await q.analytics.timeseries(db, **whose, period_from=first, period_before=before, starts=starts)
-    }
+    rows = await q.analytics.timeseries(db, **whose, period_from=first, period_before=before, starts=starts)
+    # The driver gives the calendar's first moment without its zone.
+    return {"buckets": [{**row, "start": start} for row, start in zip(rows, starts, strict=True)]}
 
 
 def _check(viewer: Viewer, user_id: int | None) -> None:

@@ -18,10 +18,12 @@ from service.weather import Weather
 MOST_TASKS = 1000
 
 
-def _few_unknown(tasks: object) -> object:
-    """Refuse many unknown fields at once: an error for each would take seconds."""
+def _few(tasks: object) -> object:
+    """Refuse many tasks, or many unknown fields, at once: an error for each would take seconds."""
     if isinstance(tasks, list):
-        given = (one.keys() for one in tasks[:MOST_TASKS] if isinstance(one, dict))
+        if len(tasks) > MOST_TASKS:
+            raise ValueError(f"takes at most {MOST_TASKS} tasks; these are {len(tasks)}")
+        given = (one.keys() for one in tasks if isinstance(one, dict))
         if sum(len(fields - NewTask.model_fields.keys()) for fields in given) > MOST_FIELDS:
             raise ValueError(f"takes tasks without unknown fields; these have more than {MOST_FIELDS}")
     return tasks
@@ -32,7 +34,7 @@ class NewTasks(Input):
 
     tasks: Annotated[
         list[NewTask],
-        BeforeValidator(_few_unknown),
+        BeforeValidator(_few),
         Field(min_length=1, max_length=MOST_TASKS, examples=[[{"title": "Prepare Report"}, {"title": "Send it"}]]),
     ]
 

@@ -8,13 +8,16 @@ from functools import cache
 from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
+# What systems have beside them: this machine's own zone, and that of one whose clock nobody has set.
+NOT_IANA = {"localtime", "Factory"}
+
 Bucket = Literal["day", "week", "month"]
 
 
 @cache
 def zones() -> frozenset[str]:
     """Give the IANA names of all time zones."""
-    return frozenset(available_timezones())
+    return frozenset(available_timezones()) - NOT_IANA
 
 
 def start_of(day: date, zone: ZoneInfo) -> datetime:

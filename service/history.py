@@ -14,7 +14,7 @@ from service.errors import ConflictError, ForbiddenError, NotFoundError
 from service.queries import q
 from service.security import Viewer
 from service.tasks import Task
-from service.values import Input, Whole
+from service.values import AS_DIGITS, Input
 
 FIELDS = ("id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task")
 
@@ -45,7 +45,7 @@ class HistoryPage(BaseModel):
 class HistoryQuery(Input):
     """Page of a task's history."""
 
-    limit: Annotated[Whole, Field(ge=1, le=100)] = 20
+    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 

@@ -18,7 +18,7 @@ from service.errors import ConflictError, NotFoundError, UnauthorizedError
 from service.queries import q
 from service.security import SECRET_BYTES, Passwords, RefreshToken, RefreshTokens, Tokens, Viewer
 from service.sessions import KEY_PREFIX, Sessions, hashed
-from service.values import Future, Input, Text, not_blank
+from service.values import VISIBLE, Future, Input, Text, not_blank
 
 MOST_SESSIONS = 100
 MOST_KEYS = 100
@@ -69,7 +69,9 @@ class SessionList(BaseModel):
 class NewKey(Input):
     """An API key to be made."""
 
-    name: Annotated[Text, Field(min_length=1, max_length=100, examples=["nightly report"]), AfterValidator(not_blank)]
+    name: Annotated[
+        Text, Field(min_length=1, max_length=100, examples=["nightly report"]), AfterValidator(not_blank), VISIBLE
+    ]
     expires_at: Annotated[Future | None, Field(description="Null: it does not.", examples=["2030-01-01T00:00:00Z"])] = (
         None
     )

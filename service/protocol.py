@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service import logs
-from service.wire import WIRE, Wire
+from service.web.replies import CODES
+from service.wire import STUCK_SECONDS, WIRE, Wire
 
 LARGEST_HEAD = 64 * 1024
 HEAD_SECONDS = 10
@@ -167,6 +168,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request on."""
         self._arrived()
+        self._wire.patience = STUCK_SECONDS
         extensions: Any = {WIRE: self._wire}
         self.scope["extensions"] = extensions
         super().on_headers_complete()
@@ -207,7 +209,7 @@ def _problem(status: HTTPStatus, detail: str) -> bytes:
     logger.bind(status=status.value).warning("refused before it was a request: {}", detail)
     logs.request_id.reset(token)
     problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    body = orjson.dumps(problem | {"code": status.name.lower(), "request_id": request_id})
+    body = orjson.dumps(problem | {"code": CODES.get(status, status.name.lower()), "request_id": request_id})
     head = [
         f"HTTP/1.1 {status.value} {status.phrase}",
         "connection: close",

@@ -14,7 +14,7 @@ from service.db import Database, Executor
 from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleError
 from service.queries import q
 from service.security import Viewer
-from service.values import Id, Input, Period, Text, Whole, not_blank
+from service.values import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
 from service.weather import Weather
 
 Status = Literal["todo", "in_progress", "done"]
@@ -43,7 +43,9 @@ BOUNDS = {
 NO_BOUNDS: dict[str, Any] = dict.fromkeys(name for names in BOUNDS.values() for name in names)
 
 
-Title = Annotated[Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank)]
+Title = Annotated[
+    Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank), VISIBLE
+]
 Description = Annotated[Text | None, Field(max_length=10_000, examples=["Collect monthly data"])]
 City = Annotated[Text | None, Field(max_length=100, examples=["Moscow"], description="Where the weather is looked up.")]
 
@@ -119,11 +121,11 @@ class TaskQuery(TaskFilters):
     """Filters, order and page of a list of tasks."""
 
     sort: Annotated[Sort, Field(description="`-` first: descending.")] = "-created_at"
-    limit: Annotated[Whole, Field(ge=1, le=100)] = 20
+    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
-    offset: Annotated[Whole | None, Field(ge=0, le=10_000, description="Rows to skip; not together with `cursor`.")] = (
-        None
-    )
+    offset: Annotated[
+        int | None, Field(ge=0, le=10_000, description="Rows to skip; not together with `cursor`."), AS_DIGITS
+    ] = None
     count: Annotated[Count, Field(description="Whether `total` is counted, estimated by the planner, or left out.")] = (
         "none"
     )

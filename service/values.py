@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -12,10 +13,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainValidator,
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import core_schema
 
 LARGEST_ID = 2**63 - 1
 LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)  # the schema's
@@ -23,6 +26,7 @@ MOST_FIELDS = 100
 RESOLUTION = timedelta(microseconds=1)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?)?", re.ASCII)
 WHOLE = re.compile(r"-?[0-9]{1,30}", re.ASCII)
+BLANK = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.strip has it
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text takes neither
 
 
@@ -32,7 +36,20 @@ def _storable(text: str) -> str:
     return text
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(_storable)]
+@dataclass(frozen=True)
+class Documented:
+    """What the document says of a text that a validator refuses."""
+
+    pattern: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Add the pattern."""
+        return {**handler(schema), "pattern": self.pattern}
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_storable), Documented(r"^[^\u0000]*$")]
 
 
 def not_blank(text: str) -> str:
@@ -42,14 +59,17 @@ def not_blank(text: str) -> str:
     return text
 
 
+VISIBLE = Documented(rf"^[^\u0000]*[^\u0000{BLANK}][^\u0000]*$")
+
+
 def _digits(value: object) -> object:
     if isinstance(value, str) and not WHOLE.fullmatch(value):
         raise ValueError("takes a whole number")
     return value
 
 
-Whole: TypeAlias = Annotated[int, BeforeValidator(_digits)]
-Id: TypeAlias = Annotated[Whole, Field(ge=1, le=LARGEST_ID)]
+AS_DIGITS = BeforeValidator(_digits)  # behind the bounds: of those in front of it the document would say nothing
+Id: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_ID), AS_DIGITS]
 
 
 class Input(BaseModel):

@@ -33,7 +33,7 @@ def bound(listening: socket.socket) -> None:
 class Wire:
     """A connection as a handler may use it: whether its peer takes what is sent, and whether the server stops.
 
-    on_stuck: called where the peer has taken no byte for STUCK_SECONDS while something waited to be sent.
+    on_stuck: called where the peer has taken no byte for as long as `patience` while something waited to be sent.
     """
 
     def __init__(self, transport: asyncio.Transport, on_stuck: Callable[[], None]) -> None:
@@ -41,6 +41,7 @@ class Wire:
         self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
         self._paused = False
+        self.patience = STUCK_SECONDS
         self._taken, self._moved_at = 0, self._loop.time()
         self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
 
@@ -79,7 +80,7 @@ class Wire:
         now = self._loop.time()
         if not waiting or taken != self._taken:
             self._taken, self._moved_at = taken, now
-        if now - self._moved_at >= STUCK_SECONDS:
+        if now - self._moved_at >= self.patience:
             self._watch = self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
             self._on_stuck()
         else:

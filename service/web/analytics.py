@@ -9,19 +9,19 @@ from fastapi import APIRouter, Query, Response
 from service import analytics
 from service.analytics import Analytics, AnalyticsQuery, Timeseries, TimeseriesQuery
 from service.web import replies
-from service.web.deps import In, Known
+from service.web.deps import In, Known, each_once
 from service.web.documents import problems
 
 router = APIRouter(prefix="/analytics", tags=["analytics"])
 
 
-@router.get("", response_model=Analytics, responses=problems(401, 403))
+@router.get("", response_model=Analytics, dependencies=[each_once], responses=problems(401, 403))
 async def get_analytics(rooms: In, viewer: Known, query: Annotated[AnalyticsQuery, Query()]) -> Response:
     """Count the tasks created in a period by status and by owner: one's own, and for an administrator everyone's."""
     return replies.json(await analytics.summary(rooms.reports, viewer, query))
 
 
-@router.get("/timeseries", response_model=Timeseries, responses=problems(401, 403))
+@router.get("/timeseries", response_model=Timeseries, dependencies=[each_once], responses=problems(401, 403))
 async def get_timeseries(rooms: In, viewer: Known, query: Annotated[TimeseriesQuery, Query()]) -> Response:
     """Count the tasks created and completed in each day, week or month of a period, and how long those took.
 

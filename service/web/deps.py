@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
@@ -11,6 +12,7 @@ from fastapi import Depends, Header, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import OAuth2PasswordBearer
 from fastapi.security.utils import get_authorization_scheme_param
+from pydantic import WithJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
@@ -25,17 +27,21 @@ from service.listener import Listener
 from service.logins import Logins
 from service.redis_client import RedisClient
 from service.security import Viewer
-from service.values import LARGEST_ID, Whole
+from service.values import Id
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
 LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
+MOST_VALUES = 50_000  # of a body; a thousand tasks with all of their fields are 14,000
 READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
 IDENTITY = "service.identity"  # where a request's scope keeps it
+REPEATABLE = {"status"}  # parameters of a query
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 # RFC 9110, section 8.8.3.
 ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-ENTITY_TAGS = re.compile(rf"{ENTITY_TAG.pattern}([ \t]*,[ \t]*{ENTITY_TAG.pattern})*")
+# A list may have elements that are empty (section 5.6.1).
+ENTITY_TAGS = re.compile(rf"([ \t]*,)*[ \t]*{ENTITY_TAG.pattern}([ \t]*,([ \t]*{ENTITY_TAG.pattern})?)*")
+TAGS = WithJsonSchema({"type": "string", "examples": ['"1"']})  # a list to us, as a header may be there more than once
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -131,7 +137,7 @@ async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:
 Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
 Anyone: TypeAlias = Annotated[Viewer | None, Depends(_anyone)]
 Known: TypeAlias = Annotated[Viewer, Depends(_viewer)]
-RowId: TypeAlias = Annotated[Whole, Path(ge=1, le=LARGEST_ID, examples=[1])]
+RowId: TypeAlias = Annotated[Id, Path(examples=[1])]
 
 
 async def _no_query(request: Request) -> None:
@@ -140,6 +146,17 @@ async def _no_query(request: Request) -> None:
     ]
     if unknown:
         raise RequestValidationError(unknown)
+
+
+async def _each_once(request: Request) -> None:
+    given = Counter(name for name, _ in request.query_params.multi_items() if name not in REPEATABLE)
+    repeated = [
+        {"type": "value_error", "loc": ("query", name), "msg": "is there more than once"}
+        for name, times in given.items()
+        if times > 1
+    ]
+    if repeated:
+        raise RequestValidationError(repeated)
 
 
 def media_type(request: Request) -> str:
@@ -158,6 +175,7 @@ async def _whole_body(request: Request) -> None:
 
 
 no_query = Depends(_no_query)
+each_once = Depends(_each_once)  # of two values a client would not know which one counts
 json_body = Depends(_json_body)
 # For a route that takes no body and changes something: the limit speaks only where the body is read, else too late.
 whole_body = Depends(_whole_body)
@@ -173,7 +191,7 @@ def _tags(lines: list[str]) -> list[tuple[str, str]] | None:
 
 async def _if_match(
     if_match: Annotated[
-        list[str] | None, Header(description="Entity tags; 412 where the task has another.", examples=[['"1"']])
+        list[str] | None, TAGS, Header(description="Entity tags; 412 where the task has another.")
     ] = None,
 ) -> list[int] | None:
     tags = _tags(if_match) if if_match else None
@@ -187,7 +205,7 @@ Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
 
 async def _if_none_match(
     if_none_match: Annotated[
-        list[str] | None, Header(description="Entity tags; 304 where the task has one of them.", examples=[['"1"']])
+        list[str] | None, TAGS, Header(description="Entity tags; 304 where the task has one of them.")
     ] = None,
 ) -> list[str]:
     tags = _tags(if_none_match or [])

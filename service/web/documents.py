@@ -17,7 +17,8 @@ Tasks, their owners and figures over them.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`: `malformed unauthorized forbidden not_found
 method_not_allowed request_timeout conflict stale too_large unsupported_media_type invalid upgrade_required
-rate_limited internal unavailable`. Unknown fields and parameters are refused (422).
+request_header_fields_too_large rate_limited internal unavailable`. Unknown fields and parameters are refused (422),
+as are parameters that are there twice, but for `status`.
 `X-Request-ID` is taken or made, returned, and in every log line of the request.
 Every request but those to `/healthz` and `/readyz` is limited (429 with `Retry-After`): N at once, then N a
 minute, evenly. `RateLimit-Policy` and `RateLimit` say how many there are a minute, and how many are left.
@@ -46,10 +47,11 @@ EXAMPLES = {
     422: ("Some values do not hold; `errors` says which.", "invalid"),
     426: ("This is a WebSocket.", "upgrade_required"),
     429: ("Too many requests.", "rate_limited"),
+    431: ("The request's headers are too large.", "request_header_fields_too_large"),
     500: ("Something went wrong here. The request id leads to it in the log.", "internal"),
     503: ("The database is away or busy.", "unavailable"),
 }
-EVERYWHERE = (422, 500, 503)
+EVERYWHERE = (422, 431, 500, 503)
 # The IETF draft "RateLimit header fields for HTTP".
 HEADERS = {
     "RateLimit-Policy": {

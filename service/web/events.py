@@ -17,9 +17,9 @@ from service.events import NOWHERE, Event, Page
 from service.history import HistoryEvent
 from service.hub import EndedError, Item, Ready, Reset, Subscriber
 from service.security import Viewer
-from service.values import Input, Text, Whole
+from service.values import AS_DIGITS, Input, Text
 from service.web import replies
-from service.web.deps import Anyone, In, Rooms
+from service.web.deps import Anyone, In, Rooms, each_once
 from service.web.documents import problems
 from service.web.streams import Items, first_of, greeting, is_ours, left, wire_of
 
@@ -51,13 +51,14 @@ class EventQuery(Input):
     since: Annotated[
         Text | None, Field(max_length=LONGEST_CURSOR, description="A cursor; without it: what comes from now on.")
     ] = None
-    limit: Annotated[Whole, Field(ge=1, le=1000, description="Of a page.")] = 100
+    limit: Annotated[int, Field(ge=1, le=1000, description="Of a page."), AS_DIGITS] = 100
     ticket: Annotated[Text | None, Field(max_length=200, description="Of `POST /auth/ticket`, for browsers.")] = None
 
 
 @router.get(
     "/events",
     response_model=EventPage,
+    dependencies=[each_once],
     responses=AS_STREAM | problems(401, 403),
 )
 async def events(

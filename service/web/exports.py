@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import UnavailableError
 from service.web import replies
-from service.web.streams import first_of, left
+from service.web.streams import first_of, left, wire_of
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -26,8 +26,8 @@ COLUMNS = (
     *("id", "title", "description", "status", "city", "weather"),
     *("user_id", "created_at", "updated_at", "version"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet runs."""
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
+"""How a cell begins that a spreadsheet runs; in Japan's, full-width signs count as well."""
 
 
 def _ndjson(rows: Rows) -> bytes:
@@ -68,21 +68,27 @@ class Export(Response):
         self._rows = rows
         self._running = running
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as long as the client takes it."""
         if self._running.locked():
             raise UnavailableError("As many exports as there may be at once are running.", retry_after=RETRY_SECONDS)
+        if wire := wire_of(scope):
+            wire.patience = STALL_SECONDS
         async with self._running:
             try:
+                sending = self._send(send, head_alone=bool(scope.get(replies.HEAD)))
                 async with asyncio.timeout(LONGEST_SECONDS):
-                    await first_of(asyncio.create_task(self._send(send)), asyncio.create_task(left(receive)))
+                    await first_of(asyncio.create_task(sending), asyncio.create_task(left(receive)))
             except TimeoutError:
                 raise ClientDisconnect from None
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, *, head_alone: bool) -> None:
         async with aclosing(self._rows) as batches:
             rows: Rows = await anext(batches, [])  # before anything is said, as there may be an error
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if head_alone:
+                await send({"type": "http.response.body", "body": b""})
+                return
             await self._part(send, self._head + self._render(rows))
             async for rows in batches:
                 await self._part(send, self._render(rows))

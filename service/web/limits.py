@@ -6,16 +6,17 @@ from collections.abc import Awaitable
 from typing import Any
 
 from fastapi_limiter.depends import RateLimiter
+from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RateLimitedError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.web import replies
-from service.web.deps import LARGEST_BODIES, LARGEST_BODY, credential_of, identity_of, rooms_of
+from service.web.deps import LARGEST_BODIES, LARGEST_BODY, MOST_VALUES, credential_of, identity_of, rooms_of
 from service.web.middleware import VERDICTS
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -96,13 +97,54 @@ async def _refuse_guesses(request: HTTPConnection, limit: Limit) -> None:
         spent(request, await limit.check(address))
 
 
+class Values:
+    """Counts what a JSON text holds, as its parts arrive: texts, brackets that open, and commas."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._in_text = False
+        self._escaped = False
+
+    def add(self, part: bytes) -> None:
+        """Count on."""
+        if not part:
+            return
+        bare = part[self._escaped :].replace(rb"\\", b"").replace(rb"\"", b"")
+        self._escaped = bare.endswith(b"\\")
+        pieces = bare.split(b'"')
+        outside = b"".join(pieces[self._in_text :: 2])
+        self.count += (len(pieces) - self._in_text) // 2 + sum(outside.count(sign) for sign in (b",", b"[", b"{"))
+        self._in_text ^= len(pieces) % 2 == 0
+
+
+class _FewValues:
+    """Refuses bodies that hold very many values: reading those takes seconds, in which nobody else is served."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        values = Values()
+
+        async def counted() -> Message:
+            message = await receive()
+            values.add(message.get("body", b""))
+            if values.count > MOST_VALUES:
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, counted, send)
+
+
 class BodyLimited:
-    """Limits bodies; a route's own, larger limit is for those who are known."""
+    """Limits bodies and how much is in them; a route's own, larger limit is for those who are known."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._common = RequestBodyLimitMiddleware(app, LARGEST_BODY)
-        self._own = {route: RequestBodyLimitMiddleware(app, size) for route, size in LARGEST_BODIES.items()}
+        few = _FewValues(app)
+        self._common = RequestBodyLimitMiddleware(few, LARGEST_BODY)
+        self._own = {route: RequestBodyLimitMiddleware(few, size) for route, size in LARGEST_BODIES.items()}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one request."""

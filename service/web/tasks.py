@@ -13,7 +13,7 @@ from service.db import Executor
 from service.history import HistoryPage, HistoryQuery
 from service.tasks import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import exports, replies
-from service.web.deps import In, Known, KnownTags, RowId, Versions, json_body, no_query, whole_body
+from service.web.deps import In, Known, KnownTags, RowId, Versions, each_once, json_body, no_query, whole_body
 from service.web.documents import MERGE_PATCH, REPLAYED, TASK_HEADERS, problems
 from service.web.exports import Export
 from service.web.idempotency import Once
@@ -61,19 +61,24 @@ async def refuse_method() -> None:
     raise HTTPException(405)
 
 
-@router.get("", response_model=TaskPage, responses=problems(401, 403))
+@router.get("", response_model=TaskPage, dependencies=[each_once], responses=problems(401, 403))
 async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
     """List one's own tasks; an administrator's list is of all."""
     page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
     return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
 
 
-@router.get("/export", response_class=Response, responses=exports.DOCUMENTED | problems(401, 403))
+@router.get(
+    "/export",
+    response_class=Response,
+    dependencies=[each_once],
+    responses=exports.DOCUMENTED | problems(401, 403),
+)
 async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Query()]) -> Response:
     """Give all tasks of a list as one file, as they are at one moment, in the order of their ids.
 
-    In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, tab or carriage return first) begins with an
-    apostrophe. A file that could not be finished ends with a broken connection.
+    In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, of full width too, tab or line end first) begins
+    with an apostrophe. A file that could not be finished ends with a broken connection.
     """
     return Export(tasks.export(rooms.reports, viewer, query), form=query.format, running=rooms.exports)
 
@@ -128,7 +133,9 @@ async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versio
     return Response(status_code=204)
 
 
-@router.get("/{task_id}/history", response_model=HistoryPage, responses=problems(401, 403, 404))
+@router.get(
+    "/{task_id}/history", response_model=HistoryPage, dependencies=[each_once], responses=problems(401, 403, 404)
+)
 async def get_history(
     rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[HistoryQuery, Query()]
 ) -> Response:

@@ -104,6 +104,29 @@ async def test_a_flood_of_unknown_fields_gives_a_short_answer(make: Factory) -> 
     assert len(problem(refused, 422)["errors"]) == 100
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("part", ["{}", "[]", "1", '""', '{"title":"x"}', "[" * 20])
+async def test_a_flood_of_values_is_refused_before_it_is_read(make: Factory, part: str, whole: bool) -> None:
+    ada = await make.user()
+    content = f'{{"tasks":[{",".join([part] * 200_000)}]}}'.encode()
+    problem(await ada.client.post("/tasks/bulk", content=content if whole else in_pieces(content), headers=JSON), 413)
+
+
+async def test_far_too_many_tasks_are_one_error(make: Factory) -> None:
+    ada = await make.user()
+    refused = await ada.client.post("/tasks/bulk", json={"tasks": [{}] * 20_000})
+    (error,) = problem(refused, 422, pointers={"/tasks"})["errors"]
+    assert "at most 1000 tasks" in error["message"]
+
+
+async def test_texts_may_hold_as_many_signs_of_json_as_they_like(make: Factory) -> None:
+    ada = await make.user()
+    tasks = [{"title": "x", "description": '",[{\\' * 2000}] * 100
+    created = await ada.client.post("/tasks/bulk", json={"tasks": tasks})
+    assert created.status_code == 201
+    assert created.json()["items"][99]["description"] == tasks[99]["description"]
+
+
 @pytest.mark.parametrize("tasks", [[], None, {}, "x", 1, {"0": {"title": "x"}}], ids=str)
 async def test_what_is_no_list_with_tasks_is_refused(make: Factory, tasks: Any) -> None:
     ada = await make.user()

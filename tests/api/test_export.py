@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from service import db
+from service import db, protocol, wire
 from service.web import exports, replies
 from tests.api.lists import NOON
 from tests.api.problems import problem
@@ -24,7 +25,20 @@ from tests.process.test_protocol import serving
 
 RUNNING = "select count(*) from pg_stat_activity where datname = current_database() and query like '%tasks.export%'"
 RUNNING += " and state <> 'idle' and pid <> pg_backend_pid()"
-HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", '=HYPERLINK("http://x","y")']
+HOSTILE = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "\nx",
+    "\uff1d1",
+    "\uff0b1",
+    "\uff0d1",
+    "\uff20x",
+    '=HYPERLINK("http://x","y")',
+]
 
 
 async def export(user: User, **params: Any) -> list[Any]:
@@ -113,6 +127,14 @@ async def test_a_cell_that_a_spreadsheet_would_run_is_defused(make: Factory, tex
     assert (await export(ada))[0]["title"] == text
 
 
+async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = await make.user()
+    await make.task(ada)
+    monkeypatch.setattr(replies, "line", None)
+    answer = await ada.client.head("/tasks/export")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+
+
 async def test_who_may_export_what(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob, _ = await fill(make)
     problem(await ada.client.get("/tasks/export", params={"user_id": bob.id}), 403)
@@ -158,6 +180,15 @@ async def begin(port: int, user: User) -> tuple[asyncio.StreamReader, asyncio.St
     return reader, writer
 
 
+async def taken(reader: asyncio.StreamReader) -> bytes:
+    """Give what there is to be read until the connection ends."""
+    body = b""
+    with suppress(ConnectionResetError):
+        while part := await reader.read(1 << 20):
+            body += part
+    return body
+
+
 async def until_ended(sql: asyncpg.Connection[asyncpg.Record]) -> None:
     async with asyncio.timeout(10):
         while await sql.fetchval(RUNNING):
@@ -188,10 +219,20 @@ async def test_a_client_that_stalls_is_cut_off(
     monkeypatch.setattr(exports, "STALL_SECONDS", 0.2)
     reader, writer = await begin(port, owner)
     await until_ended(make.sql)
-    body = b""
-    while part := await reader.read(1 << 20):
-        body += part
-    assert not body.endswith(b"0\r\n\r\n")
+    assert not (await taken(reader)).endswith(b"0\r\n\r\n")
+    writer.close()
+
+
+async def test_an_export_has_more_time_than_another_answer(
+    make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(exports, "STALL_SECONDS", 2)
+    begun = asyncio.get_running_loop().time()
+    _, writer = await begin(port, owner)
+    await until_ended(make.sql)
+    assert asyncio.get_running_loop().time() - begun >= 2
     writer.close()
 
 
@@ -202,10 +243,7 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(make: Factory, p
         " where datname = current_database() and query like '%tasks.export%' and pid <> pg_backend_pid()"
     )
     assert ended
-    body = b""
-    while part := await reader.read(1 << 20):
-        body += part
-    assert not body.endswith(b"0\r\n\r\n")
+    assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
 
 

@@ -51,6 +51,24 @@ async def test_the_same_request_again_gives_the_first_answer_again(make: Factory
 
 
 @every
+async def test_task_and_answer_are_kept_together_or_not_at_all(make: Factory, path: str) -> None:
+    ada = await make.user()
+    await make.sql.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise check_violation; end $$;"
+        " create constraint trigger tasks_refuse after insert on tasks deferrable initially deferred"
+        " for each row execute function refuse()"
+    )
+    try:
+        assert (await send(ada, path)).status_code == 422  # by the commit
+        assert await count(make) == 0
+    finally:
+        await make.sql.execute("drop function refuse cascade")
+    again = await send(ada, path)
+    assert (again.status_code, "Idempotency-Replayed" in again.headers) == (201, False)
+    assert await count(make) == len(BODIES[path].get("tasks", [1]))
+
+
+@every
 async def test_the_answer_with_a_key_is_as_the_one_without(make: Factory, path: str) -> None:
     ada = await make.user()
     keyed, plain = await send(ada, path), await ada.client.post(path, json=BODIES[path])

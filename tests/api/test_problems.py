@@ -89,6 +89,19 @@ async def test_a_wrong_method_is_told_the_right_ones(ada: httpx.AsyncClient, tem
         assert sorted(refused.headers["Allow"].split(", ")) == known
 
 
+TAKING_PARAMETERS = [
+    one for one in OPERATIONS if any(given["in"] == "query" for given in one.said.get("parameters", []))
+]
+
+
+@pytest.mark.parametrize("operation", TAKING_PARAMETERS, ids=str)
+async def test_a_parameter_that_is_there_twice_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
+    for given in operation.said["parameters"]:
+        if given["in"] == "query" and given["name"] != "status" and operation.path != "/ws":
+            answer = await ada.get(f"{operation.path}?{given['name']}=1&{given['name']}=1")
+            problem(answer, 422, pointers={f"/query/{given['name']}"})
+
+
 UNKNOWN = ["unknown=1", "unknown", "a%00b=%00", "%ff=%fe", "UNKNOWN=1&x=2", "=1", "a~b/c=1"]
 ENDLESS = ["x" * 60_000 + "=1", "x=" + "y" * 60_000, "&".join(f"x{n}=1" for n in range(5_000))]
 
@@ -147,8 +160,8 @@ NOT_JSON = [
     b'"\xff"',
     b'{"title": "\\x"}',
 ]
-NOT_JSON += [b'{"title": "a\nb"}', b"\x00", b"[" * 100_000, b'{"a":' * 100_000, b"1e", b"--1", b" ", b"9" * 5_000]
-NOT_JSON += [b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000]
+NOT_JSON += [b'{"title": "a\nb"}', b"\x00", b"[" * 20_000, b'{"a":' * 20_000, b"1e", b"--1", b" ", b"9" * 5_000]
+NOT_JSON += [b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 20_000 + b"1" + b"}" * 20_000]
 NO_OBJECT = [
     b"null",
     b"true",

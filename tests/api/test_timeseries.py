@@ -157,6 +157,12 @@ async def test_what_is_no_period_or_zone_is_refused(make: Factory, params: dict[
     problem(await ada.client.get("/analytics/timeseries", params=params), 422, pointers={pointer})
 
 
+async def test_the_first_day_of_the_calendar_is_one_in_utc(make: Factory) -> None:
+    ada = await make.user()
+    (one,) = await buckets(ada, start_date="0001-01-01", end_date="0001-01-01")
+    assert one["start"] == "0001-01-01T00:00:00Z"
+
+
 async def test_a_thousand_buckets_are_given(make: Factory) -> None:
     ada = await make.user()
     assert len(await buckets(ada, start_date="2020-01-01", end_date="2022-09-26")) == 1000

@@ -1,0 +1,75 @@
+"""What a process leaves that is killed in the middle of its work."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from tests.process.servers import Server, serving
+
+WRITERS = 8
+ACCOUNT = {"username": "ada", "password": "correct horse battery staple"}
+
+
+def token(server: Server) -> str:
+    with server.client() as client:
+        client.post("/auth/register", json=ACCOUNT).raise_for_status()
+        return str(client.post("/auth/login", json=ACCOUNT).raise_for_status().json()["access_token"])
+
+
+def sent(client: httpx.Client, key: str) -> httpx.Response:
+    """Ask for one task, or for three."""
+    one: dict[str, Any] = {"title": key}
+    path, body = ("/tasks/bulk", {"tasks": [one] * 3}) if key.endswith("0") else ("/tasks", one)
+    return client.post(path, json=body, headers={"Idempotency-Key": key})
+
+
+def writing(server: Server, given: str, name: str, answered: Callable[[], None]) -> dict[str, bytes | None]:
+    """Send request after request as long as the process lives; give the answers, None for what had none."""
+    answers: dict[str, bytes | None] = {}
+    with server.client(given) as client:
+        for n in range(10_000):
+            answers[f"{name}-{n}"] = None
+            try:
+                answers[f"{name}-{n}"] = sent(client, f"{name}-{n}").raise_for_status().content
+            except httpx.TransportError:
+                break
+            answered()
+    return answers
+
+
+def test_what_was_sent_to_a_killed_process_is_done_once(own_database_url: str, tmp_path: Path) -> None:
+    answers: dict[str, bytes | None] = {}
+    done: list[None] = []
+    with serving(tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0") as server:
+        given = token(server)
+
+        def answered() -> None:
+            done.append(None)
+            if len(done) == 200:
+                server.process.send_signal(signal.SIGKILL)
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            for some in pool.map(lambda n: writing(server, given, f"writer-{n}", answered), range(WRITERS)):
+                answers |= some
+    cut_off = [key for key, answer in answers.items() if answer is None]
+    assert cut_off
+    with psycopg.connect(own_database_url) as sql:  # which takes 15 s and the weather's budget
+        sql.execute("update idempotency_keys set claimed_until = now() where status is null")
+    with (
+        serving(tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0") as server,
+        server.client(given) as client,
+    ):
+        for key, answer in answers.items():
+            again = sent(client, key)
+            assert again.status_code == 201, again.text
+            assert answer is None or (again.content, again.headers["Idempotency-Replayed"]) == (answer, "true")
+    with psycopg.connect(own_database_url) as sql:
+        made: dict[str, int] = dict(sql.execute("select t.title, count(*) from tasks as t group by t.title").fetchall())
+    assert made == {key: 3 if key.endswith("0") else 1 for key in answers}

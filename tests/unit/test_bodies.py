@@ -1,0 +1,63 @@
+"""How many values a body holds, counted while it arrives."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.web.deps import MOST_VALUES
+from service.web.limits import Values
+
+texts = st.text(st.sampled_from('",[{}]:\\/\n é🦊x'), max_size=8)
+scalars = st.none() | st.booleans() | st.integers() | texts
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4))
+
+
+def counted(*parts: bytes) -> int:
+    values = Values()
+    for part in parts:
+        values.add(part)
+    return values.count
+
+
+def expected(value: Any) -> int:
+    """Count texts, brackets and commas of what was parsed."""
+    match value:
+        case str():
+            return 1
+        case dict():
+            return 1 + max(len(value) - 1, 0) + len(value) + sum(expected(one) for one in value.values())
+        case list():
+            return 1 + max(len(value) - 1, 0) + sum(expected(one) for one in value)
+    return 0
+
+
+@given(
+    value=values,
+    ascii_only=st.booleans(),
+    cuts=st.lists(st.integers(0, 200), max_size=6),
+    indent=st.sampled_from([None, 1]),
+)
+def test_what_a_body_holds_is_counted_however_it_is_cut(
+    value: Any, ascii_only: bool, cuts: list[int], indent: int | None
+) -> None:
+    body = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
+    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    parts = [body[start:end] for start, end in itertools.pairwise(edges)]
+    assert counted(*parts) == expected(value)
+    assert counted(*(body[n : n + 1] for n in range(len(body)))) == expected(value)
+
+
+@pytest.mark.parametrize("body", [b'"', b"\\", b'"\\', b'\xff\\\\"', b"}{]", b'""""', b""])
+def test_what_is_no_json_is_counted_without_an_error(body: bytes) -> None:
+    assert counted(body, body) <= 2 * len(body)
+
+
+def test_the_largest_request_of_many_tasks_is_far_from_too_many() -> None:
+    task = {"title": '",[{' * 25, "description": '",[{' * 2500, "status": "todo", "city": '",[{'}
+    assert 2 * counted(json.dumps({"tasks": [task] * 1000}).encode()) < MOST_VALUES
