@@ -6,7 +6,6 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable
 
 from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
@@ -45,10 +44,10 @@ class Envelope:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         handle = {"http": self._request, "websocket": self._socket}.get(scope["type"], self.app)
-        return handle(scope, receive, send)
+        await handle(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":  # RFC 9110, section 9.3.2: as GET; the server leaves the content out
