@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import asyncpg
 import httpx
 import jwt
 import pytest
@@ -15,16 +17,20 @@ from fastapi import FastAPI
 from loguru import logger
 from websockets.exceptions import InvalidStatus
 
+from service import wire
 from service.app import create_app
 from service.hub import Subscriber
 from service.security import ALGORITHM, Passwords
 from service.web import live
 from tests.api.problems import problem
 from tests.chaos.gates import gate
+from tests.chaos.raw import dial
 from tests.conftest import SECRET_KEY, make_settings
 from tests.factories import Factory, User
 from tests.live.conftest import ORIGIN, served
 from tests.live.ears import PATIENCE_SECONDS, closed, dialled, listening, say, told
+
+TEXT, CLOSE = 0x1, 0x8  # opcodes of frames
 
 
 def token_until(user: User, expires_at: float) -> str:
@@ -408,6 +414,35 @@ async def test_neither_a_token_nor_a_query_is_logged(
     assert "a listener has come" in said
     for secret in (given, ada.token, "Atlantis"):
         assert secret not in said
+
+
+async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
+    address: str,
+    make: Factory,
+    live_app: FastAPI,
+    sql: asyncpg.Connection[asyncpg.Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(wire, "LOOK_SECONDS", 0.05)
+    ada = await make.user()
+    raw, _ = await dial(f"http://{address}", {"Authorization": f"Bearer {ada.token}"})
+    await sql.execute(
+        "insert into tasks (user_id, title, description)"
+        " select $1, 'x', repeat('x', 10000) from generate_series(1, 1000)",
+        ada.id,
+    )
+    frames: list[tuple[int, bytes]] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while any(one.viewer.id == ada.id for one in live_app.state.rooms.hub.subscribers):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        while not frames or frames[-1][0] == TEXT:
+            assert await raw.read()
+            frames += raw.frames()
+    raw.socket.close()
+    assert 0 < len(frames) - 1 < 1000
+    assert (frames[-1][0], int.from_bytes(frames[-1][1][:2], "big")) == (CLOSE, 4408)
 
 
 async def test_who_leaves_is_forgotten(address: str, make: Factory, live_app: FastAPI) -> None:

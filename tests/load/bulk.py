@@ -42,18 +42,23 @@ def measure(client: httpx.Client, *, tasks: int) -> None:
     def one(_: object = None) -> None:
         created(client.post("/tasks", json=TASK))
 
+    def some() -> None:
+        for _ in range(tasks):
+            one()
+
     def some_at_once() -> None:
         with ThreadPoolExecutor(AT_ONCE) as threads:
             list(threads.map(one, range(tasks)))
 
-    def many() -> None:
-        assert len(created(client.post("/tasks/bulk", json={"tasks": [TASK] * IN_BULK}))["items"]) == IN_BULK
+    def many(times: int = 10) -> None:
+        for _ in range(times):
+            assert len(created(client.post("/tasks/bulk", json={"tasks": [TASK] * IN_BULK}))["items"]) == IN_BULK
 
     one()
-    many()
-    alone = rate(tasks, lambda: [one() for _ in range(tasks)])
+    many(1)
+    alone = rate(tasks, some)
     together = rate(tasks, some_at_once)
-    bulk = rate(10 * IN_BULK, lambda: [many() for _ in range(10)])
+    bulk = rate(10 * IN_BULK, many)
     print(f"one after the other {alone:8.0f} tasks/s")
     print(f"{AT_ONCE} at once           {together:8.0f} tasks/s")
     print(f"{IN_BULK} in one request {bulk:8.0f} tasks/s: {bulk / alone:.1f} and {bulk / together:.1f} times as many")
