@@ -194,7 +194,7 @@ async def page(db: Executor, viewer: Viewer, query: TaskQuery, *, cursors: Curso
     return {
         "items": items,
         "next_cursor": last and cursors.make(value=last[column], key=last["id"], bound_to=bound_to),
-        "total": await _total(db, query, filters),
+        "total": await _total(db, query, filters, shown=(query.offset or 0) + len(rows) if rows else 0),
     }
 
 
@@ -234,15 +234,16 @@ async def listed(db: Executor, *, sort: Sort, sought: str | None = None, **value
     return await q.tasks.list(db, sort=sort, **values)
 
 
-async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any]) -> int | None:
+async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any], *, shown: int) -> int | None:
+    """Give what `count` asks for; an estimate is no less than what the page has shown."""
     if query.count == "exact":
         return int(await q.tasks.count(db, **filters))
     if query.count == "estimated":
         first: dict[str, Any] = {"after_value": None, "after_id": None, "row_limit": 1, "row_offset": 0}
         if query.q is not None:
-            return await q.tasks.search.estimate(db, sort="-created_at", **filters, **first)
+            return max(shown, await q.tasks.search.estimate(db, sort="-created_at", **filters, **first))
         del filters["sought"]
-        return await q.tasks.list.estimate(db, sort="-created_at", **filters, **first)
+        return max(shown, await q.tasks.list.estimate(db, sort="-created_at", **filters, **first))
     return None
 
 
