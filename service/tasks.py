@@ -201,7 +201,7 @@ async def page(db: Database, viewer: Viewer, query: TaskQuery, *, cursors: Curso
     return {
         "items": items,
         "next_cursor": last and cursors.make(value=last[column], key=last["id"], bound_to=bound_to),
-        "total": await _total(db, query, filters),
+        "total": await _total(db, query, filters, shown=(query.offset or 0) + len(rows) if rows else 0),
     }
 
 
@@ -257,11 +257,12 @@ async def _bounds(db: Executor, column: str, values: Mapping[str, Any]) -> dict[
     return NO_BOUNDS | {name: lies[name] for name in BOUNDS[column]}
 
 
-async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any]) -> int | None:
+async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any], *, shown: int) -> int | None:
+    """Give what `count` asks for; an estimate is no less than what the page has shown."""
     if query.count == "exact":
         return int(await q.tasks.count(db, **filters))
     if query.count == "estimated":
-        return await q.tasks.export.estimate(db, **filters)
+        return max(shown, await q.tasks.export.estimate(db, **filters))
     return None
 
 

@@ -42,7 +42,7 @@ EXAMPLES = {
     408: ("The body did not arrive in time.", "request_timeout"),
     409: ("This username is taken.", "conflict"),
     412: ("The task has changed since that version.", "stale"),
-    413: ("The body is too large.", "too_large"),
+    413: ("The body is too large, or has too many values in it.", "too_large"),
     415: ("The body takes Content-Type: application/json.", "unsupported_media_type"),
     422: ("Some values do not hold; `errors` says which.", "invalid"),
     426: ("This is a WebSocket.", "upgrade_required"),

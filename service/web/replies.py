@@ -47,7 +47,7 @@ DETAILS = {
     404: "There is nothing at this path.",
     405: "This path does not take this method; `Allow` says which it takes.",
     408: "The body did not arrive in time.",
-    413: "The body is too large.",
+    413: "The body is too large, or has too many values in it.",
     400: "The body cannot be read.",
     500: "Something went wrong here. The request id leads to it in the log.",
 }

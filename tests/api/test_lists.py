@@ -150,6 +150,20 @@ async def test_an_estimated_total_is_near(make: Factory, sql: asyncpg.Connection
         assert about / 2 <= total <= about * 2
 
 
+async def test_an_estimated_total_is_no_less_than_what_is_shown(
+    make: Factory, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    ada = await make.user()
+    await sql.execute("insert into tasks (user_id, title) select $1, 'x' from generate_series(1, 1000) n", ada.id)
+    await sql.execute("analyze tasks")
+    for n in range(30):
+        await make.task(ada, city="Oslo", title=f"quokka {n}")
+    for params in ({"city": "Oslo"}, {"q": "quokka"}):
+        for more, least in (({}, 21), ({"offset": 20}, 30), ({"offset": 40}, 0)):
+            answer = await ada.client.get("/tasks", params={"count": "estimated", **params, **more})
+            assert least <= answer.json()["total"] < 100
+
+
 async def test_a_total_holds_on_every_page(make: Factory) -> None:
     ada = await make.user()
     await fill(make, ada)

@@ -49,6 +49,8 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "a thousand tasks of escapes": lambda: tasks("\\u00e9" * 2_600).replace(b"\\\\u", b"\\u"),
     "a thousand tasks of quotes": lambda: tasks('"' * 7_800),
     "a thousand tasks of foxes": lambda: tasks("🦊" * 3_900),
+    "the same with an Idempotency-Key": lambda: tasks("🦊" * 3_900),
+    "the same again": lambda: tasks("🦊" * 3_900),
     "a thousand tasks, descriptions too long": lambda: tasks("x" * 15_800),
     "empty objects": lambda: repeated('{"tasks": [', "{}", "]}"),
     "empty lists": lambda: repeated('{"tasks": [', "[]", "]}"),
@@ -70,6 +72,9 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "one task's title of numbers": lambda: repeated('{"title": [', "1", "]}", size=LARGEST_BODY),
     "bytes that are no text": lambda: b"\xff" * LARGEST,
 }
+
+
+KEYS = {key: {"Idempotency-Key": "k"} for key in ("the same with an Idempotency-Key", "the same again")}
 
 
 def register(server: Server) -> str:
@@ -119,7 +124,7 @@ def measure(server: Server, *, rounds: int) -> None:
                     "POST",
                     "/tasks" if len(body) <= LARGEST_BODY and "title" in name else "/tasks/bulk",
                     content=body,
-                    headers={"Content-Type": "application/json"},
+                    headers={"Content-Type": "application/json"} | KEYS.get(name, {}),
                 )
                 for _ in range(rounds)
             ]
