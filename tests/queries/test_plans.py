@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -276,8 +277,8 @@ async def test_each_list_is_read_by_the_form_for_it(
         prepared = await fresh.fetch("select statement from pg_prepared_statements")
     finally:
         await fresh.close()
-    lists = [row["statement"] for row in prepared if row["statement"].startswith(("/* tasks.list", "/* tasks.search"))]
-    assert [text.partition(" */")[0] for text in lists] == [f"/* {form} {sort}"]
+    tags = [tag[1] for row in prepared if (tag := re.match(r"\w+ /\* (tasks\.(list|search).*?) \*/", row["statement"]))]
+    assert tags == [f"{form} {sort}"]
 
 
 @pytest.mark.parametrize(("name", "sort"), [(name, sort) for name, sort in LISTS if name != "accounts.list"])
