@@ -1,7 +1,7 @@
 # Made by `python -m service sql check --write` from sql/ and the migrated schema; not edited by hand.
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from orjson import Fragment
 
@@ -152,6 +152,7 @@ class DbaAppliedMigrationsRow(TypedDict):
 class DbaNamesRow(TypedDict):
     kind: str
     name: str
+    of_table: str | None
 
 class EventsPageRow(TypedDict):
     expired_id: int
@@ -701,6 +702,13 @@ class _Dba:
         self,
         db: Executor,
     ) -> Sequence[DbaNamesRow]: ...
+    async def set_for_transaction(
+        self,
+        db: Executor,
+        *,
+        name: str,
+        value: str,
+    ) -> str: ...
 
 class _Events:
     async def expire(

@@ -26,6 +26,8 @@ ALLOWED_SQL = {
     ("migrations.py", "select migration_id from _yoyo_migration"),  # the tables are yoyo's, and absent at first
     ("migrations.py", "select pg_try_advisory_lock(%s)"),
     ("statements.py", "explain (format json) "),  # around a file's own text
+    ("explain.py", "prepare "),  # the same
+    ("explain.py", "explain ("),
 }
 ALLOWED_AT_THE_TOP = {
     *("service", "sql", "tests", "migrations", "Dockerfile", "docker-compose.yml", "requirements.txt"),

@@ -1,0 +1,120 @@
+"""The workbench on the command line: `python -m service sql TOOL`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import orjson
+
+from service import db, embedded, migrations, readiness
+from service.db import Connection, Database
+from service.errors import StartError
+from service.settings import Settings
+from service.statements import FOLDER
+from service.workbench import catalog, check, explain
+
+T = TypeVar("T")
+
+
+def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Say what each tool takes."""
+    tool = tools.add_parser("check", help="hold every statement against its header and the schema")
+    tool.add_argument("--write", action="store_true", help="renew service/queries.pyi")
+    tool.set_defaults(run=sql_check)
+
+    tool = tools.add_parser("catalog", help="list the statements: what each takes, gives and touches, and what runs it")
+    tool.add_argument("--format", choices=["md", "json"], default="md")
+    tool.add_argument("--write", action="store_true", help="renew sql/CATALOG.md")
+    tool.set_defaults(run=sql_catalog)
+
+    tool = tools.add_parser("explain", help="show the plan of a statement")
+    tool.add_argument("name", metavar="NAME", nargs="+", help="tasks.get; of a list with its sort: tasks.list title")
+    tool.add_argument(
+        "--params", metavar="JSON", help="values: an object by name, or an array; without: the generic plan"
+    )
+    tool.add_argument("--analyze", action="store_true", help="carry it out, in a transaction that is rolled back")
+    tool.add_argument("--generic", action="store_true", help="the generic plan, with --params too")
+    tool.add_argument("--json", action="store_true", help="the plan as JSON")
+    tool.set_defaults(run=sql_explain)
+
+
+def sql_check(arguments: argparse.Namespace, given: Settings) -> int:
+    """Hold every statement against its header and the schema."""
+
+    async def run(connection: Connection) -> list[str]:
+        return await check.check(connection, write=arguments.write)
+
+    problems = _on_the_schema(given, run)
+    print("\n".join(problems) or "every statement holds", file=sys.stderr if problems else sys.stdout)
+    return 1 if problems else 0
+
+
+def sql_catalog(arguments: argparse.Namespace, given: Settings) -> int:
+    """List the statements."""
+    entries = _on_the_schema(given, catalog.entries)
+    text = catalog.markdown(entries)
+    if arguments.write:
+        catalog.FILE.write_text(text, encoding="utf-8")
+    elif arguments.format == "json":
+        print(orjson.dumps([entry.described() for entry in entries], option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(text, end="")
+    return 0
+
+
+def sql_explain(arguments: argparse.Namespace, given: Settings) -> int:
+    """Show the plan of a statement."""
+    statement, sort = explain.find(" ".join(arguments.name))
+    values = None if arguments.params is None else explain.values_of(statement, arguments.params)
+    if arguments.analyze and values is None:
+        if statement.header.params:
+            raise StartError(f"--analyze takes --params: {explain.wanted(statement)}")
+        values = {}
+
+    async def run(connection: Connection) -> Any:
+        return await explain.explain(
+            connection,
+            statement,
+            sort,
+            values,
+            analyze=arguments.analyze,
+            generic=arguments.generic,
+            form="json" if arguments.json else "text",
+        )
+
+    plan = _on_the_schema(given, run)
+    if arguments.json:
+        print(orjson.dumps(plan, option=orjson.OPT_INDENT_2).decode())
+    else:
+        path = statement.path.relative_to(FOLDER.parent)
+        print(f"{statement.name} {sort}".rstrip(), path, statement.header.sentence, "", *plan, sep="\n")
+    return 0
+
+
+def _on_the_schema(given: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Do it on the database that the settings name, where its schema is this release's."""
+
+    async def run(database: Database) -> T:
+        await readiness.check(database)
+        async with database.connection() as connection:
+            return await work(connection)
+
+    return with_database(given, run)
+
+
+def with_database(given: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do it on the database that the settings name."""
+
+    async def run(url: str) -> T:
+        async with db.connected(url, given) as database:
+            return await work(database)
+
+    with embedded.database(given) as url:
+        if given.migrates_on_start:
+            for name in migrations.migrate(url):
+                print(f"applied  {name}", file=sys.stderr)
+        return asyncio.run(run(url))
