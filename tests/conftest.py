@@ -170,7 +170,7 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
     """Settings of the application under test."""
-    return make_settings(database_url)
+    return make_settings(database_url, sql_admin=True)
 
 
 def make_settings(database_url: str, **values: object) -> Settings:

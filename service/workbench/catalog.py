@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.db import Connection
@@ -43,7 +44,7 @@ class Entry:
         header = self.statement.header
         return {
             "name": self.statement.name,
-            "file": str(self.statement.path.relative_to(FOLDER.parent)),
+            "file": shown(self.statement.path),
             "sentence": header.sentence,
             "returns": header.returns,
             "params": [{"name": one.name, "type": one.type, "nullable": one.nullable} for one in header.params],
@@ -85,6 +86,11 @@ async def _entry(
     prepared = Prepared(statement) if script else await prepare(connection, statement, known)
     nullable = known.nullable | set(statement.header.nullable)
     return Entry(prepared, frozenset(nullable), run.get(statement.name, ()))
+
+
+def shown(path: Path) -> str:
+    """Give a file's path from the repository's root."""
+    return str(path.relative_to(FOLDER.parent))
 
 
 def markdown(listed: Iterable[Entry]) -> str:

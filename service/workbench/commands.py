@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import orjson
@@ -14,8 +15,9 @@ from service import db, embedded, migrations, readiness
 from service.db import Connection, Database
 from service.errors import StartError
 from service.settings import Settings
-from service.statements import FOLDER
-from service.workbench import catalog, check, explain
+from service.workbench import catalog, check, explain, plans, scratch, top
+
+LEAST_ROWS, KEPT_ROWS = 20_000, 1_000_000
 
 T = TypeVar("T")
 
@@ -40,6 +42,21 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     tool.add_argument("--generic", action="store_true", help="the generic plan, with --params too")
     tool.add_argument("--json", action="store_true", help="the plan as JSON")
     tool.set_defaults(run=sql_explain)
+
+    tool = tools.add_parser(
+        "plans", help="hold every plan on many skewed rows, in a scratch database, against its header"
+    )
+    tool.add_argument(
+        "--rows", metavar="N", type=int, default=KEPT_ROWS, help="tasks; tests/plans/ has a million's plans"
+    )
+    tool.add_argument("--write", action="store_true", help="renew tests/plans/*.txt")
+    tool.set_defaults(run=sql_plans)
+
+    tool = tools.add_parser("top", help="show what the statements cost, from pg_stat_statements")
+    tool.add_argument("--by", choices=list(top.COLUMNS), default="total")
+    tool.add_argument("--limit", metavar="N", type=int, default=20)
+    tool.add_argument("--json", action="store_true")
+    tool.set_defaults(run=sql_top)
 
 
 def sql_check(arguments: argparse.Namespace, given: Settings) -> int:
@@ -90,8 +107,42 @@ def sql_explain(arguments: argparse.Namespace, given: Settings) -> int:
     if arguments.json:
         print(orjson.dumps(plan, option=orjson.OPT_INDENT_2).decode())
     else:
-        path = statement.path.relative_to(FOLDER.parent)
+        path = catalog.shown(statement.path)
         print(f"{statement.name} {sort}".rstrip(), path, statement.header.sentence, "", *plan, sep="\n")
+    return 0
+
+
+def sql_plans(arguments: argparse.Namespace, given: Settings) -> int:
+    """Hold every plan against its header, and its shape against the one that is kept."""
+    if arguments.rows < LEAST_ROWS:
+        raise StartError(f"--rows takes at least {LEAST_ROWS}: PostgreSQL reads what is small as a whole")
+
+    async def run(url: str) -> tuple[list[str], dict[str, str]]:
+        async with scratch.database(url) as made:
+            await scratch.fill(made, rows=arguments.rows, said=scratch.bar)
+            async with scratch.connected(made) as connection:
+                return await plans.hold(connection, said=lambda name: print(name, file=sys.stderr))
+
+    with embedded.database(given) as url:
+        problems, shapes = asyncio.run(run(url))
+    if arguments.write or arguments.rows == KEPT_ROWS:
+        problems += plans.compare(shapes, write=arguments.write)
+    print("\n".join(problems) or "every plan holds", file=sys.stderr if problems else sys.stdout)
+    return 1 if problems else 0
+
+
+def sql_top(arguments: argparse.Namespace, given: Settings) -> int:
+    """Show what the statements cost."""
+
+    async def run(database: Database) -> list[top.Figures]:
+        async with database.connection() as connection:
+            return await top.figures(connection)
+
+    figures = top.ordered(with_database(given, run), by=arguments.by)[: max(arguments.limit, 0)]
+    if arguments.json:
+        print(orjson.dumps([asdict(one) for one in figures], option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(top.table(figures), end="")
     return 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
 
@@ -123,41 +124,49 @@ async def planned(
     types: Sequence[str] | None = None,
 ) -> Any:
     """Give what `explain` gives; the driver's errors where it does not. types: in place of the header's."""
-    text = statement.texts[sort or next(iter(statement.texts))]
-    if types is None:
-        types = [parameter.type.replace("?", "") for parameter in statement.header.params]
-    kinds = ", ".join(types)
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await connection.fetch(f"prepare {NAME} {f'({kinds}) ' if kinds else ''}as {text}")
-        try:
-            async with connection.transaction():
-                mode = "force_generic_plan" if generic or values is None else "force_custom_plan"
-                await q.dba.set_for_transaction(connection, name="plan_cache_mode", value=mode)
-                arguments = ["null"] * len(types)
-                if values is not None:
-                    arguments = [
-                        await _argument(connection, number, kind, values[parameter.name])
-                        for number, (kind, parameter) in enumerate(zip(types, statement.header.params, strict=True))
-                    ]
-                call = f"{NAME}({', '.join(arguments)})" if arguments else NAME
-                options = f"analyze {analyze}, buffers {analyze}, format {form}"
-                rows = await connection.fetch(f"explain ({options}) execute {call}")
-                raise _TakenBackError
-        except _TakenBackError:
-            pass
-        finally:
-            await _deallocate(connection)
-    finally:
-        await transaction.rollback()
+    async with held(connection, statement, sort, types=types) as call:
+        mode = "force_generic_plan" if generic or values is None else "force_custom_plan"
+        await q.dba.set_for_transaction(connection, name="plan_cache_mode", value=mode)
+        options = f"analyze {analyze}, buffers {analyze}, format {form}"
+        rows = await connection.fetch(f"explain ({options}) {await call(values)}")
     if form == "text":
         return [row[0] for row in rows]
     return orjson.loads(orjson.dumps(rows[0][0]) if isinstance(rows[0][0], orjson.Fragment) else rows[0][0])[0]
 
 
-class _TakenBackError(Exception):
-    """Ends what is not to stay."""
+@asynccontextmanager
+async def held(
+    connection: Connection, statement: Statement, sort: str = "", *, types: Sequence[str] | None = None
+) -> AsyncIterator[Callable[[Values | None], Awaitable[str]]]:
+    """Hold a statement prepared, in a transaction that is rolled back; what it lends makes `execute …` with values."""
+    text = statement.texts[sort or next(iter(statement.texts))]
+    if types is None:
+        types = [parameter.type.replace("?", "") for parameter in statement.header.params]
+
+    kinds = f"({', '.join(types)}) " if types else ""
+
+    async def call(values: Values | None) -> str:
+        arguments = ["null"] * len(types)
+        if values is not None:
+            arguments = [
+                await _argument(connection, number, kind, values[parameter.name])
+                for number, (kind, parameter) in enumerate(zip(types, statement.header.params, strict=True))
+            ]
+        return f"execute {NAME}({', '.join(arguments)})" if arguments else f"execute {NAME}"
+
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.fetch(f"prepare {NAME} {kinds}as {text}")
+        savepoint = connection.transaction()
+        await savepoint.start()
+        try:
+            yield call
+        finally:
+            await savepoint.rollback()
+            await connection.execute(f"deallocate {NAME}")  # it outlives its transaction
+    finally:
+        await transaction.rollback()
 
 
 async def _argument(connection: Connection, number: int, kind: str, value: str | None) -> str:
@@ -167,11 +176,6 @@ async def _argument(connection: Connection, number: int, kind: str, value: str |
     setting = f"{NAME}.p{number}"
     await q.dba.set_for_transaction(connection, name=setting, value=value)
     return f"current_setting('{setting}')::{kind}"
-
-
-async def _deallocate(connection: Connection) -> None:
-    """Forget the prepared statement, which outlives its transaction."""
-    await connection.execute(f"deallocate {NAME}")
 
 
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 -- returns: row
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, created_from timestamptz?,
 --   created_before timestamptz?
+-- scans: tasks, users
 -- why: the table is read once; json and not jsonb keeps the names in their order.
 with counted as materialized (
     select

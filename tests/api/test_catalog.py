@@ -8,7 +8,17 @@ from service.workbench.callers import EVERY_REQUEST, callers, entries
 from tests.api.problems import OPERATIONS
 from tests.factories import Factory
 
-COMMANDS = {"serve", "migrate", "create-admin", "openapi", "sql check", "sql catalog", "sql explain"}
+COMMANDS = {
+    "serve",
+    "migrate",
+    "create-admin",
+    "openapi",
+    "sql check",
+    "sql catalog",
+    "sql explain",
+    "sql plans",
+    "sql top",
+}
 
 
 def said(route: str) -> set[str]:
