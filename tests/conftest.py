@@ -26,11 +26,14 @@ from service.app import create_app
 from service.db import Database
 from service.security import Passwords
 from service.settings import Settings
+from service.statements import FOLDER
 from tests.factories import Factory
 from tests.redis_server import RedisServer
 
 SECRET_KEY = "tests-" + "k" * 32
 SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
+# As whom the service connects: `TEST_DATABASE_ROLE=tasks_app` is the role that sql/dba/roles.sql makes for it.
+ROLE = os.environ.get("TEST_DATABASE_ROLE", "")
 # Without the triggers that keep the last administrator, and record events.
 EMPTY = """
 set session_replication_role = replica;
@@ -57,6 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
         _execute(url, f"create database {template}")
         stack.callback(_execute, url, f"drop database {template} with (force)")
         migrations.migrate(_at(url, template))
+        if ROLE:
+            _execute(_at(url, template), (FOLDER / "dba" / "roles.sql").read_text(encoding="utf-8"))
+            _execute(url, f"alter role {ROLE} password '{ROLE}'")
         os.environ |= {SERVER: url, TEMPLATE: template, KIND: kind}
         config.stash[_opened] = stack.pop_all()
 
@@ -71,7 +77,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     """Say which PostgreSQL it is."""
-    return f"PostgreSQL: {os.environ.get(KIND, 'not started')}"
+    return f"PostgreSQL: {os.environ.get(KIND, 'not started')}{f', the service as {ROLE}' if ROLE else ''}"
 
 
 @contextmanager
@@ -114,6 +120,14 @@ def _docker_answers() -> bool:
 def _at(url: str, database: str) -> str:
     """Give the URL of another database on the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+def as_service(url: str) -> str:
+    """Give the URL with which the service connects to a migrated database of the tests."""
+    if not ROLE or not url.startswith(os.environ[SERVER].partition("://")[0]) or "/test_" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{ROLE}:{ROLE}@{parts.netloc.rpartition('@')[2]}"))
 
 
 def _execute(url: str, statement: str) -> None:
@@ -176,7 +190,7 @@ def settings(database_url: str) -> Settings:
 def make_settings(database_url: str, **values: object) -> Settings:
     """Give settings that nothing outside the test has a say in, without rate limits where the test sets none."""
     unlimited = {"rate_limit_per_minute": 0, "login_limit_per_minute": 0}
-    given = {"database_url": database_url, "secret_key": SECRET_KEY, "log_file": "", **unlimited, **values}
+    given = {"database_url": as_service(database_url), "secret_key": SECRET_KEY, "log_file": "", **unlimited, **values}
     return Settings(_env_file=None, **given)  # type: ignore[arg-type, call-arg]
 
 
@@ -191,7 +205,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="session")
 async def database(database_url: str, settings: Settings) -> AsyncIterator[Database]:
     """The pool, for statements that are tested without HTTP."""
-    async with db.connected(database_url, settings) as database:
+    async with db.connected(as_service(database_url), settings) as database:
         yield database
 
 

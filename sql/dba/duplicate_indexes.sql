@@ -7,7 +7,7 @@ with known as (
         x.indrelid,
         x.indisunique,
         c.relam,
-        coalesce(pg_get_expr(x.indpred, x.indrelid), '') as restriction,
+        coalesce(pg_get_expr(x.indpred, x.indrelid), '') as where_clause,
         array(
             select pg_get_indexdef(x.indexrelid, n, false) || ' ' || x.indoption[n - 1] || ' ' || x.indcollation[n - 1]
             from generate_series(1, x.indnkeyatts) as n
@@ -28,7 +28,7 @@ inner join known as other on k.indrelid = other.indrelid and k.indexrelid <> oth
 where
     not k.indisunique
     and k.relam = other.relam
-    and k.restriction = other.restriction
+    and k.where_clause = other.where_clause
     and other.keys[1:cardinality(k.keys)] = k.keys
     and (cardinality(other.keys) > cardinality(k.keys) or other.indisunique or other.indexrelid < k.indexrelid)
 order by of_table, needless, beside;

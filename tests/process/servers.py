@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil  # type: ignore[import-untyped]
 
-from tests.conftest import SECRET_KEY
+from tests.conftest import SECRET_KEY, as_service
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30
@@ -28,6 +28,8 @@ ADDRESS = re.compile(r"Uvicorn running on (http://[\d.]+:\d+)")
 def environment(**values: str) -> dict[str, str]:
     """Give a whole environment; coverage finds its way through it."""
     own = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
+    if "DATABASE_URL" in values and values.get("MIGRATE_ON_START") != "true":
+        values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     return own | {"PYTHONPATH": str(ROOT), "SECRET_KEY": SECRET_KEY, "LOG_FILE": "", "PORT": "0"} | values
 
 

@@ -24,9 +24,7 @@ async def test_without_the_extension_one_line_says_how_to_switch_it_on(
     sql: asyncpg.Connection[asyncpg.Record],
 ) -> None:
     await sql.execute("drop extension if exists pg_stat_statements")
-    with pytest.raises(
-        UnavailableError, match=r"shared_preload.*create extension pg_stat"
-    ) as said:
+    with pytest.raises(UnavailableError, match=r"shared_preload.*create extension pg_stat") as said:
         await top.figures(sql)
     assert "\n" not in said.value.detail
 
