@@ -123,8 +123,8 @@ def _at(url: str, database: str) -> str:
 
 
 def as_service(url: str) -> str:
-    """Give the URL with which the service connects to a migrated database of the tests."""
-    if not ROLE or not url.startswith(os.environ[SERVER].partition("://")[0]) or "/test_" not in url:
+    """Give the URL with which the service connects to a database of the tests; who migrates one itself is its owner."""
+    if not ROLE or "/test_" not in url:
         return url
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{ROLE}:{ROLE}@{parts.netloc.rpartition('@')[2]}"))
@@ -139,7 +139,7 @@ def _execute(url: str, statement: str) -> None:
 
 @contextmanager
 def _database(template: str) -> Iterator[str]:
-    server, name = os.environ[SERVER], f"test_{uuid4().hex}"
+    server, name = os.environ[SERVER], f"{'empty' if template == 'template0' else 'test'}_{uuid4().hex}"
     _execute(server, f"create database {name} template {template}")
     try:
         yield _at(server, name)

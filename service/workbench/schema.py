@@ -65,11 +65,13 @@ async def prepare(connection: Connection, statement: Statement, known: Catalogue
         try:
             prepared = await connection.prepare(text)
         except asyncpg.PostgresError as error:
-            line = statement.line + text.count("\n", 0, int(getattr(error, "position", None) or 1))
-            raise HeaderError(f"{statement.path}:{line}: {' '.join(str(error).split())}") from None
+            raise _refused(statement, text, error) from None
     names = Counter(column.name for column in prepared.get_attributes())
     types = tuple(kind.name for kind in prepared.get_parameters())
-    tables, written = await _tables(connection, statement, types)
+    try:
+        tables, written = await _tables(connection, statement, types)
+    except asyncpg.PostgresError as error:  # this role may not
+        raise _refused(statement, "", error) from None
     return Prepared(
         statement,
         types,
@@ -78,6 +80,11 @@ async def prepare(connection: Connection, statement: Statement, known: Catalogue
         tables,
         written,
     )
+
+
+def _refused(statement: Statement, text: str, error: asyncpg.PostgresError) -> HeaderError:
+    line = statement.line + text.count("\n", 0, int(getattr(error, "position", None) or 1))
+    return HeaderError(f"{statement.path}:{line}: {' '.join(str(error).split())}")
 
 
 async def _tables(

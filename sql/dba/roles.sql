@@ -65,14 +65,14 @@ begin
     execute format('revoke create on schema %I from public', current_schema());
     execute format('grant usage on schema %I to tasks_app, tasks_reader', current_schema());
     execute format('grant select, insert, update, delete on all tables in schema %I to tasks_app', current_schema());
-    execute format('grant usage on all sequences in schema %I to tasks_app', current_schema());
+    execute format('grant usage, select on all sequences in schema %I to tasks_app', current_schema());
     execute format('grant select on all tables in schema %I to tasks_reader', current_schema());
     execute format(
         'alter default privileges for role tasks_owner in schema %I'
         ' grant select, insert, update, delete on tables to tasks_app', current_schema()
     );
     execute format(
-        'alter default privileges for role tasks_owner in schema %I grant usage on sequences to tasks_app',
+        'alter default privileges for role tasks_owner in schema %I grant usage, select on sequences to tasks_app',
         current_schema()
     );
     execute format(

@@ -28,8 +28,6 @@ ADDRESS = re.compile(r"Uvicorn running on (http://[\d.]+:\d+)")
 def environment(**values: str) -> dict[str, str]:
     """Give a whole environment; coverage finds its way through it."""
     own = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
-    if "DATABASE_URL" in values and values.get("MIGRATE_ON_START") != "true":
-        values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     return own | {"PYTHONPATH": str(ROOT), "SECRET_KEY": SECRET_KEY, "LOG_FILE": "", "PORT": "0"} | values
 
 
@@ -40,6 +38,8 @@ def command(*arguments: str) -> list[str]:
 
 def run(folder: Path, *arguments: str, given: str | None = None, **values: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end; given: what it reads from its standard input."""
+    if "DATABASE_URL" in values and arguments[:1] != ("migrate",):
+        values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     return subprocess.run(
         command(*arguments),
         cwd=folder,
@@ -113,6 +113,8 @@ def serving(folder: Path, **values: str) -> Iterator[Server]:
 @contextmanager
 def starting(folder: Path, **values: str) -> Iterator[Server]:
     """Start the service on a free port and wait until it has taken that; whatever happens, it is gone afterwards."""
+    if "DATABASE_URL" in values:
+        values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     stdout = folder / "stdout"
     with stdout.open("wb") as output:
         process = subprocess.Popen(

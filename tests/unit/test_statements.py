@@ -139,7 +139,7 @@ def test_the_first_sort_is_the_file_as_it_is_written(tmp_path: Path) -> None:
 def test_every_statement_begins_with_a_tag_that_names_its_file() -> None:
     everything = read_all()
     assert len(everything) > 10
-    for one in everything:
+    for one in (one for one in everything if one.header.returns != "script"):
         for sort, text in one.texts.items():
             assert re.match(rf"\w+ /\* {re.escape(f'{one.name} {sort}'.strip())} \*/\s", text)
             assert (one.path.parent.name, one.path.stem) == tuple(one.name.split("."))
