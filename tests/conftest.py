@@ -33,6 +33,7 @@ from tests.redis_server import RedisServer
 SECRET_KEY = "tests-" + "k" * 32
 SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
 # As whom the service connects: `TEST_DATABASE_ROLE=tasks_app` is the role that sql/dba/roles.sql makes for it.
+PRELOADED = "shared_preload_libraries=pg_stat_statements"  # where the server has it
 ROLE = os.environ.get("TEST_DATABASE_ROLE", "")
 # Without the triggers that keep the last administrator, and record events.
 EMPTY = """
@@ -99,7 +100,7 @@ def _server() -> Iterator[tuple[str, str]]:
 def _container() -> Iterator[str]:
     from testcontainers.community.postgres import PostgresContainer
 
-    with PostgresContainer("postgres:18", driver=None).with_command("postgres -c fsync=off") as container:
+    with PostgresContainer("postgres:18", driver=None).with_command(f"postgres -c fsync=off -c {PRELOADED}") as container:
         yield container.get_connection_url()
 
 

