@@ -100,7 +100,9 @@ def _server() -> Iterator[tuple[str, str]]:
 def _container() -> Iterator[str]:
     from testcontainers.community.postgres import PostgresContainer
 
-    with PostgresContainer("postgres:18", driver=None).with_command(f"postgres -c fsync=off -c {PRELOADED}") as container:
+    with PostgresContainer("postgres:18", driver=None).with_command(
+        f"postgres -c fsync=off -c {PRELOADED}"
+    ) as container:
         yield container.get_connection_url()
 
 

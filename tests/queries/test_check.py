@@ -9,7 +9,9 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from service.statements import read_all
+from service import db_errors
+from service.statements import FOLDER, read_all
+from service.workbench import check as module
 from service.workbench.check import check
 from service.workbench.stub import STUB
 
@@ -199,3 +201,18 @@ CALLED = [one.name for one in read_all() if one.header.returns != "script" and n
 def test_every_statement_has_a_test_that_calls_it(name: str) -> None:
     tests = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*_statements.py")]
     assert any(re.search(rf"\bq\.{re.escape(name)}(\.stream)?\(", text) for text in tests)
+
+
+async def test_a_file_that_nothing_runs_and_an_entry_that_nothing_raises_are_told(
+    sql: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "callers", dict)
+    told = await check(sql)
+    assert f"{FOLDER}/tasks/get.sql:1: nothing in service/ runs it: call q.tasks.get, or remove the file" in told
+    assert not [line for line in told if "/dba/" in line]
+    monkeypatch.undo()
+    monkeypatch.setitem(db_errors.CONSTRAINTS, "tasks_weather_check", db_errors.CONSTRAINTS["tasks_title_check"])
+    monkeypatch.setattr(module.inspect, "getfile", lambda _: __file__)
+    (line,) = await check(sql)
+    assert re.match(rf"{__file__}:\d+: no statement raises tasks_weather_check: add it to the `raises`", line)
+    assert await check(sql, write=True) == []
