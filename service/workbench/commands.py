@@ -13,11 +13,13 @@ import orjson
 
 from service import db, embedded, migrations, readiness
 from service.db import Connection, Database
-from service.errors import StartError
+from service.db_errors import DRIVER_ERRORS, translate
+from service.errors import ServiceError, StartError
 from service.settings import Settings
+from service.statements import HeaderError
 from service.workbench import catalog, check, explain, plans, scratch, top
 
-LEAST_ROWS, KEPT_ROWS = 20_000, 1_000_000
+LEAST_ROWS, KEPT_ROWS, MOST_ROWS = 20_000, 1_000_000, 100_000_000
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     tool.set_defaults(run=sql_catalog)
 
     tool = tools.add_parser("explain", help="show the plan of a statement")
-    tool.add_argument("name", metavar="NAME", nargs="+", help="tasks.get; of a list with its sort: tasks.list title")
+    tool.add_argument("name", metavar="NAME", nargs="+", help="tasks.get; of a list with its sort: 'tasks.list -title'")
     tool.add_argument(
         "--params", metavar="JSON", help="values: an object by name, or an array; without: the generic plan"
     )
@@ -114,8 +116,8 @@ def sql_explain(arguments: argparse.Namespace, given: Settings) -> int:
 
 def sql_plans(arguments: argparse.Namespace, given: Settings) -> int:
     """Hold every plan against its header, and its shape against the one that is kept."""
-    if arguments.rows < LEAST_ROWS:
-        raise StartError(f"--rows takes at least {LEAST_ROWS}: PostgreSQL reads what is small as a whole")
+    if not LEAST_ROWS <= arguments.rows <= MOST_ROWS:
+        raise StartError(f"--rows takes {LEAST_ROWS} to {MOST_ROWS}: PostgreSQL reads what is small as a whole")
 
     async def run(url: str) -> tuple[list[str], dict[str, str]]:
         async with scratch.database(url) as made:
@@ -161,8 +163,14 @@ def with_database(given: Settings, work: Callable[[Database], Awaitable[T]]) -> 
     """Do it on the database that the settings name."""
 
     async def run(url: str) -> T:
-        async with db.connected(url, given) as database:
-            return await work(database)
+        try:
+            async with db.connected(url, given) as database:
+                return await work(database)
+        except HeaderError as error:
+            raise StartError(str(error)) from error
+        except DRIVER_ERRORS as error:
+            told = translate(error)
+            raise told if isinstance(told, ServiceError) else StartError(" ".join(str(error).split())) from error
 
     with embedded.database(given) as url:
         if given.migrates_on_start:

@@ -41,7 +41,7 @@ async def database(url: str) -> AsyncIterator[str]:
             yield made
         finally:
             await server.execute(f"drop database {name} with (force)")
-    except asyncpg.InsufficientPrivilegeError as error:
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError) as error:
         raise StartError(f"cannot make a scratch database: {error}; it takes a role with createdb") from error
     finally:
         await server.close()

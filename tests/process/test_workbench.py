@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from service.workbench import catalog
-from tests.process.servers import refusal, run
+from tests.process.servers import command, environment, refusal, run
+
+NOWHERE = "postgresql://tasks:hunter2@127.0.0.1:1/tasks"
 
 
 @pytest.fixture
@@ -35,6 +40,7 @@ def test_a_plan_is_printed(tmp_path: Path, own_database_url: str, task: int) -> 
         assert (ended.returncode, ended.stderr) == (0, ""), ended
         return ended.stdout
 
+    assert explain("tasks.list -title").startswith("tasks.list -title\n")
     lines = explain("tasks.list", "title").splitlines()
     assert lines[:4] == ["tasks.list title", "sql/tasks/list.sql", "A page of the tasks that the viewer may see.", ""]
     assert "$1" in explain("tasks.get")
@@ -80,10 +86,41 @@ def test_a_plan_that_cannot_be_is_refused_in_one_line(
 def test_figures_that_are_not_there_are_told_in_one_line(tmp_path: Path, own_database_url: str) -> None:
     said = refusal(run(tmp_path, "sql", "top", DATABASE_URL=own_database_url))
     assert "create extension pg_stat_statements" in said
+    for tool in ("top", "catalog", "check", "plans"):
+        assert "away" in (said := refusal(run(tmp_path, "sql", tool, DATABASE_URL=NOWHERE))) or "scratch" in said
+        assert "hunter2" not in said
+
+
+def test_who_may_not_is_told_so_in_one_line(tmp_path: Path, own_database_url: str) -> None:
+    """The role is made for this test; it may read the list of migrations and nothing else."""
+    role = f"guest_{uuid4().hex}"
+    with psycopg.connect(own_database_url, autocommit=True) as connection:
+        connection.execute(f"create role {role} login password '{role}'")
+        try:
+            connection.execute(f"grant select on _yoyo_migration to {role}")
+            connection.execute(f"alter role {role} set default_transaction_read_only = on")
+            parts = urlsplit(own_database_url)
+            url = urlunsplit(parts._replace(netloc=f"{role}:{role}@{parts.netloc.rpartition('@')[2]}"))
+            arguments = {"catalog": [], "explain": ["tasks.get"], "plans": ["--rows", "30000"]}
+            for tool, more in arguments.items():
+                ended = subprocess.run(
+                    command("sql", tool, *more),
+                    env=environment(DATABASE_URL=url),
+                    cwd=tmp_path,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert "permission denied" in refusal(ended) or "read-only" in ended.stderr
+        finally:
+            connection.execute(f"drop owned by {role}")
+            connection.execute(f"drop role {role}")
 
 
 def test_plans_take_a_number_of_rows_that_says_something(tmp_path: Path, own_database_url: str) -> None:
-    assert "at least 20000" in refusal(run(tmp_path, "sql", "plans", "--rows", "10", DATABASE_URL=own_database_url))
+    assert "takes 20000 to 100000000" in refusal(
+        run(tmp_path, "sql", "plans", "--rows", "10", DATABASE_URL=own_database_url)
+    )
 
 
 def test_a_tool_that_is_called_wrongly_gives_the_usage(tmp_path: Path, own_database_url: str) -> None:
