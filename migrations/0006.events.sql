@@ -1,7 +1,8 @@
 -- One row for every change of a task, written by a trigger in the transaction that makes the change: whoever makes it, a
 -- change that is committed has its event, and one that is rolled back has none.
 --
--- Locks: `share row exclusive` on tasks for the moment in which the triggers are made.
+-- Locks: `share row exclusive` on tasks and `share row exclusive` on users for the moment in which the triggers and the
+-- foreign key are made.
 
 set local lock_timeout = '5s';
 set local statement_timeout = '60s';

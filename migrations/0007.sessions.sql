@@ -1,6 +1,7 @@
 -- Sessions, API keys, and accounts that can be switched off.
 --
--- Locks: `access exclusive` on users for a moment; the new column has a constant default, so no row is rewritten.
+-- Locks: `access exclusive` on users and `access exclusive` on tickets for a moment; the new columns are null or have a
+-- constant default, so no row is rewritten.
 
 set local lock_timeout = '5s';
 set local statement_timeout = '60s';

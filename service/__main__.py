@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import getpass
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
 
 import orjson
 import uvicorn
@@ -21,7 +18,8 @@ from service.errors import ServiceError, StartError
 from service.statements import HeaderError
 
 try:
-    from service import app, db, embedded, logs, migrations, readiness, settings, workbench
+    from service import app, embedded, logs, migrations, settings
+    from service.workbench import commands as workbench
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
 
@@ -33,8 +31,6 @@ from service.settings import Settings
 from service.wire import bound
 
 GRACE_SECONDS = 10
-
-T = TypeVar("T")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("sql", help="the DBA's workbench")
     tools = command.add_subparsers(title="tools", metavar="TOOL", required=True)
-    tool = tools.add_parser("check", help="hold every statement against its header and the schema")
-    tool.add_argument("--write", action="store_true", help="renew service/queries.pyi")
-    tool.set_defaults(run=sql_check)
+    workbench.add(tools)
 
     command = commands.add_parser("openapi", help="print the OpenAPI document")
     command.set_defaults(run=openapi)
@@ -169,7 +163,7 @@ def create_admin(arguments: argparse.Namespace, given: Settings) -> int:
             database, username=arguments.username, password=password
         )
 
-    print(f"administrator {arguments.username} made, id {_with_database(given, create)}")
+    print(f"administrator {arguments.username} made, id {workbench.with_database(given, create)}")
     return 0
 
 
@@ -183,36 +177,11 @@ def _asked_password() -> str:
     return password
 
 
-def sql_check(arguments: argparse.Namespace, given: Settings) -> int:
-    """Hold every statement against its header and the schema."""
-
-    async def check(database: Database) -> list[str]:
-        await readiness.check(database)
-        async with database.connection() as connection:
-            return await workbench.check(connection, write=arguments.write)
-
-    problems = _with_database(given, check)
-    print("\n".join(problems) or "every statement holds", file=sys.stderr if problems else sys.stdout)
-    return 1 if problems else 0
-
-
 def openapi(_arguments: argparse.Namespace, given: Settings) -> int:
     """Print the OpenAPI document."""
     document = app.create_app(given).openapi()
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
     return 0
-
-
-def _with_database(given: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    async def run(url: str) -> T:
-        async with db.connected(url, given) as database:
-            return await work(database)
-
-    with embedded.database(given) as url:
-        if given.migrates_on_start:
-            for name in migrations.migrate(url):
-                print(f"applied  {name}", file=sys.stderr)
-        return asyncio.run(run(url))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from service.logins import Logins
 from service.security import Passwords, RefreshTokens, Tokens
 from service.sessions import Sessions
 from service.settings import Settings
-from service.web import analytics, auth, documents, events, live, ops, replies, tasks, users
+from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
 from service.web import sessions as session_routes
 from service.web.deps import Rooms
 from service.web.limits import BodyLimited, Limited
@@ -141,6 +141,8 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     )
     for room in (auth, session_routes, users, tasks, events, live, analytics, ops):
         app.include_router(room.router)
+    if given.sql_admin:
+        app.include_router(queries.router)
     app.add_exception_handler(ServiceError, replies.on_service_error)
     app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
     app.add_exception_handler(HTTPException, replies.on_http_exception)

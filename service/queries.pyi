@@ -1,7 +1,7 @@
 # Made by `python -m service sql check --write` from sql/ and the migrated schema; not edited by hand.
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from orjson import Fragment
 
@@ -138,9 +138,101 @@ class AnalyticsTimeseriesRow(TypedDict):
 class DbaAppliedMigrationsRow(TypedDict):
     migration_id: str
 
+class DbaBloatRow(TypedDict):
+    of_table: str
+    live_rows: int
+    dead_rows: int
+    changed_since_analyze: int
+    dead_percent: float | None
+    last_vacuum_at: datetime | None
+    last_analyze_at: datetime | None
+    transactions_since_freeze: int
+    size: str
+
+class DbaCacheRow(TypedDict):
+    of_table: str
+    table_blocks_read: int
+    index_blocks_read: int
+    table_hit_percent: float | None
+    index_hit_percent: float | None
+
+class DbaDuplicateIndexesRow(TypedDict):
+    of_table: str
+    needless: str
+    beside: str
+    size: str
+
+class DbaLargeTablesRow(TypedDict):
+    name: str
+
+class DbaLocksRow(TypedDict):
+    waiting_pid: int
+    waiting_user: str | None
+    lock_mode: str
+    lock_type: str
+    blocking_pid: int
+    blocking_user: str | None
+    blocking_state: str | None
+    waiting_tag: str | None
+    waiting_seconds: float | None
+    relation: str | None
+    blocking_tag: str | None
+    blocking_transaction_seconds: float | None
+    waiting_query: str | None
+    blocking_query: str | None
+
+class DbaMissingIndexesRow(TypedDict):
+    finding: str
+    of_table: str
+    column_names: str | None
+    scans: int | None
+    rows_read: int | None
+    last_scan_at: datetime | None
+    size: str
+
 class DbaNamesRow(TypedDict):
     kind: str
     name: str
+    of_table: str | None
+
+class DbaReplicationRow(TypedDict):
+    kind: str
+    name: str
+    state: str | None
+    bytes_behind: int | None
+    seconds_behind: float | None
+    percent_full: float | None
+
+class DbaRunningRow(TypedDict):
+    pid: int
+    user_name: str | None
+    application: str | None
+    client: str | None
+    state: str
+    wait: str | None
+    running_seconds: float | None
+    transaction_seconds: float | None
+    blocked_by: Sequence[int]
+    tag: str | None
+    query: str
+
+class DbaSizesRow(TypedDict):
+    of_table: str
+    estimated_rows: int
+    table_bytes: int
+    index_bytes: int
+    other_bytes: int
+    total_bytes: int
+    size: str
+
+class DbaUnusedIndexesRow(TypedDict):
+    of_table: str
+    index_name: str
+    scans: int
+    last_used_at: datetime | None
+    statistics_since: datetime | None
+    bytes: int
+    size: str
 
 class EventsPageRow(TypedDict):
     expired_id: int
@@ -645,10 +737,77 @@ class _Dba:
         self,
         db: Executor,
     ) -> Sequence[DbaAppliedMigrationsRow]: ...
+    async def bloat(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaBloatRow]: ...
+    async def cache(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaCacheRow]: ...
+    async def duplicate_indexes(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaDuplicateIndexesRow]: ...
+    async def generic_plans(
+        self,
+        db: Executor,
+        *,
+        name: str,
+    ) -> int: ...
+    async def large_tables(
+        self,
+        db: Executor,
+        *,
+        least_rows: int,
+    ) -> Sequence[DbaLargeTablesRow]: ...
+    async def last_task_id(
+        self,
+        db: Executor,
+    ) -> int: ...
+    async def locks(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaLocksRow]: ...
+    async def missing_indexes(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaMissingIndexesRow]: ...
     async def names(
         self,
         db: Executor,
     ) -> Sequence[DbaNamesRow]: ...
+    async def replication(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaReplicationRow]: ...
+    async def running(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaRunningRow]: ...
+    async def set_for_transaction(
+        self,
+        db: Executor,
+        *,
+        name: str,
+        value: str,
+    ) -> str: ...
+    async def sizes(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaSizesRow]: ...
+    async def slow(
+        self,
+        db: Executor,
+    ) -> Sequence[Any]: ...
+    async def statements(
+        self,
+        db: Executor,
+    ) -> Sequence[Any]: ...
+    async def unused_indexes(
+        self,
+        db: Executor,
+    ) -> Sequence[DbaUnusedIndexesRow]: ...
 
 class _Events:
     async def expire(

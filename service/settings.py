@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=10, ge=1, le=1000)
     database_statement_timeout_ms: int = Field(default=5000, ge=1, le=3_600_000)
     migrate_on_start: bool | None = None
+    sql_admin: bool = False
     event_retention_days: int = Field(default=90, ge=30, le=36_500)
     redis_url: SecretStr = SecretStr("")
     openweather_api_key: SecretStr = SecretStr("")

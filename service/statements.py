@@ -20,6 +20,7 @@ RETURNS = ("value", "row", "row?", "rows", "stream", "count", "script")
 STREAMED_ROWS = 200
 AFTER = re.compile(r"/\* after \*/ (.*)")
 SORT = re.compile(r"/\* sort \*/ (.*)")
+FIRST_WORD = re.compile(r"\w+")
 
 
 class HeaderError(Exception):
@@ -45,6 +46,10 @@ class Header:
     sorts: dict[str, tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
     index: tuple[str, ...] = ()
     raises: dict[str, str] = field(default_factory=dict)
+    nullable: tuple[str, ...] = ()
+    scans: tuple[str, ...] = ()
+    extension: str = ""
+    planned: str = ""
     notifies: str = ""
     why: str = ""
     lines: dict[str, int] = field(default_factory=dict)
@@ -130,8 +135,12 @@ def read(path: Path, *, folder: Path = FOLDER) -> Statement:
         raise HeaderError(f"{path}:{error.object.count(10, 0, error.start) + 1}: {error}") from None
     except ValueError as error:
         raise HeaderError(f"{path}:{error}") from None
-    tagged = {sort: f"/* {f'{name} {sort}'.rstrip()} */ {text}" for sort, text in texts.items()}
-    return Statement(name, path, header, line, tagged)
+    return Statement(name, path, header, line, {sort: _tagged(text, name, sort) for sort, text in texts.items()})
+
+
+def _tagged(text: str, name: str, sort: str) -> str:
+    """Put the tag behind the first word: pg_stat_statements cuts off what stands before it."""
+    return FIRST_WORD.sub(rf"\g<0> /* {f'{name} {sort}'.rstrip()} */", text, count=1)
 
 
 def read_all(folder: Path = FOLDER) -> list[Statement]:
@@ -192,6 +201,12 @@ def _returns(text: str) -> str:
     return text
 
 
+def _planned(text: str) -> str:
+    if text != "each time":
+        raise ValueError("takes `each time`: run it in `Database.snapshot()`")
+    return text
+
+
 def _parameters(text: str) -> tuple[Parameter, ...]:
     parameters = tuple(_parameter(part) for part in _listed(text))
     if len({parameter.name for parameter in parameters}) < len(parameters):
@@ -232,6 +247,10 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "sort": _sort,
     "index": lambda text: tuple(_listed(text)),
     "raises": _raises,
+    "nullable": lambda text: tuple(_listed(text)),
+    "scans": lambda text: tuple(_listed(text)),
+    "extension": str,
+    "planned": _planned,
     "notifies": str,
     "why": str,
 }

@@ -26,11 +26,15 @@ from service.app import create_app
 from service.db import Database
 from service.security import Passwords
 from service.settings import Settings
+from service.statements import FOLDER
 from tests.factories import Factory
 from tests.redis_server import RedisServer
 
 SECRET_KEY = "tests-" + "k" * 32
 SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
+# As whom the service connects: `TEST_DATABASE_ROLE=tasks_app` is the role that sql/dba/roles.sql makes for it.
+PRELOADED = "shared_preload_libraries=pg_stat_statements"  # where the server has it
+ROLE = os.environ.get("TEST_DATABASE_ROLE", "")
 # Without the triggers that keep the last administrator, and record events.
 EMPTY = """
 set session_replication_role = replica;
@@ -57,6 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
         _execute(url, f"create database {template}")
         stack.callback(_execute, url, f"drop database {template} with (force)")
         migrations.migrate(_at(url, template))
+        if ROLE:
+            _execute(_at(url, template), (FOLDER / "dba" / "roles.sql").read_text(encoding="utf-8"))
+            _execute(url, f"alter role {ROLE} password '{ROLE}'")
         os.environ |= {SERVER: url, TEMPLATE: template, KIND: kind}
         config.stash[_opened] = stack.pop_all()
 
@@ -71,7 +78,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     """Say which PostgreSQL it is."""
-    return f"PostgreSQL: {os.environ.get(KIND, 'not started')}"
+    return f"PostgreSQL: {os.environ.get(KIND, 'not started')}{f', the service as {ROLE}' if ROLE else ''}"
 
 
 @contextmanager
@@ -93,7 +100,9 @@ def _server() -> Iterator[tuple[str, str]]:
 def _container() -> Iterator[str]:
     from testcontainers.community.postgres import PostgresContainer
 
-    with PostgresContainer("postgres:18", driver=None).with_command("postgres -c fsync=off") as container:
+    with PostgresContainer("postgres:18", driver=None).with_command(
+        f"postgres -c fsync=off -c {PRELOADED}"
+    ) as container:
         yield container.get_connection_url()
 
 
@@ -116,6 +125,14 @@ def _at(url: str, database: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
 
 
+def as_service(url: str) -> str:
+    """Give the URL with which the service connects to a database of the tests; who migrates one itself is its owner."""
+    if not ROLE or "/test_" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{ROLE}:{ROLE}@{parts.netloc.rpartition('@')[2]}"))
+
+
 def _execute(url: str, statement: str) -> None:
     import psycopg
 
@@ -125,7 +142,7 @@ def _execute(url: str, statement: str) -> None:
 
 @contextmanager
 def _database(template: str) -> Iterator[str]:
-    server, name = os.environ[SERVER], f"test_{uuid4().hex}"
+    server, name = os.environ[SERVER], f"{'empty' if template == 'template0' else 'test'}_{uuid4().hex}"
     _execute(server, f"create database {name} template {template}")
     try:
         yield _at(server, name)
@@ -170,13 +187,13 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
     """Settings of the application under test."""
-    return make_settings(database_url)
+    return make_settings(database_url, sql_admin=True)
 
 
 def make_settings(database_url: str, **values: object) -> Settings:
     """Give settings that nothing outside the test has a say in, without rate limits where the test sets none."""
     unlimited = {"rate_limit_per_minute": 0, "login_limit_per_minute": 0}
-    given = {"database_url": database_url, "secret_key": SECRET_KEY, "log_file": "", **unlimited, **values}
+    given = {"database_url": as_service(database_url), "secret_key": SECRET_KEY, "log_file": "", **unlimited, **values}
     return Settings(_env_file=None, **given)  # type: ignore[arg-type, call-arg]
 
 
@@ -191,7 +208,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="session")
 async def database(database_url: str, settings: Settings) -> AsyncIterator[Database]:
     """The pool, for statements that are tested without HTTP."""
-    async with db.connected(database_url, settings) as database:
+    async with db.connected(as_service(database_url), settings) as database:
         yield database
 
 

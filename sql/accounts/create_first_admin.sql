@@ -1,6 +1,7 @@
 -- The first administrator, where there is none and the name is free.
 -- returns: count
 -- params: username text, password_hash text
+-- scans: users
 -- raises: users_username_check -> invalid
 -- why: several replicas start at once; one of them inserts and the others find the name taken.
 insert into users (username, password_hash, role)

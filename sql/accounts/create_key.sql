@@ -2,7 +2,7 @@
 -- returns: row?
 -- params: user_id bigint, name text, hash bytea, read_only boolean, expires_at timestamptz?, most bigint
 -- index: api_keys_user_idx
--- raises: api_keys_user_id_fkey -> unauthorized, api_keys_name_check -> invalid
+-- raises: api_keys_user_id_fkey -> unauthorized, api_keys_name_check -> invalid, api_keys_expires_at_check -> invalid
 with owned as (
     select count(*) as number
     from api_keys as k

@@ -3,6 +3,7 @@
 -- params: user_id bigint, known_hash text, refresh_hash bytea, secret bytea, days integer, client_address text?,
 --   user_agent text?, most bigint
 -- index: users_pkey, sessions_user_idx, sessions_pkey
+-- raises: sessions_user_id_fkey -> unauthorized
 -- why: the account is held, so that a change of its password comes before, and there is no session, or after, and ends
 --   it.
 with account as materialized (

@@ -62,6 +62,8 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "GET /analytics/timeseries",
         "GET /healthz",
         "GET /readyz",
+        "GET /admin/queries",
+        "GET /admin/queries/{name}/plan",
     }
 
 
@@ -72,7 +74,7 @@ def test_every_operation_documents_its_errors_as_problems(operation: Operation) 
     expected |= set() if str(operation) in OPEN | OPTIONAL else {"401"}
     expected |= {"400", "413", "415"} if operation.fields else set()
     expected |= {"404", "403"} if "{" in operation.template else set()
-    expected |= {"403"} if operation.template.startswith("/users") else set()
+    expected |= {"403"} if operation.template.startswith(("/users", "/admin")) else set()
     expected |= set() if str(operation) in UNLIMITED else {"429"}
     guarded = operation.template == "/tasks/{task_id}" and operation.method != "GET"
     expected |= {"412"} if guarded else set()
@@ -148,7 +150,7 @@ def test_no_field_beyond_those_of_a_body_is_documented(operation: Operation) -> 
 @pytest.fixture
 async def limited(sql: asyncpg.Connection[asyncpg.Record], database_url: str) -> AsyncIterator[Factory]:
     """Accounts of an application with limits."""
-    values = {"rate_limit_per_minute": 100, "login_limit_per_minute": 10}
+    values = {"rate_limit_per_minute": 100, "login_limit_per_minute": 10, "sql_admin": True}
     app = create_app(make_settings(database_url, **values), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield Factory(sql, app)
@@ -175,6 +177,7 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
     }
     session = await make.session(ada.id)
     ids = {"{task_id}": task.rpartition("/")[2], "{key_id}": key["id"], "{user_id}": other.id, "{session_id}": session}
+    ids["{name}"] = "tasks.get"
     last = [
         "GET",
         "POST /auth/refresh",

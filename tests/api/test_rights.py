@@ -51,6 +51,8 @@ MAY: dict[str, tuple[int, int, int, int, int, int]] = {
     "GET /analytics/timeseries": (401, 200, 200, 200, 200, 200),
     "GET /healthz": (200, 200, 200, 200, 200, 200),
     "GET /readyz": (200, 200, 200, 200, 200, 200),
+    "GET /admin/queries": (401, 403, 403, 200, 403, 403),
+    "GET /admin/queries/{name}/plan": (401, 403, 403, 200, 403, 403),
 }
 # Lists and figures are everyone's, and hold what each may see: how many of the owner's one task or event.
 SEEN = {"GET /tasks": (0, 1, 1, 1, 1), "GET /events": (0, 1, 1, 1, 1), "GET /analytics": (0, 1, 1, 1, 1)}
@@ -63,7 +65,7 @@ class World:
     def __init__(self, make: Factory, owner: User, other: User, admin: User) -> None:
         self.make, self.owner, self.other, self.admin = make, owner, other, admin
         self.tokens: dict[str, str] = {}
-        self.ids: dict[str, int] = {}
+        self.ids: dict[str, Any] = {}
         self.refresh_token = ""
         self.since = ""
 
@@ -81,6 +83,7 @@ class World:
             "user_id": self.owner.id,
             "key_id": spare["id"],
             "session_id": await self.make.session(self.owner.id),
+            "name": "tasks.get",
             "task_id": (await client.post("/tasks", json={"title": "x"})).json()["id"],
         }
 

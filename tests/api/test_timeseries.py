@@ -175,7 +175,7 @@ async def test_reports_have_connections_of_their_own(make: Factory, path: str) -
     name = "summary" if path == "/analytics" else "timeseries"
     rows = await make.sql.fetch(
         "select application_name from pg_stat_activity where datname = current_database() and query like $1",
-        f"/* analytics.{name} */%",
+        f"%/* analytics.{name} */%",
     )
     assert {row["application_name"] for row in rows} == {"task-manager reports"}
     async with make.app.state.rooms.reports.connection() as connection:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil  # type: ignore[import-untyped]
 
-from tests.conftest import SECRET_KEY
+from tests.conftest import SECRET_KEY, as_service
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30
@@ -38,6 +38,8 @@ def command(*arguments: str) -> list[str]:
 
 def run(folder: Path, *arguments: str, given: str | None = None, **values: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end; given: what it reads from its standard input."""
+    if "DATABASE_URL" in values and arguments[:1] != ("migrate",):
+        values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     return subprocess.run(
         command(*arguments),
         cwd=folder,
@@ -111,6 +113,8 @@ def serving(folder: Path, **values: str) -> Iterator[Server]:
 @contextmanager
 def starting(folder: Path, **values: str) -> Iterator[Server]:
     """Start the service on a free port and wait until it has taken that; whatever happens, it is gone afterwards."""
+    if "DATABASE_URL" in values:
+        values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     stdout = folder / "stdout"
     with stdout.open("wb") as output:
         process = subprocess.Popen(

@@ -9,8 +9,11 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from service.statements import read_all
-from service.workbench import STUB, check
+from service import db_errors
+from service.statements import FOLDER, read_all
+from service.workbench import check as module
+from service.workbench.check import check
+from service.workbench.stub import STUB
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -20,12 +23,12 @@ GOOD = """\
 -- params: task_id bigint, title text?
 -- index: tasks_pkey
 -- raises: tasks_title_check -> invalid
-select
+update tasks as t set description = null
+where t.id = $1 and t.title = $2
+returning
     t.title,
     t.weather,
-    t.version
-from tasks as t
-where t.id = $1 and t.title = $2;
+    t.version;
 """
 SORTED = """\
 -- A page of titles.
@@ -62,6 +65,17 @@ async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Sessi
         ("title text?", "title text[]?", ":3: params: $2 is text to the server, and text[] in the header"),
         (", title text?", "", ":3: params: $2 is text to the server, and nothing in the header"),
         ("title text?", "title text?, more bigint", ":3: params: $3 is not used to the server, and int8 in the header"),
+        ("    t.version;", "    t.version,\n    t.id as title;", ":6: columns: two columns are called title: give one"),
+        ("    t.version;", "    t.version + 1;", ":6: columns: a column has no name: give it one with `as`"),
+        ("t.title = $2", "($2::text is null or t.title = $2) and $1::bigint is null", ":3: params: $1 is asked"),
+        (
+            "-- index: tasks_pkey",
+            "-- index: users_pkey",
+            ":4: index: users_pkey is of users, which the statement does not",
+        ),
+        ("-- index: tasks_pkey", "-- scans: users", ":4: scans: the statement does not read users: take it out"),
+        ("-- index: tasks_pkey", "-- nullable: name", ":4: nullable: there is no column name: take it out"),
+        ("-- index: tasks_pkey", "-- nullable: weather", ":4: nullable: weather may be null in its table already"),
         ("row?", "count", ":2: returns: count does not go with 3 columns"),
         ("row?", "value", ":2: returns: value does not go with 3 columns"),
         ("tasks_pkey", "tasks_pke", ":4: index: the schema has no tasks_pke"),
@@ -77,27 +91,36 @@ async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Sessi
             "tasks_pkey -> conflict",
             ":5: raises: db_errors.CONSTRAINTS does not say tasks_pkey -> conflict",
         ),
-        ("    t.weather,", "    t.wether,", ":8: column t.wether does not exist"),
-        ("from tasks", "form tasks", ":10: syntax error"),
-        ("from tasks", "from taks", ':10: relation "taks" does not exist'),
-        ("t.id = $1", "t.id = $1 and", ':11: syntax error at or near "and"'),
+        ("    t.weather,", "    t.wether,", ":10: column t.wether does not exist"),
+        ("update tasks", "updat tasks", ":6: syntax error"),
+        ("update tasks", "update taks", ':6: relation "taks" does not exist'),
+        ("t.id = $1", "t.id = $1 and", ':7: syntax error at or near "and"'),
+        (
+            "-- raises: tasks_title_check -> invalid",
+            "-- raises: users_role_check -> invalid",
+            ":5: raises: users_role_check is of users, which the statement does not write: take it out",
+        ),
         (
             "t.version",
             "t.version::numeric as version",
-            ":6: columns: numeric is a type that workbench.PYTHON does not know",
+            ":6: columns: numeric is a type that stub.PYTHON does not know: cast it to one, or add it there",
         ),
-        (" and t.title = $2", " and t.version = $2", ":3: params: $2 is int8 to the server"),
+        (
+            " and t.title = $2",
+            " and t.version = $2",
+            ":3: params: $2 is int8 to the server, and text in the header: write bigint",
+        ),
     ],
 )
 async def test_a_mistake_is_told_with_its_file_and_line(
     sql: Session, folder: Path, tmp_path: Path, *, old: str, new: str, problem: str
 ) -> None:
     stub = tmp_path / "queries.pyi"
-    assert await check(sql, folder=folder, stub=stub, write=True) == []
+    assert await check(sql, folder=folder, stub_path=stub, write=True) == []
     file = folder / "tasks" / "title.sql"
     assert old in GOOD
     file.write_text(GOOD.replace(old, new), encoding="utf-8")
-    (found,) = await check(sql, folder=folder, stub=stub)
+    (found,) = await check(sql, folder=folder, stub_path=stub)
     assert found.startswith(f"{file}{problem}")
     assert "\n" not in found
 
@@ -105,15 +128,17 @@ async def test_a_mistake_is_told_with_its_file_and_line(
 async def test_a_mistake_in_a_later_sort_is_told_at_the_line_of_its_expansion(sql: Session, folder: Path) -> None:
     file = folder / "tasks" / "title.sql"
     file.write_text(SORTED.replace("id: t.id bigint", f"id: t.{'i' * 80}d bigint", 1), encoding="utf-8")
-    (found,) = await check(sql, folder=folder, stub=folder / "queries.pyi")
+    (found,) = await check(sql, folder=folder, stub_path=folder / "queries.pyi")
     assert found.startswith(f"{file}:8: column t.iii")
 
 
 async def test_a_parameter_of_a_type_without_a_python_name_is_told(sql: Session, folder: Path) -> None:
     file = folder / "tasks" / "title.sql"
     file.write_text("-- A sum.\n-- returns: value\n-- params: one numeric\nselect $1 > 1.5 as more;", encoding="utf-8")
-    (found,) = await check(sql, folder=folder, stub=folder / "queries.pyi")
-    assert found == f"{file}:3: params: numeric is a type that workbench.PYTHON does not know"
+    (found,) = await check(sql, folder=folder, stub_path=folder / "queries.pyi")
+    assert (
+        found == f"{file}:3: params: numeric is a type that stub.PYTHON does not know: cast it to one, or add it there"
+    )
 
 
 async def test_every_mistake_is_told_and_the_stub_is_left_alone_until_there_is_none(
@@ -122,27 +147,27 @@ async def test_every_mistake_is_told_and_the_stub_is_left_alone_until_there_is_n
     (folder / "tasks" / "title.sql").write_text(GOOD.replace("t.weather", "t.w").replace("tasks_pkey", "x"), "utf-8")
     (folder / "tasks" / "other.sql").write_text(GOOD.replace("row?", "x"), "utf-8")
     (folder / "tasks" / "third.sql").write_text(GOOD.replace("tasks_pkey", "x").replace("-> invalid", "-> x"), "utf-8")
-    found = await check(sql, folder=folder, stub=tmp_path / "queries.pyi", write=True)
+    found = await check(sql, folder=folder, stub_path=tmp_path / "queries.pyi", write=True)
     assert [line.removeprefix(f"{folder}/tasks/").split(":")[:2] for line in found] == [
         ["other.sql", "2"],
         ["third.sql", "4"],
         ["third.sql", "5"],
-        ["title.sql", "8"],
+        ["title.sql", "10"],
     ]
     assert not (tmp_path / "queries.pyi").exists()
 
 
 async def test_a_stale_stub_is_told_and_renewed_where_asked(sql: Session, folder: Path, tmp_path: Path) -> None:
     stub = tmp_path / "queries.pyi"
-    told = [f"{stub}: is not what the files and the schema say: run `python -m service sql check --write`"]
-    assert await check(sql, folder=folder, stub=stub) == told
+    told = [f"{stub}:1: is not what the files and the schema say: run `python -m service sql check --write`"]
+    assert await check(sql, folder=folder, stub_path=stub) == told
     stub.write_text("stale")
-    assert await check(sql, folder=folder, stub=stub) == told
+    assert await check(sql, folder=folder, stub_path=stub) == told
     assert stub.read_text() == "stale"
-    assert await check(sql, folder=folder, stub=stub, write=True) == []
-    assert await check(sql, folder=folder, stub=stub) == []
+    assert await check(sql, folder=folder, stub_path=stub, write=True) == []
+    assert await check(sql, folder=folder, stub_path=stub) == []
     (folder / "tasks" / "title.sql").write_text(GOOD.replace("    t.version", "    t.city"))
-    assert await check(sql, folder=folder, stub=stub) == told
+    assert await check(sql, folder=folder, stub_path=stub) == told
 
 
 async def test_the_stub_has_the_types_of_keywords_and_columns(sql: Session, folder: Path, tmp_path: Path) -> None:
@@ -151,7 +176,7 @@ async def test_the_stub_has_the_types_of_keywords_and_columns(sql: Session, fold
     (folder / "tasks" / "all.sql").write_text("-- All.\n-- returns: stream\nselect t.id from tasks as t;")
     (folder / "tasks" / "clear.sql").write_text("-- Clears.\n-- returns: count\ndelete from tasks;")
     stub = tmp_path / "queries.pyi"
-    assert await check(sql, folder=folder, stub=stub, write=True) == []
+    assert await check(sql, folder=folder, stub_path=stub, write=True) == []
     text = stub.read_text()
     assert "class TasksTitleRow(TypedDict):\n    title: str\n    weather: Fragment | None\n    version: int\n" in text
     assert "        task_id: int,\n        title: str | None,\n    ) -> TasksTitleRow | None: ...\n" in text
@@ -170,11 +195,29 @@ async def test_the_stub_has_the_types_of_keywords_and_columns(sql: Session, fold
 async def test_a_script_is_for_psql_and_not_prepared(sql: Session, folder: Path, tmp_path: Path) -> None:
     (folder / "dba").mkdir()
     (folder / "dba" / "two.sql").write_text("-- Two at once.\n-- returns: script\nselect 1;\nselect 2;")
-    assert await check(sql, folder=folder, stub=tmp_path / "queries.pyi", write=True) == []
+    assert await check(sql, folder=folder, stub_path=tmp_path / "queries.pyi", write=True) == []
     assert "two" not in (tmp_path / "queries.pyi").read_text()
 
 
-@pytest.mark.parametrize("name", [one.name for one in read_all()])
+CALLED = [one.name for one in read_all() if one.header.returns != "script" and not one.header.extension]
+
+
+@pytest.mark.parametrize("name", CALLED)
 def test_every_statement_has_a_test_that_calls_it(name: str) -> None:
     tests = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*_statements.py")]
     assert any(re.search(rf"\bq\.{re.escape(name)}(\.stream)?\(", text) for text in tests)
+
+
+async def test_a_file_that_nothing_runs_and_an_entry_that_nothing_raises_are_told(
+    sql: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "callers", dict)
+    told = await check(sql)
+    assert f"{FOLDER}/tasks/get.sql:1: nothing in service/ runs it: call q.tasks.get, or remove the file" in told
+    assert not [line for line in told if "/dba/" in line]
+    monkeypatch.undo()
+    monkeypatch.setitem(db_errors.CONSTRAINTS, "tasks_weather_check", db_errors.CONSTRAINTS["tasks_title_check"])
+    monkeypatch.setattr("service.workbench.check.inspect.getfile", lambda _: __file__)
+    (line,) = await check(sql)
+    assert re.match(rf"{__file__}:\d+: no statement raises tasks_weather_check: add it to the `raises`", line)
+    assert await check(sql, write=True) == []

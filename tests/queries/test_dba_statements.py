@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+import asyncpg
 import pytest
 
 from service import db, migrations
@@ -9,6 +12,8 @@ from service.db import Database
 from service.errors import UnavailableError
 from service.queries import q
 from tests.conftest import make_settings
+
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def test_the_applied_migrations_are_told_in_their_order(database: Database) -> None:
@@ -32,3 +37,10 @@ async def test_the_schemas_names_are_told_by_kind(database: Database) -> None:
     }
     assert ("nullable", "title") not in names
     assert not {name for kind, name in names if kind == "nullable" and name in {"migration_id", "hostname"}}
+
+
+async def test_a_setting_is_gone_with_its_transaction(sql: Session) -> None:
+    async with sql.transaction():
+        assert await q.dba.set_for_transaction(sql, name="workbench.p0", value="it's") == "it's"
+        assert await sql.fetchval("select current_setting('workbench.p0')") == "it's"
+    assert await sql.fetchval("select current_setting('workbench.p0', true)") == ""

@@ -43,7 +43,7 @@ async def test_a_stream_that_breaks_says_so_in_the_services_words(database: Data
         await anext(batches)
         await make.sql.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where datname = current_database() and query like '/* tasks.export%'"
+            " where datname = current_database() and query like 'select /* tasks.export */%'"
         )
         with pytest.raises(UnavailableError):
             await anext(batches)

@@ -133,15 +133,15 @@ def test_a_sort_goes_to_each_place_that_takes_it(tmp_path: Path) -> None:
 
 def test_the_first_sort_is_the_file_as_it_is_written(tmp_path: Path) -> None:
     text = statement(tmp_path, SORTED).texts["-made"]
-    assert text.removeprefix("/* things.list -made */ ") == SORTED[SORTED.index("select") :].rstrip().removesuffix(";")
+    assert text.replace("/* things.list -made */ ", "") == SORTED[SORTED.index("select") :].rstrip().removesuffix(";")
 
 
 def test_every_statement_begins_with_a_tag_that_names_its_file() -> None:
     everything = read_all()
     assert len(everything) > 10
-    for one in everything:
+    for one in (one for one in everything if one.header.returns != "script"):
         for sort, text in one.texts.items():
-            assert text.startswith(f"/* {f'{one.name} {sort}'.strip()} */ ")
+            assert re.match(rf"\w+ /\* {re.escape(f'{one.name} {sort}'.strip())} \*/\s", text)
             assert (one.path.parent.name, one.path.stem) == tuple(one.name.split("."))
 
 

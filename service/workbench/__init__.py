@@ -1,0 +1,1 @@
+"""The DBA's workbench over the statements: check, catalogue, plans, figures."""

@@ -1,0 +1,7 @@
+-- The tables with so many rows, as the statistics say.
+-- returns: rows
+-- params: least_rows bigint
+select c.relname::text as name
+from pg_class as c
+where c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'p') and c.reltuples >= $1::bigint
+order by c.relname;

@@ -1,0 +1,5 @@
+-- The last id that a task was given, also by who has not committed yet.
+-- returns: value
+-- why: `sql plans` sees by it how far one long insert has come.
+select s.last_value
+from tasks_id_seq as s;

@@ -1,0 +1,70 @@
+"""Which route runs which statement, as the catalogue says and as requests show."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.workbench.callers import EVERY_REQUEST, callers, entries
+from tests.api.problems import OPERATIONS
+from tests.factories import Factory
+
+COMMANDS = {
+    "serve",
+    "migrate",
+    "create-admin",
+    "openapi",
+    "sql check",
+    "sql catalog",
+    "sql explain",
+    "sql plans",
+    "sql top",
+}
+
+
+def said(route: str) -> set[str]:
+    return {name for name, by in callers().items() if route in by}
+
+
+def test_every_route_and_command_is_found() -> None:
+    assert entries() == {*map(str, OPERATIONS), *COMMANDS, EVERY_REQUEST}
+
+
+# What each list's request needs, and what makes it take each of its ways.
+@pytest.mark.parametrize(
+    ("path", "queries"),
+    [
+        (
+            "/tasks",
+            [
+                "",
+                "?q=x&count=estimated",
+                "?sort=title&start_date=2026-01-01",
+                "?offset=1",
+                "?count=exact",
+                "?count=estimated",
+            ],
+        ),
+        ("/analytics/timeseries", [""]),
+        ("/analytics", [""]),
+        ("/events", ["", "?since=x"]),
+        ("/users", [""]),
+        ("/auth/me", [""]),
+        ("/readyz", [""]),
+    ],
+)
+async def test_a_route_runs_what_the_catalogue_says_and_nothing_else(
+    make: Factory, seen: dict[str, set[str]], path: str, queries: list[str]
+) -> None:
+    ada = await make.admin()
+    await make.task(ada)
+    for query in queries:
+        assert (await ada.client.get(path + query)).status_code == 200
+    by_ticket = {"accounts.use_ticket"}  # asked with a token here
+    always = said(EVERY_REQUEST)
+    assert seen[f"GET {path}"] - always == said(f"GET {path}") - always - by_ticket
+
+
+def test_what_the_service_does_by_itself_is_said_of_serve() -> None:
+    assert said("serve") >= {"events.expire", "events.settle", "weather.claim", "accounts.create_first_admin"}
+    assert said("create-admin") == {"accounts.create"}
+    assert said("openapi") == said("migrate") == set()

@@ -1,0 +1,79 @@
+"""`/admin/queries`: the statements, their figures and plans; for administrators, where it is switched on."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import asyncpg
+import httpx
+import pytest
+
+from service.app import create_app
+from service.security import Passwords
+from service.statements import read_all
+from tests.api.problems import problem
+from tests.conftest import make_settings
+from tests.factories import Factory
+
+PATHS = ["/admin/queries", "/admin/queries/tasks.get/plan"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_it_is_for_administrators(make: Factory, client: httpx.AsyncClient, path: str) -> None:
+    problem(await client.get(path), 401)
+    problem(await (await make.user()).client.get(path), 403)
+    assert (await (await make.admin()).client.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_where_it_is_not_switched_on_there_is_nothing(
+    sql: asyncpg.Connection[asyncpg.Record], database_url: str, path: str
+) -> None:
+    app = create_app(make_settings(database_url), passwords=Passwords(cost=4))
+    async with app.router.lifespan_context(app):
+        answer = await (await Factory(sql, app).admin()).client.get(path)
+    assert problem(answer, 404)["detail"] == "There is nothing at this path."
+    assert "/admin/queries" not in app.openapi()["paths"]
+
+
+async def test_every_statement_is_listed_with_what_runs_it(make: Factory) -> None:
+    listed = (await (await make.admin()).client.get("/admin/queries")).json()
+    items = {one["name"]: one for one in listed["items"]}
+    assert list(items) == [one.name for one in read_all()]
+    assert items["tasks.get"]["run_by"] == ["GET /tasks/{task_id}"]
+    assert items["tasks.get"]["file"] == "sql/tasks/get.sql"
+    assert "pg_stat_statements" in (listed["figures_missing"] or "pg_stat_statements")
+
+
+@pytest.mark.parametrize("name", ["tasks.get", "tasks.list title", "tasks.list", "tasks.delete"])
+async def test_a_plan_is_given_and_nothing_is_carried_out(make: Factory, name: str) -> None:
+    ada = await make.admin()
+    task = await make.task(ada)
+    plan = (await ada.client.get(f"/admin/queries/{quote(name)}/plan")).json()
+    assert plan["name"].startswith(name)
+    assert "$1" in "".join(plan["lines"])
+    assert plan["lines"][0].startswith(plan["plan"]["Node Type"])
+    assert not any("actual" in line for line in plan["lines"])
+    assert (await ada.client.get(f"/tasks/{task}")).json()["version"] == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tasks.gets",
+        "tasks.get title",
+        "'; drop table tasks; --",
+        "..",
+        "dba.roles",
+        "tasks.get\x00",
+        "x" * 200,
+    ],
+)
+async def test_what_is_no_statement_is_not_found(make: Factory, name: str) -> None:
+    answer = await (await make.admin()).client.get(f"/admin/queries/{quote(name, safe='')}/plan")
+    problem(answer, 404)
+
+
+async def test_a_name_that_is_too_long_is_refused(make: Factory) -> None:
+    answer = await (await make.admin()).client.get(f"/admin/queries/{'x' * 201}/plan")
+    problem(answer, 422, pointers={"/path/name"})

@@ -1,0 +1,85 @@
+"""A rolling deploy: the statements of the release before run on this release's schema, as they did on theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service import migrations
+from service.db import Connection
+from service.statements import Statement, read_all
+from service.workbench import plans, scratch
+from service.workbench.explain import planned
+from tests.conftest import TEMPLATE, _database
+from tests.migrations.previous import KEPT, statements
+
+PREVIOUS: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
+STATEMENTS: dict[str, dict[str, Any]] = PREVIOUS["statements"]
+PRESENT = {one.name: one for one in read_all()}
+ROWS = 20_000
+
+
+@pytest.fixture(scope="module")
+def module_database_url() -> Iterator[str]:
+    """A migrated database of this file's own."""
+    with _database(os.environ[TEMPLATE]) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def filled(module_database_url: str) -> AsyncIterator[Connection]:
+    """A session on this release's schema, with rows."""
+    await scratch.fill(module_database_url, rows=ROWS)
+    async with scratch.connected(module_database_url) as connection:
+        yield connection
+
+
+def test_the_release_before_is_an_earlier_one_of_this_line() -> None:
+    there = migrations.known()
+    assert there[: len(PREVIOUS["migrations"])] == PREVIOUS["migrations"]
+    assert len(STATEMENTS) > 50
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_statement_of_the_release_before_takes_and_gives_what_it_did(filled: Connection, name: str) -> None:
+    kept = STATEMENTS[name]
+    prepared = await filled.prepare(kept["text"])
+    assert [kind.name for kind in prepared.get_parameters()] == kept["parameters"]
+    columns = {column.name: column.type.name for column in prepared.get_attributes()}
+    assert columns.items() >= (kept["columns"] or {}).items()
+
+
+def carried_out() -> Iterator[tuple[str, Statement]]:
+    for name, kept in STATEMENTS.items():
+        path, _, sort = name.partition(" ")
+        present = PRESENT.get(path)
+        if present and sort in present.texts:
+            yield name, replace(present, texts={sort: kept["text"]})
+
+
+CARRIED_OUT = dict(carried_out())
+
+
+@pytest.mark.parametrize("name", CARRIED_OUT)
+async def test_a_statement_of_the_release_before_can_be_carried_out(filled: Connection, name: str) -> None:
+    """What it writes must not miss a column that the new schema wants."""
+    statement, types = CARRIED_OUT[name], STATEMENTS[name]["parameters"]
+    if len(types) != len(statement.header.params):
+        pytest.skip("this release's samples are for other parameters")
+    cases = plans._cases(statement, plans._samples(), rows=ROWS)
+    for _, values in cases:
+        await planned(filled, statement, "", values, analyze=True, types=types)
+
+
+async def test_a_migration_that_breaks_one_is_seen(own_database_url: str) -> None:
+    async with scratch.connected(own_database_url) as connection:
+        before = await statements(own_database_url)
+        await connection.execute("alter table users rename column active to is_active")
+        with pytest.raises(asyncpg.UndefinedColumnError):
+            await connection.prepare(before["accounts.credentials"]["text"])

@@ -1,0 +1,49 @@
+-- What `sql plans` fills beside tests/load/seed.sql: events of many transactions, and what accounts have.
+update task_events
+set
+    xid = (3 + id * 600 / :rows)::text::xid8,
+    previous_user_id = case when id % 100 = 0 then user_id + 1 end;
+
+insert into users (username, password_hash)
+select
+    'Member' || n as username,
+    '!' as password_hash
+from generate_series(1, 30000) as n;
+
+insert into sessions (user_id, expires_at, secret, refresh_hash, previous_hash)
+select
+    u.ids[1 + n % 1000] as user_id,
+    now() + (n - 300) * interval '1 minute' as expires_at,
+    sha256(n::text::bytea) as secret,
+    sha256(sha256(n::text::bytea)) as refresh_hash,
+    case when n % 2 = 0 then sha256(('before ' || n)::bytea) end as previous_hash
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+
+insert into api_keys (user_id, name, hash, expires_at)
+select
+    u.ids[1 + n % 1000] as user_id,
+    'key' as name,
+    sha256(n::text::bytea) as hash,
+    case when n % 3 = 0 then now() + n * interval '1 minute' end as expires_at
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+
+insert into tickets (hash, user_id, expires_at, access_expires_at)
+select
+    sha256(n::text::bytea) as hash,
+    u.ids[1 + n % 1000] as user_id,
+    now() - n * interval '1 second' as expires_at,
+    now() as access_expires_at
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+
+insert into idempotency_keys (user_id, route, key, fingerprint, holder, claimed_at, claimed_until)
+select
+    u.ids[1 + n % 1000] as user_id,
+    'POST /tasks' as route,
+    n::text as key,
+    '' as fingerprint,
+    '' as holder,
+    now() - n * interval '10 seconds' as claimed_at,
+    now() as claimed_until
+from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+
+vacuum analyze;

@@ -1,0 +1,129 @@
+"""The workbench on the command line: what each tool prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from service.workbench import catalog
+from tests.process.servers import command, environment, refusal, run
+
+NOWHERE = "postgresql://tasks:hunter2@127.0.0.1:1/tasks"
+
+
+@pytest.fixture
+def task(own_database_url: str) -> int:
+    """A database with one task."""
+    with psycopg.connect(own_database_url) as connection:
+        connection.execute("insert into users (username, password_hash) values ('Ada', '')")
+        connection.execute("insert into tasks (user_id, title) select id, 'One' from users")
+        (task,) = connection.execute("select id from tasks").fetchone() or (0,)
+    return int(task)
+
+
+def test_the_catalogue_is_printed_as_text_or_json(tmp_path: Path, own_database_url: str) -> None:
+    text = run(tmp_path, "sql", "catalog", DATABASE_URL=own_database_url)
+    assert (text.returncode, text.stderr, text.stdout) == (0, "", catalog.FILE.read_text(encoding="utf-8"))
+    listed = run(tmp_path, "sql", "catalog", "--format", "json", DATABASE_URL=own_database_url)
+    assert {"tasks.get", "dba.locks"} <= {one["name"] for one in json.loads(listed.stdout)}
+
+
+def test_a_plan_is_printed(tmp_path: Path, own_database_url: str, task: int) -> None:
+    def explain(*arguments: str) -> str:
+        ended = run(tmp_path, "sql", "explain", *arguments, DATABASE_URL=own_database_url)
+        assert (ended.returncode, ended.stderr) == (0, ""), ended
+        return ended.stdout
+
+    assert explain("tasks.list -title").startswith("tasks.list -title\n")
+    lines = explain("tasks.list", "title").splitlines()
+    assert lines[:4] == ["tasks.list title", "sql/tasks/list.sql", "A page of the tasks that the viewer may see.", ""]
+    assert "$1" in explain("tasks.get")
+    values = ["--params", json.dumps([task, 1, True])]
+    assert f"(id = '{task}'::bigint)" in explain("tasks.get", *values)
+    assert "$1" in explain("tasks.get", *values, "--generic")
+    assert "Execution Time" in explain("tasks.get", *values, "--analyze")
+    assert "Execution Time" in explain("accounts.has_admin", "--analyze")
+    assert json.loads(explain("tasks.get", "--json"))["Plan"]["Relation Name"] == "tasks"
+
+
+def test_what_is_carried_out_is_taken_back(tmp_path: Path, own_database_url: str, task: int) -> None:
+    values = json.dumps([task, 1, True, None])
+    arguments = ["sql", "explain", "tasks.delete", "--params", values, "--analyze"]
+    ended = run(tmp_path, *arguments, DATABASE_URL=own_database_url)
+    assert ended.returncode == 0, ended
+    assert "Delete on tasks" in ended.stdout
+    with psycopg.connect(own_database_url) as connection:
+        assert connection.execute("select version from tasks").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tasks.gets"], "is it tasks.get"),
+        (["tasks.get", "--params", "{"], "takes a JSON object or array"),
+        (["tasks.get", "--params", '["x", 1, true]'], 'invalid input syntax for type bigint: "x"'),
+        (["tasks.get", "--analyze"], "--analyze takes --params: task_id bigint, viewer_id bigint"),
+        (
+            ["tasks.get", "--params", '{"task_id": "\udcff", "viewer_id": 1, "viewer_is_admin": true}'],
+            "task_id takes no",
+        ),
+        (["dba.roles"], "is a script for psql"),
+        (["dba.statements"], "pg_stat_statements"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, own_database_url: str, arguments: list[str], says: str
+) -> None:
+    assert says in refusal(run(tmp_path, "sql", "explain", *arguments, DATABASE_URL=own_database_url))
+
+
+def test_figures_that_are_not_there_are_told_in_one_line(tmp_path: Path, own_database_url: str) -> None:
+    said = refusal(run(tmp_path, "sql", "top", DATABASE_URL=own_database_url))
+    assert "create extension pg_stat_statements" in said
+    for tool in ("top", "catalog", "check", "plans"):
+        assert "away" in (said := refusal(run(tmp_path, "sql", tool, DATABASE_URL=NOWHERE))) or "scratch" in said
+        assert "hunter2" not in said
+
+
+def test_who_may_not_is_told_so_in_one_line(tmp_path: Path, own_database_url: str) -> None:
+    """The role is made for this test; it may read the list of migrations and nothing else."""
+    role = f"guest_{uuid4().hex}"
+    with psycopg.connect(own_database_url, autocommit=True) as connection:
+        connection.execute(f"create role {role} login password '{role}'")
+        try:
+            connection.execute(f"grant select on _yoyo_migration to {role}")
+            connection.execute(f"alter role {role} set default_transaction_read_only = on")
+            parts = urlsplit(own_database_url)
+            url = urlunsplit(parts._replace(netloc=f"{role}:{role}@{parts.netloc.rpartition('@')[2]}"))
+            arguments = {"catalog": [], "explain": ["tasks.get"], "plans": ["--rows", "30000"]}
+            for tool, more in arguments.items():
+                ended = subprocess.run(
+                    command("sql", tool, *more),
+                    env=environment(DATABASE_URL=url),
+                    cwd=tmp_path,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert "permission denied" in refusal(ended) or "read-only" in ended.stderr
+        finally:
+            connection.execute(f"drop owned by {role}")
+            connection.execute(f"drop role {role}")
+
+
+def test_plans_take_a_number_of_rows_that_says_something(tmp_path: Path, own_database_url: str) -> None:
+    assert "takes 20000 to 100000000" in refusal(
+        run(tmp_path, "sql", "plans", "--rows", "10", DATABASE_URL=own_database_url)
+    )
+
+
+def test_a_tool_that_is_called_wrongly_gives_the_usage(tmp_path: Path, own_database_url: str) -> None:
+    for arguments in (["top", "--by", "colour"], ["explain"], ["catalog", "--format", "xml"], ["plans", "--rows", "x"]):
+        ended = run(tmp_path, "sql", *arguments, DATABASE_URL=own_database_url)
+        assert (ended.returncode, ended.stdout) == (2, "")
