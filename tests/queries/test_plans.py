@@ -50,9 +50,33 @@ from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids fr
 insert into api_keys (user_id, name, hash, expires_at)
 select u.ids[n % 500 + 1], 'key', sha256(n::text::bytea), case when n % 3 = 0 then now() + n * interval '1 minute' end
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+insert into attachments (task_id, added_by, key, filename, content_type, size, sha256, created_at)
+select
+    t.id,
+    t.user_id,
+    repeat('a', 32) || '/' || md5(t.id::text),
+    'a.txt',
+    'text/plain',
+    1,
+    repeat('c', 64),
+    now() - interval '2 hours'
+from tasks as t;
+insert into removed_attachments (key, task_id, attachment, with_task, claimed_until)
+select repeat('b', 32) || '/' || md5(n::text), n, '{}', n % 2 = 0, now() + (n - 300) * interval '1 minute'
+from generate_series(1, 30000) as n;
 insert into users (username, password_hash) select 'Member' || n, '' from generate_series(1, 20000) as n;
 """
-LARGE = ("tasks", "users", "task_events", "tickets", "sessions", "api_keys", "idempotency_keys")
+LARGE = (
+    "tasks",
+    "users",
+    "task_events",
+    "tickets",
+    "sessions",
+    "api_keys",
+    "idempotency_keys",
+    "attachments",
+    "removed_attachments",
+)
 # A reader that has seen half of the events, while a transaction was open.
 BEHIND = {
     "seen_snapshot": "301:303:301",
@@ -65,6 +89,15 @@ BEHIND = {
     "key": "77",
     "fingerprint": b"",
     "holder": b"",
+}
+FILES: dict[str, Any] = {
+    "attachment_id": 1000,
+    "size": 1,
+    "quota": 0,
+    "after_key": "a" * 32 + "/00",
+    "last_key": "a" * 32 + "/01",
+    "keys": ["b" * 32 + "/00", "b" * 32 + "/01"],
+    "has_turn": False,
 }
 CREDENTIALS: dict[str, Any] = {
     "session_id": 1000,
@@ -136,7 +169,7 @@ async def test_the_index_of_a_header_is_the_one_that_is_used(large: Database, na
         assert task is not None
         values: dict[str, Any] = {parameter.name: None for parameter in statement.header.params}
         values |= {**dict(task), "viewer_id": task["user_id"], "viewer_is_admin": False, "username": "User77"}
-        values |= {"city": "city10", "seconds": 20, "row_limit": 100, **BEHIND, **CREDENTIALS}
+        values |= {"city": "city10", "seconds": 20, "row_limit": 100, **BEHIND, **CREDENTIALS, **FILES}
         plan = await explain(connection, statement, values, sort=next(iter(statement.texts)))
     used = {node["Index Name"] for node in plan if "Index Name" in node}
     assert used == set(statement.header.index)
