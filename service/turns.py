@@ -1,0 +1,31 @@
+"""How many of one kind of work are done at once, in all and for one user."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import UnavailableError
+
+RETRY_SECONDS = 5
+
+
+class Turns:
+    """Gives turns to so many; who comes then is asked to come again."""
+
+    def __init__(self, *, most: int, of_one: int) -> None:
+        self._most, self._of_one = most, of_one
+        self._running: Counter[int] = Counter()
+
+    @contextmanager
+    def turn(self, user_id: int) -> Iterator[None]:
+        """Do something as one of those; UnavailableError where there are too many."""
+        if self._running[user_id] >= self._of_one or self._running.total() >= self._most:
+            raise UnavailableError("As many of these as there may be at once are running.", retry_after=RETRY_SECONDS)
+        self._running[user_id] += 1
+        try:
+            yield
+        finally:
+            self._running[user_id] -= 1
+            self._running += Counter()  # without those that came to nothing
