@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from service.accounts import Accounts
+from service.attachments import Attachments
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
@@ -30,6 +31,8 @@ from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
 LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
+UPLOAD = re.compile(r"/tasks/[0-9]+/attachments", re.ASCII)  # of who is known: the largest attachment, and
+UPLOAD_FRAME = 64 * 1024  # what a client may say around it
 READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
 IDENTITY = "service.identity"  # where a request's scope keeps it
 JSON = re.compile(r"application/([\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
@@ -50,6 +53,7 @@ class Rooms:
     logins: Logins
     cursors: Cursors
     weather: Weather
+    attachments: Attachments
     limits: Limits
     redis: RedisClient | None
     feed: Feed
@@ -187,7 +191,7 @@ Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
 
 async def _if_none_match(
     if_none_match: Annotated[
-        list[str] | None, Header(description="Entity tags; 304 where the task has one of them.", examples=[['"1"']])
+        list[str] | None, Header(description="Entity tags; 304 where it has one of them.", examples=[['"1"']])
     ] = None,
 ) -> list[str]:
     tags = _tags(if_none_match or [])

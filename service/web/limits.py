@@ -13,7 +13,15 @@ from service.errors import RateLimitedError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.web import replies
-from service.web.deps import LARGEST_BODIES, LARGEST_BODY, credential_of, identity_of, rooms_of
+from service.web.deps import (
+    LARGEST_BODIES,
+    LARGEST_BODY,
+    UPLOAD,
+    UPLOAD_FRAME,
+    credential_of,
+    identity_of,
+    rooms_of,
+)
 from service.web.middleware import VERDICTS
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -95,14 +103,16 @@ async def _refuse_guesses(request: HTTPConnection, limit: Limit) -> None:
 class BodyLimited:
     """Limits bodies; a route's own, larger limit is for those who are known."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, largest_attachment: int) -> None:
         self._common = RequestBodyLimitMiddleware(app, LARGEST_BODY)
         self._own = {route: RequestBodyLimitMiddleware(app, size) for route, size in LARGEST_BODIES.items()}
+        self._upload = RequestBodyLimitMiddleware(app, largest_attachment + UPLOAD_FRAME)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         limited = self._common
-        own = self._own.get((scope.get("method", ""), scope.get("path", "")))
+        method, path = scope.get("method", ""), scope.get("path", "")
+        own = self._upload if method == "POST" and UPLOAD.fullmatch(path) else self._own.get((method, path))
         if own and isinstance(await identity_of(HTTPConnection(scope)), Viewer):
             limited = own
         await limited(scope, receive, send)
