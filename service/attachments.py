@@ -40,6 +40,7 @@ LONGEST_NAME = 255
 # What is no character of a name, or turns what follows it round: C0, C1, separators, bidirectional overrides.
 UNSHOWABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 MOST_RESTORED = 1000
+FAREWELL_SECONDS = 3.0
 
 
 class Attachment(BaseModel):
@@ -200,6 +201,11 @@ class Attachments:
         self.removed.set()
         logger.bind(task_id=task_id, attachment_id=attachment_id, actor_id=viewer.id).info("attachment deleted")
 
+    async def ended(self) -> None:
+        """Wait until what is under way has ended, and taken back what it must."""
+        await self._uploads.ended()
+        await self._downloads.ended()
+
     async def still_there(self, db: Executor, task_id: int) -> list[str]:
         """Give the keys of what went with a task and is still in the store."""
         rows = await q.attachments.restorable(db, task_id=task_id, row_limit=MOST_RESTORED)
@@ -275,4 +281,10 @@ async def opened(given: Settings) -> AsyncIterator[Attachments]:
         else:
             store = folder = Folder(Path(given.attachments_url.removeprefix("file://")))
             stack.callback(folder.close)
-        yield Attachments(store, largest=given.attachment_max_bytes, quota=given.attachment_quota_bytes)
+        attachments = Attachments(store, largest=given.attachment_max_bytes, quota=given.attachment_quota_bytes)
+        try:
+            yield attachments
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await attachments.ended()

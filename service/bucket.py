@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +26,7 @@ except ImportError:  # it is an option: see `opened`
 
 PART_BYTES = 5 * 1024 * 1024  # the protocol's least
 CONNECTIONS = 128
-CONNECT_SECONDS, READ_SECONDS, TRIES = 3, 10, 2
+CONNECT_SECONDS, READ_SECONDS, CALL_SECONDS, TRIES = 3, 10, 60, 2
 ABSENT = {"404", "NoSuchKey", "NoSuchUpload"}
 NAME = re.compile(r"[0-9a-f]{32}/[0-9a-f]{32}")
 
@@ -50,7 +51,7 @@ class Bucket:
         """Give bytes of a file."""
         part = {} if (start, stop) == (0, size) else {"Range": f"bytes={start}-{stop - 1}"}
         try:
-            with translated():
+            async with translated():
                 answer = await self.client.get_object(**self.named(key), **part)
         except _AbsentError:
             raise missing() from None
@@ -59,7 +60,7 @@ class Bucket:
             if (whole, answer["ContentLength"]) != (str(size), stop - start):
                 raise missing()
             while start < stop:
-                with translated():
+                async with translated():
                     data = await body.read(CHUNK_BYTES)
                     if not data:
                         raise ConnectionError("the file ended early")
@@ -69,7 +70,7 @@ class Bucket:
     async def exists(self, key: str) -> bool:
         """Whether there is such a file."""
         try:
-            with translated():
+            async with translated():
                 await self.client.head_object(**self.named(key))
         except _AbsentError:
             return False
@@ -77,8 +78,9 @@ class Bucket:
 
     async def remove(self, key: str) -> None:
         """Take a file away."""
-        with suppress(_AbsentError), translated():
-            await self.client.delete_object(**self.named(key))
+        with suppress(_AbsentError):
+            async with translated():
+                await self.client.delete_object(**self.named(key))
 
     async def listed(self, folder: str) -> AsyncIterator[list[Found]]:
         """Give a folder's files, a page at a time."""
@@ -93,10 +95,11 @@ class Bucket:
         async for page in self._pages("list_multipart_uploads", folder):
             for upload in page.get("Uploads", ()):
                 if upload["Initiated"] < before:
-                    with suppress(_AbsentError), translated():
-                        await self.client.abort_multipart_upload(
-                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
+                    with suppress(_AbsentError):
+                        async with translated():
+                            await self.client.abort_multipart_upload(
+                                Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                            )
                     cleared += 1
         return cleared
 
@@ -104,7 +107,7 @@ class Bucket:
         pages = self.client.get_paginator(operation).paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/")
         iterator = aiter(pages)
         while True:
-            with translated():
+            async with translated():
                 page = await anext(iterator, None)
             if page is None:
                 return
@@ -132,13 +135,13 @@ class _Parts:
         """Send the rest, and make a file of the parts; a file of one is sent whole."""
         if not self._upload:
             self._may_be_there = True
-            with translated():
+            async with translated():
                 await self._client.put_object(**self._named, Body=self._body())
             return
         if self._waiting:
             await self._send()
         self._may_be_there = True
-        with translated():
+        async with translated():
             await self._client.complete_multipart_upload(
                 **self._named, **self._upload, MultipartUpload={"Parts": self._parts}
             )
@@ -147,11 +150,13 @@ class _Parts:
         """Abort it; what was finished without our hearing of it is removed."""
         try:
             if self._upload:
-                with suppress(_AbsentError), translated():
-                    await self._client.abort_multipart_upload(**self._named, **self._upload)
+                with suppress(_AbsentError):
+                    async with translated():
+                        await self._client.abort_multipart_upload(**self._named, **self._upload)
             if self._may_be_there:
-                with suppress(_AbsentError), translated():
-                    await self._client.delete_object(**self._named)
+                with suppress(_AbsentError):
+                    async with translated():
+                        await self._client.delete_object(**self._named)
         except UnavailableError as error:  # the sweep does it later
             logger.bind(cause=repr(error.__cause__)).warning("attachments: an upload was not taken back")
 
@@ -161,7 +166,7 @@ class _Parts:
         return body
 
     async def _send(self) -> None:
-        with translated():
+        async with translated():
             if not self._upload:
                 begun = await self._client.create_multipart_upload(**self._named)
                 self._upload = {"UploadId": begun["UploadId"]}
@@ -174,11 +179,15 @@ class _AbsentError(Exception):
     """The store says that there is no such thing."""
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Let the service's errors come out of calls to the store."""
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Let the service's errors come out of calls to the store, CALL_SECONDS later at most.
+
+    The library waits for ever where what it sends is not taken.
+    """
     try:
-        yield
+        async with asyncio.timeout(CALL_SECONDS):
+            yield
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") in ABSENT:
             raise _AbsentError from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ class Turns:
     def __init__(self, *, most: int, of_one: int) -> None:
         self._most, self._of_one = most, of_one
         self._running: Counter[int] = Counter()
+        self._none = asyncio.Event()
+        self._none.set()
 
     @contextmanager
     def turn(self, user_id: int) -> Iterator[None]:
@@ -24,8 +27,15 @@ class Turns:
         if self._running[user_id] >= self._of_one or self._running.total() >= self._most:
             raise UnavailableError("As many of these as there may be at once are running.", retry_after=RETRY_SECONDS)
         self._running[user_id] += 1
+        self._none.clear()
         try:
             yield
         finally:
             self._running[user_id] -= 1
             self._running += Counter()  # without those that came to nothing
+            if not self._running:
+                self._none.set()
+
+    async def ended(self) -> None:
+        """Wait until none is under way."""
+        await self._none.wait()
