@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Protocol
 
 from loguru import logger
 from pydantic import BaseModel, Field
 
-from service import bucket, media
+from service import media
 from service.cursors import Cursors
 from service.db import Database, Executor
 from service.errors import (
@@ -24,6 +25,7 @@ from service.errors import (
     NotFoundError,
     QuotaError,
     ServiceError,
+    StartError,
     TooLargeError,
     UnavailableError,
 )
@@ -96,8 +98,8 @@ class Attachments:
         self.removed = asyncio.Event()
         """Set where a file may be left to be removed."""
         self._quota = quota
-        self._uploads = Turns(most=16, of_one=6)
-        self._downloads = Turns(most=96, of_one=16)
+        self._uploads = Turns("uploads", most=16, of_one=6)
+        self._downloads = Turns("downloads", most=96, of_one=16)
 
     async def add(self, db: Database, viewer: Viewer, task_id: int, upload: Upload) -> dict[str, Any]:
         """Take a file in and give what is known of it.
@@ -268,7 +270,17 @@ def _permitted(row: Any) -> dict[str, Any]:
 def check(given: Settings) -> None:
     """StartError where what the store of ATTACHMENTS_URL takes is missing."""
     if given.attachments_url.startswith(S3):
-        bucket.check(given.attachments_url)
+        _bucket(given)
+
+
+def _bucket(given: Settings) -> ModuleType:
+    """Load what speaks S3, a large library and an option."""
+    try:
+        from service import bucket  # noqa: PLC0415
+    except ImportError:
+        line = f"ATTACHMENTS_URL={given.attachments_url!r}: takes aiobotocore, which is not installed: see the README"
+        raise StartError(line) from None
+    return bucket
 
 
 @asynccontextmanager
@@ -277,7 +289,7 @@ async def opened(given: Settings) -> AsyncIterator[Attachments]:
     async with AsyncExitStack() as stack:
         store: Store
         if given.attachments_url.startswith(S3):
-            store = await stack.enter_async_context(bucket.opened(given))
+            store = await stack.enter_async_context(_bucket(given).opened(given))
         else:
             store = folder = Folder(Path(given.attachments_url.removeprefix("file://")))
             stack.callback(folder.close)

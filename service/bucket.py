@@ -11,18 +11,14 @@ from datetime import datetime
 from typing import Any
 
 import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError, ClientError
 from loguru import logger
 
-from service.errors import StartError, UnavailableError
+from service.errors import UnavailableError
 from service.settings import Settings
 from service.stores import CHUNK_BYTES, Found, away, missing
-
-try:
-    from aiobotocore.config import AioConfig
-    from aiobotocore.session import get_session
-    from botocore.exceptions import BotoCoreError, ClientError
-except ImportError:  # it is an option: see `opened`
-    get_session = None
 
 PART_BYTES = 5 * 1024 * 1024  # the protocol's least
 CONNECTIONS = 128
@@ -54,11 +50,11 @@ class Bucket:
             async with translated():
                 answer = await self.client.get_object(**self.named(key), **part)
         except _AbsentError:
-            raise missing() from None
+            raise missing(key) from LookupError(key)
         async with answer["Body"] as body:
             whole = answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2]
             if (whole, answer["ContentLength"]) != (str(size), stop - start):
-                raise missing()
+                raise missing(key)
             while start < stop:
                 async with translated():
                     data = await body.read(CHUNK_BYTES)
@@ -196,16 +192,9 @@ async def translated() -> AsyncIterator[None]:
         raise away(error) from error
 
 
-def check(url: str) -> None:
-    """StartError where what the store takes is not installed."""
-    if get_session is None:
-        raise StartError(f"ATTACHMENTS_URL={url!r}: S3 takes aiobotocore, which is not installed: see the README")
-
-
 @asynccontextmanager
 async def opened(given: Settings) -> AsyncIterator[Bucket]:
     """Open the bucket with one client for the life of the process."""
-    check(given.attachments_url)
     bucket, _, prefix = given.attachments_url.removeprefix("s3://").partition("/")
     # What is not set here is found by the library: in the environment, in files, or asked of the machine's own cloud.
     async with get_session().create_client(

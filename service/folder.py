@@ -46,11 +46,13 @@ class Folder:
     async def read(self, key: str, *, size: int, start: int, stop: int) -> AsyncGenerator[bytes]:
         """Give bytes of a file; who has begun goes on where the file is removed meanwhile."""
         file = await self.run(_whole, self._place(key), size)
+        if file is None:
+            raise missing(key)
         try:
             while start < stop:
                 data = await self.run(os.pread, file.fileno(), min(CHUNK_BYTES, stop - start), start)
                 if not data:
-                    raise missing()
+                    raise missing(key)
                 start += len(data)
                 yield data
         finally:
@@ -159,15 +161,15 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _whole(place: Path, size: int) -> io.FileIO:
+def _whole(place: Path, size: int) -> io.FileIO | None:
     try:
         file = io.FileIO(place, opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW))
     except FileNotFoundError:
-        raise missing() from None
-    if os.fstat(file.fileno()).st_size != size:
-        file.close()
-        raise missing()
-    return file
+        return None
+    if os.fstat(file.fileno()).st_size == size:
+        return file
+    file.close()
+    return None
 
 
 def _shelves(folder: Path) -> list[Path]:

@@ -10,8 +10,8 @@ import puremagic
 HEAD_BYTES = 36 * 1024  # as far as the library's patterns reach
 UNKNOWN, TEXT = "application/octet-stream", "text/plain"
 ZIP = (b"PK\x03\x04", "application/zip")
-# Patterns this long are no accident: in text, where two letters may well be a word's, and in anything else.
-LEAST_IN_TEXT, LEAST = 4, 2
+# Patterns this long are no accident, in text and in anything else; shorter ones count where the name says the same.
+LEAST_IN_TEXT, LEAST = 4, 3
 CONTROL = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 MEDIA_TYPE = re.compile(r"[a-z0-9][\w.+-]*/[a-z0-9][\w.+-]*", re.ASCII | re.IGNORECASE)
 

@@ -67,6 +67,8 @@ def away(cause: BaseException) -> UnavailableError:
     return error
 
 
-def missing() -> MissingError:
-    """Give the error for a file that is not there as it should be."""
-    return MissingError("The store does not have this file now.", retry_after=RETRY_SECONDS)
+def missing(key: str) -> MissingError:
+    """Give the error for a file that is not there as it should be; the log is told which."""
+    error = MissingError("The store does not have this file now.", retry_after=RETRY_SECONDS)
+    error.__cause__ = LookupError(key)
+    return error

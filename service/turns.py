@@ -15,7 +15,8 @@ RETRY_SECONDS = 5
 class Turns:
     """Gives turns to so many; who comes then is asked to come again."""
 
-    def __init__(self, *, most: int, of_one: int) -> None:
+    def __init__(self, what: str, *, most: int, of_one: int) -> None:
+        self._what = what
         self._most, self._of_one = most, of_one
         self._running: Counter[int] = Counter()
         self._none = asyncio.Event()
@@ -25,7 +26,7 @@ class Turns:
     def turn(self, user_id: int) -> Iterator[None]:
         """Do something as one of those; UnavailableError where there are too many."""
         if self._running[user_id] >= self._of_one or self._running.total() >= self._most:
-            raise UnavailableError("As many of these as there may be at once are running.", retry_after=RETRY_SECONDS)
+            raise UnavailableError(f"There are as many {self._what} as may be at once.", retry_after=RETRY_SECONDS)
         self._running[user_id] += 1
         self._none.clear()
         try:

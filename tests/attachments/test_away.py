@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import service
 from service import attachments, bucket
 from service.attachments import Attachments
 from service.bucket import PART_BYTES
@@ -144,9 +146,11 @@ async def test_a_bucket_that_is_none_is_away(s3: S3Server, wrong: dict[str, str]
 
 
 def test_without_the_library_s3_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket, "get_session", None)
+    monkeypatch.delattr(service, "bucket")
+    monkeypatch.delitem(sys.modules, "service.bucket")
+    monkeypatch.setitem(sys.modules, "aiobotocore.session", None)
     settings = Settings(_env_file=None, attachments_url="s3://bucket")  # type: ignore[call-arg]
-    with pytest.raises(StartError, match="S3 takes aiobotocore, which is not installed"):
+    with pytest.raises(StartError, match="takes aiobotocore, which is not installed"):
         attachments.check(settings)
     attachments.check(Settings(_env_file=None))  # type: ignore[call-arg]
 
