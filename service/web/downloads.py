@@ -118,10 +118,12 @@ class Download(Response):
             sent, waited = 0, 0.0
             while piece:
                 begun = time.monotonic()
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                try:
+                    async with asyncio.timeout(GRACE_SECONDS + sent / LEAST_RATE - waited):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                except TimeoutError:
+                    raise ClientDisconnect from None
                 sent, waited = sent + len(piece), waited + time.monotonic() - begun
-                if waited > GRACE_SECONDS + sent / LEAST_RATE:
-                    raise ClientDisconnect
                 piece = await self._next(pieces)
         await send({"type": "http.response.body", "body": b""})
 

@@ -16,6 +16,9 @@ from service.errors import InvalidError
 FIELD = "file"
 LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
 LONGEST_POINTER = 200
+# Content has no lines that begin like the boundary. The parser steps through each of them byte by byte, which takes long
+# where there are very many (10 s of a processor for 25 MB).
+MOST_BOUNDARIES = 100
 # Who sends less than this, behind the first minute, holds a place that others want.
 GRACE_SECONDS, LEAST_RATE, LONGEST_SECONDS = 60.0, 8 * 1024, 6 * 3600.0
 # What a browser writes for what would end a quoted name (WHATWG HTML, section 4.10.22.8).
@@ -47,6 +50,7 @@ class FileBody:
                 "on_end": self._finish,
             },
         )
+        self._delimiter, self._delimiters = b"\r\n--" + boundary, 0
         self._body = request.stream()
         self._headers: list[tuple[bytearray, bytearray]] = []
         self._name: str | None = None
@@ -82,6 +86,9 @@ class FileBody:
         self._received += len(data)
         if self._waited > min(GRACE_SECONDS + self._received / LEAST_RATE, LONGEST_SECONDS):
             raise HTTPException(408)
+        self._delimiters += data.count(self._delimiter)
+        if self._delimiters > MOST_BOUNDARIES:
+            raise HTTPException(400)
         try:
             self._parser.write(data)
         except FormParserError:

@@ -177,6 +177,12 @@ async def test_a_broken_body_is_malformed(ada: User, path: str, body: bytes) -> 
     assert problem(await send(ada, path, body), 400)["code"] == "malformed"
 
 
+async def test_content_that_is_all_boundaries_is_refused_before_it_costs_much(ada: User, path: str) -> None:
+    for times, status in ((uploads.MOST_BOUNDARIES - 1, 201), (uploads.MOST_BOUNDARIES + 1, 400)):
+        answer = await send(ada, path, part(content=b"\r\n--boundary-x" * times) + END)
+        assert answer.status_code == status
+
+
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
