@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from loguru import logger
 from pydantic import BaseModel, Field
@@ -21,26 +19,21 @@ from service.cursors import Cursors
 from service.db import Database, Executor
 from service.errors import (
     ForbiddenError,
-    InvalidError,
     NotFoundError,
-    QuotaError,
     ServiceError,
     StartError,
-    TooLargeError,
     UnavailableError,
 )
 from service.folder import Folder
 from service.queries import q
+from service.receiving import Receiving, Upload, beyond, file_name
 from service.security import Viewer
 from service.settings import Settings
-from service.stores import Store
+from service.stores import MissingError, Store
 from service.turns import Turns
 from service.values import Input, Whole
 
 S3 = "s3://"
-LONGEST_NAME = 255
-# What is no character of a name, or turns what follows it round: C0, C1, separators, bidirectional overrides.
-UNSHOWABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 MOST_RESTORED = 1000
 FAREWELL_SECONDS = 3.0
 
@@ -71,24 +64,6 @@ class AttachmentQuery(Input):
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 
-class Upload(Protocol):
-    """A file that a client sends."""
-
-    async def name(self) -> str:
-        """Read as far as the name that the client gives it."""
-
-    def content(self) -> AsyncIterator[bytes]:
-        """Read the rest; what ends too early is an error and no end."""
-
-
-def file_name(given: str) -> str:
-    """Give a file's name without its path; InvalidError where nothing is left, or what cannot be shown."""
-    name = re.split(r"[/\\]", given)[-1]
-    if not name.strip() or name in {".", ".."} or len(name) > LONGEST_NAME or UNSHOWABLE.search(name):
-        raise InvalidError("takes a file name of 1 to 255 characters without control characters", pointer="/file")
-    return name
-
-
 class Attachments:
     """The files, and how many may be under way."""
 
@@ -109,7 +84,7 @@ class Attachments:
         """
         row = await q.attachments.admit(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
         admitted = _permitted(row)
-        receiving = _Receiving(self, left=self._left(admitted["used"]))
+        receiving = Receiving(self.store, largest=self.largest, left=self._left(admitted["used"]))
         with self._uploads.turn(viewer.id):
             filename = file_name(await upload.name())
             key = f"{admitted['folder']}/{secrets.token_hex(16)}"
@@ -145,7 +120,7 @@ class Attachments:
             )
         added = _permitted(row)
         if added.pop("verdict") == "full":
-            raise _beyond(self._left(added["used"]) or 0)
+            raise beyond(self._left(added["used"]) or 0)
         return _shown(added)
 
     def _left(self, used: int) -> int | None:
@@ -184,11 +159,23 @@ class Attachments:
 
     @contextmanager
     def reading(
-        self, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
+        self, db: Executor, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
     ) -> Iterator[AsyncGenerator[bytes]]:
         """Give an attachment's bytes from start to before stop; UnavailableError where there are too many readers."""
         with self._downloads.turn(viewer.id):
-            yield self.store.read(attachment["key"], size=attachment["size"], start=start, stop=stop)
+            yield self._pieces(db, viewer, attachment, start=start, stop=stop)
+
+    async def _pieces(
+        self, db: Executor, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
+    ) -> AsyncGenerator[bytes]:
+        reading = self.store.read(attachment["key"], size=attachment["size"], start=start, stop=stop)
+        async with aclosing(reading) as pieces:
+            try:
+                async for piece in pieces:
+                    yield piece
+            except MissingError:
+                await self.get(db, viewer, attachment["task_id"], attachment["id"])  # NotFoundError, if deleted since
+                raise
 
     async def delete(self, db: Executor, viewer: Viewer, task_id: int, attachment_id: int) -> None:
         """Delete an attachment; NotFoundError, ForbiddenError. Its file goes behind the commit."""
@@ -217,44 +204,8 @@ class Attachments:
         return keys
 
 
-class _Receiving:
-    """What has come in of a file."""
-
-    def __init__(self, attachments: Attachments, *, left: int | None) -> None:
-        self._attachments = attachments
-        self._left = left
-        self.size = 0
-        self.sha256 = hashlib.sha256()
-        self.head = bytearray()
-
-    async def into(self, key: str, content: AsyncIterator[bytes]) -> None:
-        """Write all of it to the store; where that comes to nothing, nothing is left there."""
-        writing = await self._attachments.store.begin(key)
-        try:
-            async for data in content:
-                self._count(data)
-                await writing.write(data)
-            await writing.finish()
-        except BaseException:
-            await asyncio.shield(writing.abandon())
-            raise
-
-    def _count(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.size > self._attachments.largest:
-            raise TooLargeError(f"The file is too large: {self._attachments.largest} bytes at most.")
-        if self._left is not None and self.size > self._left:
-            raise _beyond(self._left)
-        self.sha256.update(data)
-        self.head += data[: media.HEAD_BYTES - len(self.head)]
-
-
 def _shown(row: Any) -> dict[str, Any]:
     return {name: row[name] for name in Attachment.model_fields}
-
-
-def _beyond(left: int) -> QuotaError:
-    return QuotaError(f"The file is too large: {left} bytes are left of your quota.")
 
 
 def _permitted(row: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ async def get_attachment(
         return Response(status_code=304, headers=replies.cached(attachment["sha256"]))
     part = asked.of(size=attachment["size"], tag=replies.tag(attachment["sha256"]))
     start, stop = part or (0, attachment["size"])
-    return Download(rooms.attachments.reading(viewer, attachment, start=start, stop=stop), attachment, part)
+    return Download(rooms.attachments.reading(rooms.db, viewer, attachment, start=start, stop=stop), attachment, part)
 
 
 @router.delete(

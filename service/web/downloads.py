@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.errors import UnavailableError
+from service.errors import ServiceError
 from service.web import replies
 from service.web.streams import first_of, left
 
@@ -130,6 +130,6 @@ class Download(Response):
     async def _next(self, pieces: AsyncGenerator[bytes]) -> bytes:
         try:
             return await anext(pieces, b"")
-        except UnavailableError as error:
+        except ServiceError as error:
             logger.bind(cause=repr(error.__cause__)).warning("a download broke off: {}", error.detail)
             raise ClientDisconnect from None

@@ -16,8 +16,8 @@ from service.errors import InvalidError
 FIELD = "file"
 LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
 LONGEST_POINTER = 200
-# Content has no lines that begin like the boundary. The parser steps through each of them byte by byte, which takes long
-# where there are very many (10 s of a processor for 25 MB).
+# Content has no lines that begin like the boundary. The parser steps through each of them byte by byte, which takes
+# long where there are very many (10 s of a processor for 25 MB).
 MOST_BOUNDARIES = 100
 # Who sends less than this, behind the first minute, holds a place that others want.
 GRACE_SECONDS, LEAST_RATE, LONGEST_SECONDS = 60.0, 8 * 1024, 6 * 3600.0
