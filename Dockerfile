@@ -1,8 +1,11 @@
 FROM python:3.13-slim AS build
 WORKDIR /app
 COPY requirements.txt .
+# Set (--build-arg WITH_S3=1), the image can keep attachments in S3, too.
+ARG WITH_S3=""
 # The environment is made without pip: the base image's own installs into it, from wheels alone, so that no compiler is missed.
-RUN python -m venv --without-pip /venv \
+RUN if [ -n "$WITH_S3" ]; then sed -i 's/^#s3 //' requirements.txt; fi \
+ && python -m venv --without-pip /venv \
  && python -m pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check --only-binary=:all: \
     -r requirements.txt \
  && rm requirements.txt
@@ -14,15 +17,17 @@ RUN chmod -R a+rX . && python -m compileall -q service
 
 
 FROM python:3.13-slim
-# /run/secrets is the user's, because a new volume that is mounted there takes over owner and mode.
+# These folders are the user's, because a new volume that is mounted there takes over owner and mode.
 RUN groupadd --system --gid 10001 service \
  && useradd --system --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin service \
- && install -d -o 10001 -g 10001 -m 755 /run/secrets
+ && install -d -o 10001 -g 10001 -m 755 /run/secrets \
+ && install -d -o 10001 -g 10001 -m 700 /var/lib/attachments
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 # LOG_FILE is empty: a container logs to stdout alone, and its root file system may be read-only.
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 LOG_FILE="" HEALTH_PATH=/healthz
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 LOG_FILE="" HEALTH_PATH=/healthz \
+    ATTACHMENTS_URL=file:///var/lib/attachments
 USER 10001:10001
 EXPOSE 8000
 # Health is /healthz, that the process answers: some platforms (Swarm, ECS) replace what is unhealthy, and a service that

@@ -18,7 +18,7 @@ from service.errors import ServiceError, StartError
 from service.statements import HeaderError
 
 try:
-    from service import app, embedded, logs, migrations, settings
+    from service import app, attachments, embedded, logs, migrations, settings
     from service.workbench import commands as workbench
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
@@ -86,6 +86,7 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     """Run the service until it is told to stop."""
     logs.setup(given)
     settings.signing_keys(given)
+    attachments.check(given)
     if given.admin_username:
         check_admin(given.admin_username, given.admin_password.get_secret_value())
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.

@@ -19,7 +19,19 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from service import backfill, db, embedded, logs, readiness, redis_client, retention, settings, weather
+from service import (
+    attachments,
+    backfill,
+    db,
+    embedded,
+    logs,
+    readiness,
+    redis_client,
+    retention,
+    settings,
+    sweep,
+    weather,
+)
 from service.accounts import Accounts
 from service.cursors import Cursors
 from service.db import Database
@@ -33,6 +45,7 @@ from service.security import Passwords, RefreshTokens, Tokens
 from service.sessions import Sessions
 from service.settings import Settings
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
+from service.web import attachments as attachment_routes
 from service.web import sessions as session_routes
 from service.web.deps import Rooms
 from service.web.limits import BodyLimited, Limited
@@ -46,10 +59,15 @@ ACCEPTED = [
     "Idempotency-Key",
     "If-Match",
     "If-None-Match",
+    "If-Range",
     "Last-Event-ID",
+    "Range",
     "X-Request-ID",
 ]
 EXPOSED = [
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
     "ETag",
     "Idempotency-Replayed",
     "Link",
@@ -93,6 +111,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             sessions = Sessions(database, tokens)
             redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
             forecaster = await stack.enter_async_context(weather.opened(given, redis))
+            files = await stack.enter_async_context(attachments.opened(given))
             cursors = Cursors(keys)
             feed = Feed(cursors)
             hub = Hub(database, feed)
@@ -114,6 +133,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 ),
                 cursors=cursors,
                 weather=forecaster,
+                attachments=files,
                 limits=Limits.of(given, redis),
                 redis=redis,
                 feed=feed,
@@ -123,6 +143,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             )
             await stack.enter_async_context(_running(listener.run()))
             await stack.enter_async_context(_running(retention.run(database, days=given.event_retention_days)))
+            await stack.enter_async_context(_running(sweep.run(database, files)))
             if given.openweather_api_key:
                 await stack.enter_async_context(_running(backfill.run(database, forecaster)))
             preparation = _Preparation(database, accounts, given)
@@ -139,7 +160,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
         redirect_slashes=False,
         swagger_ui_parameters={"persistAuthorization": True},
     )
-    for room in (auth, session_routes, users, tasks, events, live, analytics, ops):
+    for room in (auth, session_routes, users, tasks, attachment_routes, events, live, analytics, ops):
         app.include_router(room.router)
     if given.sql_admin:
         app.include_router(queries.router)
@@ -147,7 +168,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
     app.add_exception_handler(HTTPException, replies.on_http_exception)
     app.add_middleware(live.Sockets)
-    app.add_middleware(BodyLimited)
+    app.add_middleware(BodyLimited, largest_attachment=given.attachment_max_bytes)
     app.add_middleware(Limited)  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
     if given.cors_origins:
         app.add_middleware(

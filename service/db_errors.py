@@ -30,6 +30,8 @@ CONSTRAINTS: dict[str, Callable[[], ServiceError]] = {
     "tasks_title_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/title"),
     "tasks_description_check": partial(InvalidError, "takes at most 10,000 characters", pointer="/description"),
     "tasks_status_check": partial(InvalidError, "takes todo, in_progress or done", pointer="/status"),
+    "attachments_added_by_fkey": partial(UnauthorizedError, GONE),
+    "attachments_filename_check": partial(InvalidError, "takes a name and no path", pointer="/file"),
     "tasks_city_check": partial(InvalidError, "takes at most 100 characters", pointer="/city"),
 }
 

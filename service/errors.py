@@ -7,6 +7,8 @@ ServiceError
 ├── NotFoundError       `not_found`       nothing there
 ├── ConflictError       `conflict`        the present state forbids it
 ├── StaleError          `stale`           an `If-Match` that no longer matches
+├── TooLargeError       `too_large`       more bytes than are taken
+│   └── QuotaError      `quota_exceeded`  more bytes than are left of the user's quota
 ├── UnavailableError    `unavailable`     a needed part is away, slow or full
 ├── RateLimitedError    `rate_limited`    too many requests
 └── StartError          `start`           the service cannot start, or a command cannot do its work
@@ -69,6 +71,18 @@ class StaleError(ServiceError):
     def __init__(self, detail: str, *, version: int) -> None:
         super().__init__(detail)
         self.version = version
+
+
+class TooLargeError(ServiceError):
+    """More bytes than are taken."""
+
+    code = "too_large"
+
+
+class QuotaError(TooLargeError):
+    """More bytes than are left of the user's quota."""
+
+    code = "quota_exceeded"
 
 
 class UnavailableError(ServiceError):

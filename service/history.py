@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from loguru import logger
 from pydantic import BaseModel, Field
 
+from service.attachments import Attachments
 from service.cursors import Cursors
 from service.db import Database, Executor
 from service.errors import ConflictError, ForbiddenError, NotFoundError
@@ -74,15 +75,18 @@ async def page(db: Executor, viewer: Viewer, task_id: int, query: HistoryQuery, 
     return {"items": items, "next_cursor": last and cursors.make(value=last, key=last, bound_to=bound_to)}
 
 
-async def restore(db: Database, viewer: Viewer, task_id: int) -> dict[str, Any]:
-    """Bring a deleted task back as it was, and give it; its version goes on.
+async def restore(db: Database, viewer: Viewer, task_id: int, *, attachments: Attachments) -> dict[str, Any]:
+    """Bring a deleted task back as it was, and give it; its version goes on. Attachments come as far as they are there.
 
     Raises ForbiddenError, ConflictError where it is not deleted or its owner's account is gone, and NotFoundError where
     nothing is left of it or it was deleted too long ago.
     """
+    there = await attachments.still_there(db, task_id)
     async with db.transaction() as transaction:
         await q.tasks.lock_restoration(transaction, task_id=task_id)
         row = await q.tasks.restore(transaction, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
+        if row and row["verdict"] == "ok":
+            await q.attachments.restore(transaction, task_id=task_id, keys=there)
     if row is None:
         raise NotFoundError("There is no such task.")
     task = dict(row)

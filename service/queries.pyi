@@ -135,6 +135,67 @@ class AnalyticsTimeseriesRow(TypedDict):
     hours_to_done_p50: float
     hours_to_done_p90: float
 
+class AttachmentsAdmitRow(TypedDict):
+    folder: str
+    verdict: str
+    used: int
+
+class AttachmentsClaimRemovedRow(TypedDict):
+    key: str
+
+class AttachmentsCreateRow(TypedDict):
+    id: int
+    task_id: int
+    added_by: int | None
+    key: str
+    filename: str
+    content_type: str
+    size: int
+    sha256: str
+    created_at: datetime
+    verdict: str
+    used: int
+
+class AttachmentsDeleteRow(TypedDict):
+    verdict: str
+
+class AttachmentsGetRow(TypedDict):
+    id: int
+    task_id: int
+    added_by: int | None
+    key: str
+    filename: str
+    content_type: str
+    size: int
+    sha256: str
+    created_at: datetime
+    verdict: str
+
+class AttachmentsKeysRow(TypedDict):
+    key: str
+    id: int
+
+class AttachmentsListRow(TypedDict):
+    id: int
+    task_id: int
+    filename: str
+    content_type: str
+    size: int
+    sha256: str
+    created_at: datetime
+    is_attachment: bool
+    verdict: str
+
+class AttachmentsRestorableRow(TypedDict):
+    key: str
+    is_doubtful: bool
+
+class AttachmentsTakeTurnRow(TypedDict):
+    folder: str
+
+class AttachmentsUnknownRow(TypedDict):
+    key: str
+
 class DbaAppliedMigrationsRow(TypedDict):
     migration_id: str
 
@@ -732,6 +793,112 @@ class _Analytics:
         starts: Sequence[datetime],
     ) -> Sequence[AnalyticsTimeseriesRow]: ...
 
+class _Attachments:
+    async def admit(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+    ) -> AttachmentsAdmitRow | None: ...
+    async def claim_removed(
+        self,
+        db: Executor,
+        *,
+        seconds: float,
+        row_limit: int,
+    ) -> Sequence[AttachmentsClaimRemovedRow]: ...
+    async def create(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        key: str,
+        filename: str,
+        content_type: str,
+        size: int,
+        sha256: str,
+        quota: int,
+    ) -> AttachmentsCreateRow | None: ...
+    async def delete(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        attachment_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+    ) -> AttachmentsDeleteRow | None: ...
+    async def forget_removed(
+        self,
+        db: Executor,
+        *,
+        keys: Sequence[str],
+    ) -> int: ...
+    async def get(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        attachment_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+    ) -> AttachmentsGetRow | None: ...
+    async def keys(
+        self,
+        db: Executor,
+        *,
+        after_key: str,
+        last_key: str | None,
+        row_limit: int,
+    ) -> Sequence[AttachmentsKeysRow]: ...
+    async def list(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        after_id: int | None,
+        row_limit: int,
+    ) -> Sequence[AttachmentsListRow]: ...
+    async def lock_quota(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+    ) -> str: ...
+    async def restorable(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        row_limit: int,
+    ) -> Sequence[AttachmentsRestorableRow]: ...
+    async def restore(
+        self,
+        db: Executor,
+        *,
+        task_id: int,
+        keys: Sequence[str],
+    ) -> int: ...
+    async def take_turn(
+        self,
+        db: Executor,
+        *,
+        seconds: float,
+        has_turn: bool,
+    ) -> AttachmentsTakeTurnRow | None: ...
+    async def unknown(
+        self,
+        db: Executor,
+        *,
+        keys: Sequence[str],
+    ) -> Sequence[AttachmentsUnknownRow]: ...
+
 class _Dba:
     async def applied_migrations(
         self,
@@ -1016,6 +1183,7 @@ class _Weather:
 class _Queries:
     accounts: _Accounts
     analytics: _Analytics
+    attachments: _Attachments
     dba: _Dba
     events: _Events
     idempotency: _Idempotency

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic.networks import IPvAnyNetwork
 from pydantic_core import ErrorDetails
@@ -80,6 +88,14 @@ class Settings(BaseSettings):
     rate_limit_per_minute: int = Field(default=100, ge=0, le=1_000_000)
     login_limit_per_minute: int = Field(default=10, ge=0, le=1_000_000)
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
+    attachments_url: str = "file://.data/attachments"
+    attachment_max_bytes: int = Field(default=26_214_400, ge=1, le=10_000_000_000)
+    attachment_quota_bytes: int = Field(default=0, ge=0, le=2**50)
+    s3_endpoint_url: str = ""
+    aws_region: str = ""
+    aws_access_key_id: str = ""
+    aws_secret_access_key: SecretStr = SecretStr("")
+    aws_session_token: SecretStr = SecretStr("")
     secret_key: SecretStr = SecretStr("")
     secret_key_previous: SecretStr = SecretStr("")
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
@@ -128,10 +144,18 @@ class Settings(BaseSettings):
             raise ValueError("takes redis://:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded")
         return value
 
-    @field_validator("openweather_url")
+    @field_validator("attachments_url")
     @classmethod
-    def _check_openweather_url(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) or not _readable(value.partition("://")[2]):
+    def _check_attachments_url(cls, value: str) -> str:
+        if not re.fullmatch(r"file://[^\0]+|s3://[A-Za-z0-9][\w.-]+(/[\w.!*'()/-]*)?", value, re.ASCII):
+            raise ValueError("takes file://FOLDER or s3://BUCKET/PREFIX")
+        return value
+
+    @field_validator("openweather_url", "s3_endpoint_url")
+    @classmethod
+    def _check_http_url(cls, value: str, field: ValidationInfo) -> str:
+        is_whole = re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) and _readable(value.partition("://")[2])
+        if not is_whole and (value or field.field_name == "openweather_url"):
             raise ValueError("takes http(s)://HOST, without a query")
         return value
 
@@ -152,6 +176,13 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
                 raise ValueError("takes origins such as https://example.org, separated by commas")
         return value
+
+    @model_validator(mode="after")
+    def _check_aws_key(self) -> Self:
+        alone = bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value())
+        if alone and self.attachments_url.startswith("s3://"):
+            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set together, or neither")
+        return self
 
     @model_validator(mode="after")
     def _check_administrator(self) -> Self:

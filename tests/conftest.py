@@ -6,7 +6,9 @@ is started once, by the process that the others are started from; a template dat
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -31,6 +33,8 @@ from tests.factories import Factory
 from tests.redis_server import RedisServer
 
 SECRET_KEY = "tests-" + "k" * 32
+FILES = tempfile.mkdtemp(prefix="attachments-")
+atexit.register(shutil.rmtree, FILES, ignore_errors=True)
 SERVER, TEMPLATE, KIND = "TASKS_TEST_SERVER", "TASKS_TEST_TEMPLATE", "TASKS_TEST_KIND"
 # As whom the service connects: `TEST_DATABASE_ROLE=tasks_app` is the role that sql/dba/roles.sql makes for it.
 PRELOADED = "shared_preload_libraries=pg_stat_statements"  # where the server has it
@@ -38,6 +42,7 @@ ROLE = os.environ.get("TEST_DATABASE_ROLE", "")
 # Without the triggers that keep the last administrator, and record events.
 EMPTY = """
 set session_replication_role = replica;
+delete from attachments; delete from removed_attachments; update attachment_store set sweep_due_at = 'infinity';
 delete from tasks; delete from sessions; delete from api_keys; delete from tickets; delete from idempotency_keys;
 delete from users;
 delete from task_events; update task_event_horizon set expired_id = 0 where expired_id > 0;
@@ -193,7 +198,13 @@ def settings(database_url: str) -> Settings:
 def make_settings(database_url: str, **values: object) -> Settings:
     """Give settings that nothing outside the test has a say in, without rate limits where the test sets none."""
     unlimited = {"rate_limit_per_minute": 0, "login_limit_per_minute": 0}
-    given = {"database_url": as_service(database_url), "secret_key": SECRET_KEY, "log_file": "", **unlimited, **values}
+    own = {
+        "database_url": as_service(database_url),
+        "secret_key": SECRET_KEY,
+        "log_file": "",
+        "attachments_url": f"file://{FILES}",
+    }
+    given = {**own, **unlimited, **values}
     return Settings(_env_file=None, **given)  # type: ignore[arg-type, call-arg]
 
 

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from service.accounts import Accounts
+from service.attachments import Attachments
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
@@ -32,6 +33,8 @@ from service.weather import Weather
 
 LARGEST_BODY = 1_000_000
 LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
+UPLOAD = re.compile(r"/tasks/[0-9]+/attachments", re.ASCII)  # of who is known: the largest attachment, and
+UPLOAD_FRAME = 64 * 1024  # what a client may say around it
 MOST_VALUES = 50_000  # of a body; a thousand tasks with all of their fields are 14,000
 READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
 IDENTITY = "service.identity"  # where a request's scope keeps it
@@ -56,6 +59,7 @@ class Rooms:
     logins: Logins
     cursors: Cursors
     weather: Weather
+    attachments: Attachments
     limits: Limits
     redis: RedisClient | None
     feed: Feed
@@ -205,7 +209,7 @@ Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
 
 async def _if_none_match(
     if_none_match: Annotated[
-        list[str] | None, TAGS, Header(description="Entity tags; 304 where the task has one of them.")
+        list[str] | None, TAGS, Header(description="Entity tags; 304 where it has one of them.")
     ] = None,
 ) -> list[str]:
     tags = _tags(if_none_match or [])

@@ -16,9 +16,9 @@ DESCRIPTION = """\
 Tasks, their owners and figures over them.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`: `malformed unauthorized forbidden not_found
-method_not_allowed request_timeout conflict stale too_large unsupported_media_type invalid upgrade_required
-request_header_fields_too_large rate_limited internal unavailable`. Unknown fields and parameters are refused (422),
-as are parameters that are there twice, but for `status`.
+method_not_allowed request_timeout conflict stale too_large quota_exceeded unsupported_media_type
+range_not_satisfiable invalid upgrade_required request_header_fields_too_large rate_limited internal unavailable`.
+Unknown fields and parameters are refused (422), as are parameters that are there twice, but for `status`.
 `X-Request-ID` is taken or made, returned, and in every log line of the request.
 Every request but those to `/healthz` and `/readyz` is limited (429 with `Retry-After`): N at once, then N a
 minute, evenly. `RateLimit-Policy` and `RateLimit` say how many there are a minute, and how many are left.
@@ -28,6 +28,7 @@ TAGS = [
     {"name": "sessions", "description": "What stands for a log-in: sessions, tickets, and API keys for machines."},
     {"name": "administration", "description": "All accounts; for administrators."},
     {"name": "tasks", "description": "One's own tasks; an administrator's are all."},
+    {"name": "attachments", "description": "Files of tasks; who may see or change a task may its files."},
     {"name": "events", "description": "Every committed change of a task, live and from any point on."},
     {"name": "analytics", "description": "Figures over tasks."},
     {"name": "operations", "description": "For those who run the service."},
@@ -44,6 +45,7 @@ EXAMPLES = {
     412: ("The task has changed since that version.", "stale"),
     413: ("The body is too large, or has too many values in it.", "too_large"),
     415: ("The body takes Content-Type: application/json.", "unsupported_media_type"),
+    416: ("The file does not reach that far; `Content-Range` says how far it does.", "range_not_satisfiable"),
     422: ("Some values do not hold; `errors` says which.", "invalid"),
     426: ("This is a WebSocket.", "upgrade_required"),
     429: ("Too many requests.", "rate_limited"),
@@ -72,6 +74,27 @@ _REPLAYED = {
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
+_FILE_HEADERS = {
+    "ETag": {"description": "The SHA-256, for If-None-Match and If-Range.", "schema": {"type": "string"}},
+    "Accept-Ranges": {"schema": {"type": "string", "enum": ["bytes"]}},
+    "Content-Disposition": {
+        "description": "`attachment`, with the file name (RFC 6266).",
+        "schema": {"type": "string"},
+    },
+}
+_FILE_CONTENT = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+_CONTENT_RANGE = {"Content-Range": {"schema": {"type": "string", "examples": ["bytes 0-1023/48213"]}}}
+DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file.", "headers": _FILE_HEADERS, "content": _FILE_CONTENT},
+    206: {"description": "A part of it.", "headers": _FILE_HEADERS | _CONTENT_RANGE, "content": _FILE_CONTENT},
+    304: {"description": "Not Modified", "headers": {"ETag": _FILE_HEADERS["ETag"]}},
+}
+_FILE = {"type": "string", "format": "binary", "description": "A file, with its name."}
+_UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": _FILE}, "additionalProperties": False}
+UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD}}}}
+LOCATION: dict[int | str, dict[str, Any]] = {
+    201: {"headers": {"Location": {"description": "Where the attachment is.", "schema": {"type": "string"}}}}
+}
 REPLAYED: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 TASK_HEADERS: dict[int, dict[int | str, dict[str, Any]]] = {
     200: {200: {"headers": _ETAG}},
@@ -95,6 +118,8 @@ def _problem(status: int) -> dict[str, Any]:
         documented["headers"] = _headers("Retry-After")
     if status == 412:
         documented["headers"] = _ETAG
+    if status == 416:
+        documented["headers"] = _CONTENT_RANGE
     return documented
 
 

@@ -16,7 +16,16 @@ from service.errors import RateLimitedError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.web import replies
-from service.web.deps import LARGEST_BODIES, LARGEST_BODY, MOST_VALUES, credential_of, identity_of, rooms_of
+from service.web.deps import (
+    LARGEST_BODIES,
+    LARGEST_BODY,
+    MOST_VALUES,
+    UPLOAD,
+    UPLOAD_FRAME,
+    credential_of,
+    identity_of,
+    rooms_of,
+)
 from service.web.middleware import VERDICTS
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -140,11 +149,12 @@ class _FewValues:
 class BodyLimited:
     """Limits bodies and how much is in them; a route's own, larger limit is for those who are known."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, largest_attachment: int) -> None:
         self.app = app
         few = _FewValues(app)
         self._common = RequestBodyLimitMiddleware(few, LARGEST_BODY)
         self._own = {route: RequestBodyLimitMiddleware(few, size) for route, size in LARGEST_BODIES.items()}
+        self._upload = RequestBodyLimitMiddleware(app, largest_attachment + UPLOAD_FRAME)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one request."""
@@ -152,7 +162,8 @@ class BodyLimited:
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         limited = self._common
-        own = self._own.get((scope["method"], scope["path"]))
+        method, path = scope["method"], scope["path"]
+        own = self._upload if method == "POST" and UPLOAD.fullmatch(path) else self._own.get((method, path))
         if own and isinstance(await identity_of(HTTPConnection(scope)), Viewer):
             limited = own
         await limited(scope, receive, send)

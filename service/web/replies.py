@@ -26,6 +26,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
     errors.StaleError: 412,
+    errors.TooLargeError: 413,
     errors.RateLimitedError: 429,
     errors.UnavailableError: 503,
 }
@@ -40,6 +41,7 @@ CODES = {
     406: "not_acceptable",
     413: "too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     422: "invalid",
     500: "internal",
 }
@@ -49,10 +51,11 @@ DETAILS = {
     408: "The body did not arrive in time.",
     413: "The body is too large, or has too many values in it.",
     400: "The body cannot be read.",
+    416: "The file does not reach that far; `Content-Range` says how far it does.",
     500: "Something went wrong here. The request id leads to it in the log.",
 }
 # RFC 9110's names, which Python's releases do not agree on.
-PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+PHRASES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 INVALID = "Some values do not hold; `errors` says which."
 MOST_ERRORS = 100
 
@@ -93,13 +96,13 @@ def line(content: Any) -> bytes:
     return orjson.dumps(content, _render, orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
-def tag(version: int) -> str:
+def tag(version: int | str) -> str:
     """Give the entity tag (RFC 9110, section 8.8.3) of a version."""
     return f'"{version}"'
 
 
-def cached(version: int) -> dict[str, str]:
-    """Give the headers that let a client keep a task and ask whether it has changed."""
+def cached(version: int | str) -> dict[str, str]:
+    """Give the headers that let a client keep what it has got and ask whether it has changed."""
     return {"ETag": tag(version), "Cache-Control": "private, no-cache"}
 
 

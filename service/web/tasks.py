@@ -128,8 +128,9 @@ async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPat
     responses=problems(401, 403, 404, 412, 413),
 )
 async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versions) -> Response:
-    """Delete a task."""
+    """Delete a task, with its attachments."""
     await tasks.delete(rooms.db, viewer, task_id, versions=versions)
+    rooms.attachments.removed.set()
     return Response(status_code=204)
 
 
@@ -151,5 +152,7 @@ async def get_history(
     responses=TASK_HEADERS[200] | problems(401, 403, 404, 409, 413),
 )
 async def restore_task(rooms: In, viewer: Known, task_id: RowId) -> Response:
-    """Bring a task back within 30 days of its deletion, as it was then; its version goes on."""
-    return replies.task(await history.restore(rooms.db, viewer, task_id))
+    """Bring a task back within 30 days of its deletion, as it was then; its version goes on.
+
+    Of its attachments those come back whose files are still there: few, as they are removed soon."""
+    return replies.task(await history.restore(rooms.db, viewer, task_id, attachments=rooms.attachments))

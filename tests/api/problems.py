@@ -36,10 +36,15 @@ class Operation:
 
     @property
     def fields(self) -> list[str]:
-        """Give the names of its body's fields, none where it takes no body."""
+        """Give the names of its JSON body's fields, none where it takes no such body."""
         contents = self.said.get("requestBody", {}).get("content", {})
-        references = [content["schema"]["$ref"].rpartition("/")[2] for content in contents.values()]
+        references = [one["schema"]["$ref"].rpartition("/")[2] for one in contents.values() if "$ref" in one["schema"]]
         return list(DOCUMENT["components"]["schemas"][references[0]]["properties"]) if references else []
+
+    @property
+    def takes_file(self) -> bool:
+        """Whether its body is a file."""
+        return "multipart/form-data" in self.said.get("requestBody", {}).get("content", {})
 
     def __str__(self) -> str:
         return f"{self.method} {self.template}"

@@ -116,6 +116,7 @@ async def test_an_origin_of_the_settings_may_read(make: Factory, database_url: s
         accepted = allowed.headers["Access-Control-Allow-Headers"].lower()
         assert "if-match" in accepted
         assert "idempotency-key" in accepted
+        assert "range" in accepted.split(", ")
         for path, status in (("/healthz", 200), ("/tasks", 401), ("/nothing", 404)):
             answer = await client.get(path, headers={"Origin": ORIGIN})
             assert answer.status_code == status
@@ -123,6 +124,8 @@ async def test_an_origin_of_the_settings_may_read(make: Factory, database_url: s
             exposed = answer.headers["Access-Control-Expose-Headers"]
             assert "ETag" in exposed
             assert "Idempotency-Replayed" in exposed
+            assert "Content-Range" in exposed
+            assert "Content-Disposition" in exposed
         refused = await client.options("/tasks/1", headers=PREFLIGHT | {"Origin": "https://evil.example"})
         problem(refused, 400)
         assert "Access-Control-Allow-Origin" not in refused.headers

@@ -45,6 +45,10 @@ MAY: dict[str, tuple[int, int, int, int, int, int]] = {
     "POST /tasks/bulk": (401, 201, 201, 201, 403, 201),
     "GET /tasks/{task_id}/history": (401, 403, 200, 200, 200, 200),
     "POST /tasks/{task_id}/restore": (401, 403, 200, 200, 403, 200),
+    "POST /tasks/{task_id}/attachments": (401, 403, 201, 201, 403, 201),
+    "GET /tasks/{task_id}/attachments": (401, 403, 200, 200, 200, 200),
+    "GET /tasks/{task_id}/attachments/{attachment_id}": (401, 403, 200, 200, 200, 200),
+    "DELETE /tasks/{task_id}/attachments/{attachment_id}": (401, 403, 204, 204, 403, 204),
     "GET /events": (401, 200, 200, 200, 200, 200),
     "GET /ws": (4401, 0, 1, 1, 1, 1),  # closed with; or how many of the owner's events are heard
     "GET /analytics": (401, 200, 200, 200, 200, 200),
@@ -78,7 +82,6 @@ class World:
         ]
         keys = ("", self.other.token, self.owner.token, self.admin.token, read["key"], full["key"])
         self.tokens = dict(zip(WHO, keys, strict=True))
-        self.since = (await client.get("/events")).json()["cursor"]
         self.ids = {
             "user_id": self.owner.id,
             "key_id": spare["id"],
@@ -86,6 +89,9 @@ class World:
             "name": "tasks.get",
             "task_id": (await client.post("/tasks", json={"title": "x"})).json()["id"],
         }
+        self.since = (await client.get("/events")).json()["cursor"]
+        upload = await client.post(f"/tasks/{self.ids['task_id']}/attachments", files={"file": b"x"})
+        self.ids["attachment_id"] = upload.json()["id"]
 
     def body(self, operation: Operation) -> Any:
         bodies: dict[str, Any] = {
@@ -133,14 +139,15 @@ async def test_everyone_may_what_the_table_says(
 ) -> None:
     if operation.template.endswith("/restore"):
         await sql.execute("delete from tasks")
-    tables = ("tasks", "sessions", "api_keys", "users")
+    tables = ("tasks", "attachments", "sessions", "api_keys", "users")
     before = [await sql.fetch(f"select * from {table} order by id") for table in tables]
     if world.tokens[who]:
         client.headers["Authorization"] = f"Bearer {world.tokens[who]}"
     path = operation.template.format(**world.ids)
     more = {"/events": f"?since={world.since}", "/analytics/timeseries": "?bucket=day", "/tasks/export": "?format=csv"}
     path += more.get(path, "")
-    answer = await client.request(operation.method, path, json=world.body(operation))
+    files = {"file": b"x"} if operation.takes_file else None
+    answer = await client.request(operation.method, path, json=world.body(operation), files=files)
     expected = MAY[str(operation)][WHO.index(who)]
     if expected < 400:
         assert answer.status_code == expected, answer.text

@@ -46,4 +46,26 @@ select
     now() as claimed_until
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
 
+insert into attachments (task_id, added_by, key, filename, content_type, size, sha256, created_at)
+select
+    t.id as task_id,
+    t.user_id as added_by,
+    repeat('a', 32) || '/' || md5(t.id::text) as key,
+    'a.txt' as filename,
+    'text/plain' as content_type,
+    1 as size,
+    repeat('c', 64) as sha256,
+    now() - interval '2 hours' as created_at
+from tasks as t
+where t.id <= 30000;
+
+insert into removed_attachments (key, task_id, attachment, with_task, claimed_until)
+select
+    repeat('b', 32) || '/' || md5(n::text) as key,
+    n as task_id,
+    '{}' as attachment,
+    n % 2 = 0 as with_task,
+    now() + (n - 300) * interval '1 minute' as claimed_until
+from generate_series(1, 30000) as n;
+
 vacuum analyze;

@@ -50,9 +50,33 @@ from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids fr
 insert into api_keys (user_id, name, hash, expires_at)
 select u.ids[n % 500 + 1], 'key', sha256(n::text::bytea), case when n % 3 = 0 then now() + n * interval '1 minute' end
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+insert into attachments (task_id, added_by, key, filename, content_type, size, sha256, created_at)
+select
+    t.id,
+    t.user_id,
+    repeat('a', 32) || '/' || md5(t.id::text),
+    'a.txt',
+    'text/plain',
+    1,
+    repeat('c', 64),
+    now() - interval '2 hours'
+from tasks as t;
+insert into removed_attachments (key, task_id, attachment, with_task, claimed_until)
+select repeat('b', 32) || '/' || md5(n::text), n, '{}', n % 2 = 0, now() + (n - 300) * interval '1 minute'
+from generate_series(1, 30000) as n;
 insert into users (username, password_hash) select 'Member' || n, '' from generate_series(1, 20000) as n;
 """
-LARGE = ("tasks", "users", "task_events", "tickets", "sessions", "api_keys", "idempotency_keys")
+LARGE = (
+    "tasks",
+    "users",
+    "task_events",
+    "tickets",
+    "sessions",
+    "api_keys",
+    "idempotency_keys",
+    "attachments",
+    "removed_attachments",
+)
 EVERYONE: dict[str, Any] = {
     "user_id": None,
     "status": None,

@@ -22,6 +22,10 @@ CLAIM = """insert into idempotency_keys (user_id, route, key, fingerprint, holde
 TICKET = "insert into tickets (hash, user_id, access_expires_at) values ('x', :u, now())"
 SESSION = "insert into sessions (user_id, expires_at, secret, refresh_hash) values (:u, now(), 's', 'x')"
 KEY = "insert into api_keys (user_id, name, hash) values (:u, 'key', 'x')"
+KEYED = "repeat('a', 32) || '/' || repeat('b', 32)"
+FILE = f"""insert into attachments (task_id, added_by, key, filename, content_type, size, sha256)
+    values (:t, :u, {KEYED}, 'a.txt', 'text/plain', 1, repeat('c', 64))"""
+REMOVED = "insert into removed_attachments (key, task_id, attachment, with_task) values ('k', 1, '{}', false)"
 # A statement that violates each constraint, and what that means to a client; None where no client can cause it.
 # `first` is the id of the account and of the task that are there.
 VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
@@ -85,6 +89,43 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     **{
         f"idempotency_keys_{column}_not_null": (f"{CLAIM}; update idempotency_keys set {column} = null", None)
         for column in ("user_id", "route", "key", "fingerprint", "holder", "claimed_at", "claimed_until")
+    },
+    "attachments_pkey": (
+        FILE.replace("(task_id", "(id, task_id").replace("values (", "overriding system value values (1, ")
+        + "; "
+        + FILE.replace("(task_id", "(id, task_id")
+        .replace("values (", "overriding system value values (1, ")
+        .replace("'b'", "'c'"),
+        None,
+    ),
+    "attachments_key_key": (f"{FILE}; {FILE}", None),
+    "attachments_task_id_fkey": (FILE.replace(":t", ":t + 1"), None),
+    "attachments_added_by_fkey": (FILE.replace(":u", ":u + 1"), GONE),
+    "attachments_key_check": (FILE.replace(KEYED, "'../' || repeat('b', 32)"), INVALID),
+    "attachments_filename_check": (FILE.replace("'a.txt'", "'../a.txt'"), INVALID),
+    "attachments_content_type_check": (FILE.replace("text/plain", "text"), INVALID),
+    "attachments_size_check": (FILE.replace(", 1, ", ", -1, "), INVALID),
+    "attachments_sha256_check": (FILE.replace("'c'", "'C'"), INVALID),
+    "attachments_created_at_check": (f"{FILE}; update attachments set created_at = 'infinity'", INVALID),
+    "attachments_id_not_null": (
+        FILE.replace("(task_id", "(id, task_id").replace("values (", "overriding system value values (null, "),
+        None,
+    ),
+    **{
+        f"attachments_{column}_not_null": (f"{FILE}; update attachments set {column} = null", None)
+        for column in ("task_id", "key", "filename", "content_type", "size", "sha256", "created_at")
+    },
+    "removed_attachments_pkey": (f"{REMOVED}; {REMOVED}", None),
+    **{
+        f"removed_attachments_{column}_not_null": (f"{REMOVED}; update removed_attachments set {column} = null", None)
+        for column in ("key", "task_id", "attachment", "with_task", "removed_at")
+    },
+    "attachment_store_pkey": ("insert into attachment_store default values", None),
+    "attachment_store_one_check": ("update attachment_store set one = false", INVALID),
+    "attachment_store_folder_check": ("update attachment_store set folder = '..'", INVALID),
+    **{
+        f"attachment_store_{column}_not_null": (f"update attachment_store set {column} = null", None)
+        for column in ("one", "folder", "sweep_due_at")
     },
     "tickets_pkey": (f"{TICKET}; {TICKET}", None),
     "tickets_user_id_fkey": (TICKET.replace(":u", ":u + 1"), GONE),
@@ -167,7 +208,10 @@ async def test_every_constraint_has_a_case_and_every_entry_of_the_error_table_a_
         "task_events_type_check",
         "task_event_horizon_one_check",
         "idempotency_keys_status_headers_body_check",
+        "attachment_store_one_check",
+        "attachment_store_folder_check",
     }
+    unreached |= {f"attachments_{column}_check" for column in ("key", "content_type", "size", "sha256", "created_at")}
     meant = {name for name, (_, meaning) in VIOLATIONS.items() if meaning}
     assert db_errors.CONSTRAINTS.keys() == meant - unreached
 

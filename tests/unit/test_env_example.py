@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from service.settings import EXAMPLE_SECRET_KEY, Settings
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+EXAMPLE = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
 NAMES = {name.upper() for name in Settings.model_fields}
 SET_BY_COMPOSE = {"DATABASE_URL", "HOST", "LOG_FILE"}  # in the volume of secrets, and in the image
 
@@ -40,4 +40,14 @@ def test_every_line_of_the_example_is_a_comment() -> None:
 def test_compose_hands_every_setting_on() -> None:
     (api,) = re.findall(r"^  api:\n(?:(?:    .*)?\n)+", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
 
-    assert set(re.findall(r"^      ([A-Z_]+):", api, re.MULTILINE)) & NAMES == NAMES - SET_BY_COMPOSE
+    assert set(re.findall(r"^      ([A-Z0-9_]+):", api, re.MULTILINE)) & NAMES == NAMES - SET_BY_COMPOSE
+
+
+def test_the_option_of_s3_is_one_and_the_same_everywhere() -> None:
+    """Where it is installed from, for the tests, and by whom."""
+    (option,) = re.findall(r"^#s3 (.+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert option in (ROOT / "requirements-dev.txt").read_text().splitlines()
+    assert (
+        "sed -n 's/^#s3 //p' requirements.txt | .venv/bin/pip install -r /dev/stdin" in (ROOT / "README.md").read_text()
+    )
+    assert "sed -i 's/^#s3 //' requirements.txt" in (ROOT / "Dockerfile").read_text()

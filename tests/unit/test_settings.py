@@ -36,6 +36,19 @@ GOOD: list[tuple[str, object, str, object]] = [
     ("RATE_LIMIT_PER_MINUTE", 100, "0", 0),
     ("LOGIN_LIMIT_PER_MINUTE", 10, "5", 5),
     ("TRUSTED_PROXIES", (), "10.0.0.1, fd00::/8", (ip_network("10.0.0.1/32"), ip_network("fd00::/8"))),
+    (
+        "ATTACHMENTS_URL",
+        "file://.data/attachments",
+        "s3://bucket.example/deep/prefix",
+        "s3://bucket.example/deep/prefix",
+    ),
+    ("ATTACHMENT_MAX_BYTES", 26_214_400, "1", 1),
+    ("ATTACHMENT_QUOTA_BYTES", 0, "1000000000", 1_000_000_000),
+    ("S3_ENDPOINT_URL", "", "https://s3.example:9000", "https://s3.example:9000"),
+    ("AWS_REGION", "", "eu-central-1", "eu-central-1"),
+    ("AWS_ACCESS_KEY_ID", "", "AKIA", "AKIA"),
+    ("AWS_SECRET_ACCESS_KEY", "", "s3cret", "s3cret"),
+    ("AWS_SESSION_TOKEN", "", "s3cret", "s3cret"),
     ("SECRET_KEY", "", KEY, KEY),
     ("SECRET_KEY_PREVIOUS", "", OTHER_KEY, OTHER_KEY),
     ("ACCESS_TOKEN_MINUTES", 15, "60", 60),
@@ -75,6 +88,14 @@ BAD = [
     ("LOGIN_LIMIT_PER_MINUTE", "ten", "integer"),
     ("TRUSTED_PROXIES", "proxy.example", "IPv4 or IPv6 network"),
     ("TRUSTED_PROXIES", "10.0.0.1/8", "IPv4 or IPv6 network"),
+    ("ATTACHMENTS_URL", "/var/lib/attachments", "takes file://FOLDER or s3://BUCKET/PREFIX"),
+    ("ATTACHMENTS_URL", "file://", "takes file://FOLDER or s3://BUCKET/PREFIX"),
+    ("ATTACHMENTS_URL", "s3://", "takes file://FOLDER or s3://BUCKET/PREFIX"),
+    ("ATTACHMENTS_URL", "s3://bucket/a b", "takes file://FOLDER or s3://BUCKET/PREFIX"),
+    ("ATTACHMENT_MAX_BYTES", "0", "greater than or equal to 1"),
+    ("ATTACHMENT_MAX_BYTES", "20MB", "integer"),
+    ("ATTACHMENT_QUOTA_BYTES", "-1", "greater than or equal to 0"),
+    ("S3_ENDPOINT_URL", "s3.example", "takes http(s)://"),
     ("SECRET_KEY", "s3cret", "takes at least 32 bytes"),
     ("SECRET_KEY", "change-me-s3cret-" + KEY, "takes random bytes"),
     ("SECRET_KEY_PREVIOUS", "s3cret", "takes at least 32 bytes"),
@@ -224,3 +245,13 @@ def test_an_empty_variable_hides_no_secret_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("service.settings.SECRETS", tmp_path)
     monkeypatch.setenv("SECRET_KEY", "")
     assert load().secret_key.get_secret_value() == "f" * 40
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_a_key_for_s3_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "s3cret")
+    assert load()
+    monkeypatch.setenv("ATTACHMENTS_URL", "s3://bucket")
+    with pytest.raises(StartError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set together") as failure:
+        load()
+    assert "s3cret" not in failure.value.detail

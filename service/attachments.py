@@ -1,0 +1,253 @@
+"""Attachments of tasks: files that come in and go out in chunks, and what is known of them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+from loguru import logger
+from pydantic import BaseModel, Field
+
+from service import media
+from service.cursors import Cursors
+from service.db import Database, Executor
+from service.errors import (
+    ForbiddenError,
+    NotFoundError,
+    ServiceError,
+    StartError,
+    UnavailableError,
+)
+from service.folder import Folder
+from service.queries import q
+from service.receiving import Receiving, Upload, beyond, file_name
+from service.security import Viewer
+from service.settings import Settings
+from service.stores import MissingError, Store
+from service.turns import Turns
+from service.values import AS_DIGITS, Input
+
+S3 = "s3://"
+MOST_RESTORED = 1000
+FAREWELL_SECONDS = 3.0
+
+
+class Attachment(BaseModel):
+    """A file of a task."""
+
+    id: int
+    task_id: int
+    filename: Annotated[str, Field(description="The client's name for it, without a path.", examples=["report.pdf"])]
+    content_type: Annotated[str, Field(description="What its content shows.", examples=["application/pdf"])]
+    size: Annotated[int, Field(description="Bytes.", examples=[48_213])]
+    sha256: Annotated[str, Field(description="Of its bytes; the entity tag of a download.")]
+    created_at: datetime
+
+
+class AttachmentPage(BaseModel):
+    """A page of a task's attachments."""
+
+    items: list[Attachment]
+    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
+
+
+class AttachmentQuery(Input):
+    """Page of a task's attachments."""
+
+    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
+    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
+
+
+class Attachments:
+    """The files, and how many may be under way."""
+
+    def __init__(self, store: Store, *, largest: int, quota: int) -> None:
+        self.store = store
+        self.largest = largest
+        self.removed = asyncio.Event()
+        """Set where a file may be left to be removed."""
+        self._quota = quota
+        self._uploads = Turns("uploads", most=16, of_one=6)
+        self._downloads = Turns("downloads", most=96, of_one=16)
+
+    async def add(self, db: Database, viewer: Viewer, task_id: int, upload: Upload) -> dict[str, Any]:
+        """Take a file in and give what is known of it.
+
+        Raises NotFoundError, ForbiddenError, InvalidError, TooLargeError, QuotaError, UnavailableError; then nothing is
+        left behind.
+        """
+        row = await q.attachments.admit(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
+        admitted = _permitted(row)
+        receiving = Receiving(self.store, largest=self.largest, left=self._left(admitted["used"]))
+        with self._uploads.turn(viewer.id):
+            filename = file_name(await upload.name())
+            key = f"{admitted['folder']}/{secrets.token_hex(16)}"
+            await receiving.into(key, upload.content())
+            try:
+                added = await self._record(
+                    db,
+                    viewer,
+                    task_id=task_id,
+                    key=key,
+                    filename=filename,
+                    content_type=media.type_of(bytes(receiving.head), filename),
+                    size=receiving.size,
+                    sha256=receiving.sha256.hexdigest(),
+                )
+            except UnavailableError:  # whether it was committed is not known: the sweep will see
+                raise
+            except ServiceError:
+                with suppress(UnavailableError):
+                    await self.store.remove(key)
+                raise
+        logger.bind(task_id=task_id, attachment_id=added["id"], actor_id=viewer.id, size=added["size"]).info(
+            "attachment added"
+        )
+        return added
+
+    async def _record(self, db: Database, viewer: Viewer, **values: Any) -> dict[str, Any]:
+        async with db.transaction() as transaction:
+            if self._quota:
+                await q.attachments.lock_quota(transaction, user_id=viewer.id)
+            row = await q.attachments.create(
+                transaction, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, quota=self._quota, **values
+            )
+        added = _permitted(row)
+        if added.pop("verdict") == "full":
+            raise beyond(self._left(added["used"]) or 0)
+        return _shown(added)
+
+    def _left(self, used: int) -> int | None:
+        return max(0, self._quota - used) if self._quota else None
+
+    async def page(
+        self, db: Executor, viewer: Viewer, task_id: int, query: AttachmentQuery, *, cursors: Cursors
+    ) -> dict[str, Any]:
+        """Give a page `{items, next_cursor}`; NotFoundError, ForbiddenError, InvalidError for a foreign cursor."""
+        bound_to = ["attachments", task_id]
+        after = cursors.read(query.cursor, bound_to=bound_to)[1] if query.cursor is not None else None
+        rows = await q.attachments.list(
+            db,
+            task_id=task_id,
+            viewer_id=viewer.id,
+            viewer_is_admin=viewer.is_admin,
+            after_id=after,
+            row_limit=query.limit + 1,
+        )
+        _permitted(rows[0] if rows else None)
+        found = [_shown(row) for row in rows if row["is_attachment"]]
+        items, more = found[: query.limit], len(found) > query.limit
+        last = items[-1]["id"] if more else None
+        return {"items": items, "next_cursor": last and cursors.make(value=last, key=last, bound_to=bound_to)}
+
+    async def get(self, db: Executor, viewer: Viewer, task_id: int, attachment_id: int) -> dict[str, Any]:
+        """Give what is known of an attachment, its key included; NotFoundError, ForbiddenError."""
+        row = await q.attachments.get(
+            db,
+            task_id=task_id,
+            attachment_id=attachment_id,
+            viewer_id=viewer.id,
+            viewer_is_admin=viewer.is_admin,
+        )
+        return _permitted(row)
+
+    @contextmanager
+    def reading(
+        self, db: Executor, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
+    ) -> Iterator[AsyncGenerator[bytes]]:
+        """Give an attachment's bytes from start to before stop; UnavailableError where there are too many readers."""
+        with self._downloads.turn(viewer.id):
+            yield self._pieces(db, viewer, attachment, start=start, stop=stop)
+
+    async def _pieces(
+        self, db: Executor, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
+    ) -> AsyncGenerator[bytes]:
+        reading = self.store.read(attachment["key"], size=attachment["size"], start=start, stop=stop)
+        async with aclosing(reading) as pieces:
+            try:
+                async for piece in pieces:
+                    yield piece
+            except MissingError:
+                await self.get(db, viewer, attachment["task_id"], attachment["id"])  # NotFoundError, if deleted since
+                raise
+
+    async def delete(self, db: Executor, viewer: Viewer, task_id: int, attachment_id: int) -> None:
+        """Delete an attachment; NotFoundError, ForbiddenError. Its file goes behind the commit."""
+        row = await q.attachments.delete(
+            db,
+            task_id=task_id,
+            attachment_id=attachment_id,
+            viewer_id=viewer.id,
+            viewer_is_admin=viewer.is_admin,
+        )
+        _permitted(row)
+        self.removed.set()
+        logger.bind(task_id=task_id, attachment_id=attachment_id, actor_id=viewer.id).info("attachment deleted")
+
+    async def ended(self) -> None:
+        """Wait until what is under way has ended, and taken back what it must."""
+        await self._uploads.ended()
+        await self._downloads.ended()
+
+    async def still_there(self, db: Executor, task_id: int) -> list[str]:
+        """Give the keys of what went with a task and is still in the store."""
+        rows = await q.attachments.restorable(db, task_id=task_id, row_limit=MOST_RESTORED)
+        keys = [row["key"] for row in rows if not row["is_doubtful"]]
+        with suppress(UnavailableError):
+            keys += [row["key"] for row in rows if row["is_doubtful"] and await self.store.exists(row["key"])]
+        return keys
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    return {name: row[name] for name in Attachment.model_fields}
+
+
+def _permitted(row: Any) -> dict[str, Any]:
+    if row is None:
+        raise NotFoundError("There is no such task.")
+    if row["verdict"] == "forbidden":
+        raise ForbiddenError("This task is another's.")
+    if row["verdict"] == "absent":
+        raise NotFoundError("The task has no such attachment.")
+    return dict(row)
+
+
+def check(given: Settings) -> None:
+    """StartError where what the store of ATTACHMENTS_URL takes is missing."""
+    if given.attachments_url.startswith(S3):
+        _bucket(given)
+
+
+def _bucket(given: Settings) -> ModuleType:
+    """Load what speaks S3, a large library and an option."""
+    try:
+        from service import bucket  # noqa: PLC0415
+    except ImportError:
+        line = f"ATTACHMENTS_URL={given.attachments_url!r}: takes aiobotocore, which is not installed: see the README"
+        raise StartError(line) from None
+    return bucket
+
+
+@asynccontextmanager
+async def opened(given: Settings) -> AsyncIterator[Attachments]:
+    """Open the store that ATTACHMENTS_URL names."""
+    async with AsyncExitStack() as stack:
+        store: Store
+        if given.attachments_url.startswith(S3):
+            store = await stack.enter_async_context(_bucket(given).opened(given))
+        else:
+            store = folder = Folder(Path(given.attachments_url.removeprefix("file://")))
+            stack.callback(folder.close)
+        attachments = Attachments(store, largest=given.attachment_max_bytes, quota=given.attachment_quota_bytes)
+        try:
+            yield attachments
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await attachments.ended()

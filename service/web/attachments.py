@@ -1,0 +1,79 @@
+"""Routes of attachments."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.attachments import Attachment, AttachmentPage, AttachmentQuery
+from service.web import replies
+from service.web.deps import In, Known, KnownTags, RowId, no_query, whole_body
+from service.web.documents import DOWNLOAD, LOCATION, UPLOAD_BODY, problems
+from service.web.downloads import Asked, Download
+from service.web.uploads import FileBody
+
+router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Attachment,
+    dependencies=[no_query],
+    openapi_extra=UPLOAD_BODY,
+    responses=LOCATION | problems(400, 401, 403, 404, 408, 413, 415),
+)
+async def add_attachment(rooms: In, viewer: Known, request: Request, task_id: RowId) -> Response:
+    """Add a file to a task: multipart/form-data with one field, `file`.
+
+    Its media type is what its content shows. Of its name a path is left out. Larger than ATTACHMENT_MAX_BYTES, or than
+    what is left of one's quota: 413 (`too_large`, `quota_exceeded`).
+    """
+    attachment = await rooms.attachments.add(rooms.db, viewer, task_id, FileBody(request))
+    location = f"/tasks/{task_id}/attachments/{attachment['id']}"
+    return replies.json(attachment, status=201, headers={"Location": location})
+
+
+@router.get("", response_model=AttachmentPage, responses=problems(401, 403, 404))
+async def list_attachments(
+    rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[AttachmentQuery, Query()]
+) -> Response:
+    """List a task's attachments in the order in which they were added."""
+    page = await rooms.attachments.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
+    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+
+
+@router.get(
+    "/{attachment_id}",
+    response_class=Response,
+    dependencies=[no_query],
+    responses=DOWNLOAD | problems(401, 403, 404, 416),
+)
+async def get_attachment(
+    rooms: In, viewer: Known, *, task_id: RowId, attachment_id: RowId, known: KnownTags, asked: Asked
+) -> Response:
+    """Give an attachment's bytes, or a part of them (`Range: bytes=…`, one range).
+
+    The entity tag is the SHA-256 of the whole. What could not be sent to its end ends with a broken connection; `Range`
+    with `If-Range` goes on from there.
+    """
+    attachment = await rooms.attachments.get(rooms.db, viewer, task_id, attachment_id)
+    if "*" in known or attachment["sha256"] in known:
+        return Response(status_code=304, headers=replies.cached(attachment["sha256"]))
+    part = asked.of(size=attachment["size"], tag=replies.tag(attachment["sha256"]))
+    start, stop = part or (0, attachment["size"])
+    return Download(rooms.attachments.reading(rooms.db, viewer, attachment, start=start, stop=stop), attachment, part)
+
+
+@router.delete(
+    "/{attachment_id}",
+    status_code=204,
+    response_class=Response,
+    dependencies=[no_query, whole_body],
+    responses=problems(401, 403, 404, 413),
+)
+async def delete_attachment(rooms: In, viewer: Known, task_id: RowId, attachment_id: RowId) -> Response:
+    """Delete an attachment."""
+    await rooms.attachments.delete(rooms.db, viewer, task_id, attachment_id)
+    return Response(status_code=204)

@@ -1,0 +1,112 @@
+"""Both stores, for tests that are the same for each, and applications that keep attachments in them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+
+from service import attachments
+from service.app import create_app
+from service.attachments import Attachments
+from service.security import Passwords
+from service.stores import Store
+from service.web.deps import Rooms
+from tests.attachments.s3_server import S3Server
+from tests.conftest import make_settings
+from tests.factories import Factory
+
+LARGEST = 6_000_000  # more than one part of an upload to S3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the stores: what the service is told, and a look at what is in it past the service."""
+
+    name: str
+    settings: dict[str, Any]
+
+    async def held(self, store: Store) -> list[str]:
+        """Give the keys of all that is there, of parts too."""
+        if self.name == "folder":
+            root = Path(self.settings["attachments_url"].removeprefix("file://"))
+            found = [path for path in root.rglob("*") if path.is_file()]
+            return sorted(f"{path.parent.parent.name}/{path.name}" for path in found)
+        client: Any = store.client  # type: ignore[attr-defined]
+        bucket, _, prefix = self.settings["attachments_url"].removeprefix("s3://").partition("/")
+        whole = await client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")
+        parts = await client.list_multipart_uploads(Bucket=bucket, Prefix=f"{prefix}/")
+        return sorted(
+            one["Key"].removeprefix(f"{prefix}/") for one in [*whole.get("Contents", ()), *parts.get("Uploads", ())]
+        )
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A server for this worker."""
+    with S3Server() as server:
+        yield server
+
+
+def kind_of(name: str, request: pytest.FixtureRequest, folder: Path) -> Kind:
+    """Give a store of the test's own; the server for S3 is started where one is asked for."""
+    if name == "folder":
+        return Kind(name, {"attachments_url": f"file://{folder}"})
+    server: S3Server = request.getfixturevalue("s3")
+    return Kind(name, server.settings(f"{uuid4().hex}/deep"))
+
+
+@pytest.fixture(scope="session", params=["folder", "s3"])
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kind:
+    """Each of the stores."""
+    return kind_of(request.param, request, tmp_path_factory.mktemp("files") / "not made yet")
+
+
+@pytest.fixture(scope="session")
+async def files_app(kind: Kind, database_url: str) -> AsyncIterator[FastAPI]:
+    """An application that keeps attachments there."""
+    settings = make_settings(database_url, attachment_max_bytes=LARGEST, **kind.settings)
+    app = create_app(settings, passwords=Passwords(cost=4))
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def files(files_app: FastAPI, kind: Kind, make: Factory) -> Attachments:
+    """The room of that application; its store is empty before."""
+    rooms: Rooms = files_app.state.rooms
+    await empty(rooms.attachments.store, kind)
+    return rooms.attachments
+
+
+@pytest.fixture
+async def users(files_app: FastAPI, files: Attachments, make: Factory) -> Factory:
+    """Makes accounts whose clients talk to that application."""
+    return Factory(make.sql, files_app)
+
+
+@pytest.fixture
+async def store(kind: Kind) -> AsyncIterator[Store]:
+    """The store alone, empty."""
+    async with attachments.opened(make_settings("postgresql://nowhere/none", **kind.settings)) as opened:
+        await empty(opened.store, kind)
+        yield opened.store
+
+
+async def empty(store: Store, kind: Kind) -> None:
+    """Take all there is out of a store."""
+    if kind.name == "folder":
+        shutil.rmtree(kind.settings["attachments_url"].removeprefix("file://"), ignore_errors=True)
+        return
+    client: Any = store.client  # type: ignore[attr-defined]
+    bucket, _, prefix = kind.settings["attachments_url"].removeprefix("s3://").partition("/")
+    for one in (await client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")).get("Contents", ()):
+        await client.delete_object(Bucket=bucket, Key=one["Key"])
+    for one in (await client.list_multipart_uploads(Bucket=bucket, Prefix=f"{prefix}/")).get("Uploads", ()):
+        await client.abort_multipart_upload(Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])

@@ -1,0 +1,243 @@
+"""Files and rows that drift apart, by crashes and by hand, and what the sweep makes of them; in both stores."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from service import sweep
+from service.attachments import Attachments
+from service.db import Database
+from service.errors import UnavailableError
+from service.stores import Store
+from tests.attachments.conftest import Kind
+from tests.attachments.test_attachments import added
+from tests.attachments.test_stores import put
+from tests.factories import Factory
+
+DUE = "update attachment_store set sweep_due_at = '-infinity'"
+LATER = "update attachment_store set sweep_due_at = 'infinity'"
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What is logged from INFO on."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="INFO", format="{level} {message} {extra}")
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.fixture
+async def compare(users: Factory, files: Attachments, database: Database) -> Any:
+    """Holds files against rows, as if so many days had passed."""
+
+    async def run(*, days: float = 2) -> None:
+        with pytest.MonkeyPatch.context() as later:
+            later.setattr(sweep, "ORPHAN_AGE", timedelta(days=1 - days))
+            await users.sql.execute(DUE)
+            await sweep.compare(database, files.store)
+            await users.sql.execute(LATER)
+
+    return run
+
+
+async def orphan(make: Factory, store: Store) -> str:
+    """Write a file as an upload does that dies before there is a row."""
+    folder = await make.sql.fetchval("select folder from attachment_store")
+    key = f"{folder}/{token_hex(16)}"
+    writing = await store.begin(key)
+    await writing.write(b"orphan")
+    await writing.finish()
+    return key
+
+
+async def test_a_file_without_a_row_goes_after_a_day_and_no_other(
+    users: Factory, files: Attachments, kind: Kind, compare: Any, said: list[str]
+) -> None:
+    ada = await users.user()
+    task = await users.task(ada)
+    made = [await added(ada, task, str(n).encode()) for n in range(3)]
+    before = await kind.held(files.store)
+    foreign = await put(files.store, b"another database's")
+    lost = [await orphan(users, files.store) for _ in range(3)]
+    await compare(days=0.9)
+    assert await kind.held(files.store) == sorted([*before, *lost, foreign])
+    await compare()
+    assert await kind.held(files.store) == sorted([*before, foreign])
+    assert [line.partition(" ")[0] for line in said if "files without rows" in line] == ["INFO"]
+    for one in made:
+        assert (await ada.client.get(f"/tasks/{task}/attachments/{one['id']}")).status_code == 200
+
+
+async def test_a_row_without_a_file_is_reported_and_stays(
+    users: Factory, files: Attachments, compare: Any, said: list[str]
+) -> None:
+    ada = await users.user()
+    task = await users.task(ada)
+    made = [await added(ada, task, str(n).encode()) for n in range(4)]
+    for one in (made[0], made[2]):
+        await files.store.remove(await users.sql.fetchval("select key from attachments where id = $1", one["id"]))
+    await compare()
+    assert not [line for line in said if "no files" in line]  # they may have come after the list was read
+    await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
+    await compare()
+    (line,) = [line for line in said if "no files" in line]
+    assert line.startswith("ERROR attachments: 2 rows have no files in the store")
+    assert all(str(one["id"]) in line for one in (made[0], made[2]))
+    assert await users.sql.fetchval("select count(*) from attachments") == 4
+
+
+async def test_an_empty_store_loses_nothing_but_is_told(
+    users: Factory, files: Attachments, compare: Any, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await users.user()
+    task = await users.task(ada)
+    for n in range(5):
+        await added(ada, task, str(n).encode())
+    for row in await users.sql.fetch("select key from attachments"):
+        await files.store.remove(row["key"])
+    await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
+    monkeypatch.setattr(sweep, "BATCH_ROWS", 2)
+    monkeypatch.setattr(sweep, "MOST_LOST", 3)
+    await compare()
+    assert "3 rows have no files" in " ".join(said)
+    assert await users.sql.fetchval("select count(*) from attachments") == 5
+
+
+async def test_many_files_are_held_against_many_rows(
+    users: Factory,
+    files: Attachments,
+    kind: Kind,
+    compare: Any,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
+) -> None:
+    ada = await users.user()
+    task = await users.task(ada)
+    for n in range(12):
+        await added(ada, task, str(n).encode())
+    rows = await users.sql.fetch("select id, key from attachments order by key")
+    await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
+    lost = [await orphan(users, files.store) for _ in range(12)]
+    gone = rows[::3]
+    for row in gone:
+        await files.store.remove(row["key"])
+    monkeypatch.setattr(sweep, "BATCH_ROWS", 2)
+    await compare()
+    kept = await kind.held(files.store)
+    assert kept == sorted(row["key"] for row in rows if row not in gone)
+    assert not set(kept) & set(lost)
+    (line,) = [line for line in said if "no files" in line]
+    assert "4 rows have no files" in line
+    assert all(str(row["id"]) in line for row in gone)
+
+
+async def test_what_is_still_to_be_removed_is_left_to_its_own(
+    users: Factory, files: Attachments, kind: Kind, compare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CLAIM_ROWS", 0)
+    ada = await users.user()
+    task = await users.task(ada)
+    await added(ada, task)
+    await users.sql.execute("delete from tasks")
+    await compare()
+    assert len(await kind.held(files.store)) == 1
+    assert (await ada.client.post(f"/tasks/{task}/restore")).status_code == 200
+    assert len((await ada.client.get(f"/tasks/{task}/attachments")).json()["items"]) == 1
+
+
+async def test_parts_that_a_dead_writer_left_go_too(
+    users: Factory, files: Attachments, kind: Kind, compare: Any
+) -> None:
+    folder = await users.sql.fetchval("select folder from attachment_store")
+    writing = await files.store.begin(f"{folder}/{token_hex(16)}")
+    await writing.write(b"x" * 5_300_000)
+    assert len(await kind.held(files.store)) == 1
+    if kind.name == "folder":  # moto's uploads are all of 2010
+        await compare(days=0.9)
+        assert len(await kind.held(files.store)) == 1
+    await compare()
+    assert await kind.held(files.store) == []
+    await writing.abandon()
+
+
+async def test_of_two_sweeps_one_does_nothing(users: Factory, files: Attachments, database: Database) -> None:
+    listed: list[str] = []
+
+    class Counted:
+        async def listed(self, folder: str) -> AsyncIterator[list[Any]]:
+            listed.append(folder)
+            yield []
+            await asyncio.sleep(0)
+
+        async def clear(self, folder: str, *, before: datetime) -> int:
+            assert folder == listed[0]
+            assert before < datetime.now(UTC)
+            return 0
+
+    await users.sql.execute(DUE)
+    store: Any = Counted()
+    await asyncio.gather(*(sweep.compare(database, store) for _ in range(5)), return_exceptions=True)
+    assert len(listed) == 1
+    assert await users.sql.fetchval("select sweep_due_at > now() + interval '59 minutes' from attachment_store")
+    await users.sql.execute(LATER)
+
+
+async def test_a_file_that_cannot_be_removed_now_is_removed_later(
+    users: Factory, files: Attachments, kind: Kind, database: Database
+) -> None:
+    ada = await users.user()
+    task = await users.task(ada)
+    for n in range(3):
+        await added(ada, task, str(n).encode())
+    keys = [row["key"] for row in await users.sql.fetch("select key from attachments order by key")]
+
+    class Failing:
+        async def remove(self, key: str) -> None:
+            if key == keys[1]:
+                raise UnavailableError("away")
+            await files.store.remove(key)
+
+    store: Any = Failing()
+    async with users.sql.transaction():  # unseen by the application's own sweep
+        await users.sql.execute("delete from tasks")
+        await users.sql.execute("update removed_attachments set claimed_until = 'infinity'")
+    await users.sql.execute("update removed_attachments set claimed_until = null")
+    with pytest.raises(UnavailableError):
+        await sweep.remove(database, store)
+    assert await kind.held(files.store) == [keys[1]]
+    assert await users.sql.fetchval("select array_agg(key) from removed_attachments") == [keys[1]]
+    assert await sweep.remove(database, files.store) is False  # somebody may still be at it
+    assert await kind.held(files.store) == [keys[1]]
+    await users.sql.execute("update removed_attachments set claimed_until = now()")
+    await sweep.remove(database, files.store)
+    assert await kind.held(files.store) == []
+    assert await users.sql.fetchval("select count(*) from removed_attachments") == 0
+
+
+async def test_a_link_is_no_file_of_ours(tmp_path: Path, kind: Kind, store: Store) -> None:
+    if kind.name != "folder":
+        pytest.skip("a bucket has no links")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    key = await put(store, b"mine!!")
+    place: Path = store._place(key)  # type: ignore[attr-defined]
+    place.unlink()
+    place.symlink_to(secret)
+    with pytest.raises(UnavailableError):
+        await anext(store.read(key, size=6, start=0, stop=6))
+    assert [page async for page in store.listed(key.partition("/")[0])] == []
+    place.parent.joinpath("..", "x").touch()
+    place.parent.parent.joinpath("zz").symlink_to(tmp_path)
+    assert [page async for page in store.listed(key.partition("/")[0])] == []
+    await store.remove(key)
+    assert secret.read_bytes() == b"secret"

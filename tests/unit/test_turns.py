@@ -1,0 +1,50 @@
+"""How many do the same at once: in all, and of one user."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+import pytest
+
+from service.errors import UnavailableError
+from service.turns import Turns
+
+
+def refused(turns: Turns, user_id: int) -> bool:
+    try:
+        with turns.turn(user_id):
+            return False
+    except UnavailableError as error:
+        return error.retry_after > 0 and "as many meals" in error.detail
+
+
+async def test_one_has_a_share_and_all_have_the_whole() -> None:
+    turns = Turns("meals", most=3, of_one=2)
+    with ExitStack() as stack:
+        for user_id in (1, 1):
+            stack.enter_context(turns.turn(user_id))
+        assert refused(turns, 1)
+        assert not refused(turns, 2)
+        with turns.turn(2):
+            assert refused(turns, 3)
+        assert not refused(turns, 3)
+    assert not refused(turns, 1)
+
+
+async def test_a_turn_ends_with_an_error_too_and_its_end_is_waited_for() -> None:
+    turns = Turns("meals", most=1, of_one=1)
+    await turns.ended()
+
+    def fail() -> None:
+        with turns.turn(1):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with turns.turn(2):
+        waiting = asyncio.create_task(turns.ended())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting
+    assert not refused(turns, 1)
