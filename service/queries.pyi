@@ -121,7 +121,7 @@ class AccountsUseTicketRow(TypedDict):
     key_id: int | None
 
 class AnalyticsSpanRow(TypedDict):
-    first_created_at: datetime
+    first_created_at: datetime | None
     present: datetime
 
 class AnalyticsSummaryRow(TypedDict):
@@ -132,8 +132,8 @@ class AnalyticsTimeseriesRow(TypedDict):
     start: datetime
     created: int
     completed: int
-    hours_to_done_p50: float
-    hours_to_done_p90: float
+    hours_to_done_p50: float | None
+    hours_to_done_p90: float | None
 
 class AttachmentsAdmitRow(TypedDict):
     folder: str
@@ -302,18 +302,18 @@ class EventsPageRow(TypedDict):
     newest_id: int
     newest_at: int
     is_known: bool
-    id: int
-    type: str
-    task_id: int
-    user_id: int
+    id: int | None
+    type: str | None
+    task_id: int | None
+    user_id: int | None
     previous_user_id: int | None
     actor_id: int | None
-    at: datetime
+    at: datetime | None
     changes: Fragment | None
-    task: Fragment
-    xid: str
-    status_now: str
-    status_before: str
+    task: Fragment | None
+    xid: str | None
+    status_now: str | None
+    status_before: str | None
     is_event: bool
     more: bool
 
@@ -412,14 +412,14 @@ class TasksGetRow(TypedDict):
     verdict: str
 
 class TasksHistoryRow(TypedDict):
-    id: int
-    type: str
-    task_id: int
-    user_id: int
+    id: int | None
+    type: str | None
+    task_id: int | None
+    user_id: int | None
     actor_id: int | None
-    at: datetime
+    at: datetime | None
     changes: Fragment | None
-    task: Fragment
+    task: Fragment | None
     is_event: bool
     verdict: str
 
@@ -527,16 +527,16 @@ class TasksPeriodRow(TypedDict):
     changed_before: datetime
 
 class TasksRestoreRow(TypedDict):
-    id: int
-    title: str
+    id: int | None
+    title: str | None
     description: str | None
     status: str | None
     city: str | None
     weather: Fragment | None
-    user_id: int
-    created_at: datetime
-    updated_at: datetime
-    version: int
+    user_id: int | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    version: int | None
     verdict: str
 
 class TasksSearchRow(TypedDict):
@@ -1143,7 +1143,7 @@ class _Tasks:
         *,
         created_from: datetime | None,
         created_before: datetime | None,
-    ) -> float: ...
+    ) -> float | None: ...
     async def update(
         self,
         db: Executor,

@@ -6,6 +6,7 @@ is started once, by the process that the others are started from; a template dat
 
 from __future__ import annotations
 
+import ast
 import atexit
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -28,7 +30,8 @@ from service.app import create_app
 from service.db import Database
 from service.security import Passwords
 from service.settings import Settings
-from service.statements import FOLDER
+from service.statements import FOLDER, Statement, read_all
+from service.workbench.stub import STUB, class_name
 from tests.factories import Factory
 from tests.redis_server import RedisServer
 
@@ -48,6 +51,18 @@ delete from users;
 delete from task_events; update task_event_horizon set expired_id = 0 where expired_id > 0;
 reset session_replication_role
 """
+_TYPES = {
+    node.name: {
+        line.target.id
+        for line in node.body
+        if isinstance(line, ast.AnnAssign)
+        and isinstance(line.target, ast.Name)
+        and "None" not in ast.unparse(line.annotation)
+    }
+    for node in ast.parse(STUB.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ClassDef)
+}
+NEVER_NULL = {one.name: _TYPES.get(f"{class_name(one)}Row", set()) for one in read_all()}
 _opened = pytest.StashKey[ExitStack]()
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -153,6 +168,22 @@ def _database(template: str) -> Iterator[str]:
         yield _at(server, name)
     finally:
         _execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture(autouse=True)
+def _held_to_its_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold what every statement gives here to the stub: no column is NULL that mypy takes for a value."""
+    run = Statement._run
+
+    async def running(self: Statement, db: Any, text: str, returns: str, arguments: list[Any]) -> Any:
+        given = await run(self, db, text, returns, arguments)
+        rows = given if returns == "rows" else [given] if returns in {"row", "row?"} and given else []
+        for row in rows:
+            wrong = [name for name, value in row.items() if value is None and name in NEVER_NULL.get(self.name, ())]
+            assert not wrong, f"{self.path}:1: {wrong} may be null: say so in `nullable`"
+        return given
+
+    monkeypatch.setattr(Statement, "_run", running)
 
 
 @pytest.fixture

@@ -41,10 +41,10 @@ def render(prepared: list[Prepared], known: Catalogue) -> str:
             classes.append(_row(one, known))
         if one.statement.header.sorts:
             classes.append(_sorted(one))
-            member = f"    {name}: _{_class_name(one.statement)}\n"
+            member = f"    {name}: _{class_name(one.statement)}\n"
         elif one.statement.header.returns == "stream":
             classes.append(_streamed(one))
-            member = f"    {name}: _{_class_name(one.statement)}\n"
+            member = f"    {name}: _{class_name(one.statement)}\n"
         else:
             member = _method(name, one)
         rooms.setdefault(room, []).append(member)
@@ -53,7 +53,8 @@ def render(prepared: list[Prepared], known: Catalogue) -> str:
     return "\n".join([STUB_HEAD, *classes, "q: _Queries\n"])
 
 
-def _class_name(statement: Statement) -> str:
+def class_name(statement: Statement) -> str:
+    """Give how the classes of a statement begin."""
     return statement.name.title().replace(".", "").replace("_", "")
 
 
@@ -63,17 +64,17 @@ def _row(one: Prepared, known: Catalogue) -> str:
         f"    {name}: {_python_name(kind)}{' | None' if name in nullable else ''}\n"
         for name, kind in (one.columns or {}).items()
     ]
-    return f"class {_class_name(one.statement)}Row(TypedDict):\n{''.join(columns)}"
+    return f"class {class_name(one.statement)}Row(TypedDict):\n{''.join(columns)}"
 
 
 def _sorted(one: Prepared) -> str:
     sorts = ", ".join(f'"{sort}"' for sort in one.statement.texts)
     values = {"sort": f"Literal[{sorts}]"}
-    return f"class _{_class_name(one.statement)}:\n{_method('__call__', one, values)}"
+    return f"class _{class_name(one.statement)}:\n{_method('__call__', one, values)}"
 
 
 def _streamed(one: Prepared) -> str:
-    name = _class_name(one.statement)
+    name = class_name(one.statement)
     method = _method("stream", one, gives=f"AsyncGenerator[Sequence[{name}Row]]")
     method = method.replace("async def", "def").replace("db: Executor", "db: Database")
     return f"class _{name}:\n{method}{_method('estimate', one, gives='int')}"
@@ -95,11 +96,11 @@ def _gives(one: Prepared) -> str:
         return "Sequence[Any]"
     match one.statement.header.returns:
         case "row":
-            return f"{_class_name(one.statement)}Row"
+            return f"{class_name(one.statement)}Row"
         case "row?":
-            return f"{_class_name(one.statement)}Row | None"
+            return f"{class_name(one.statement)}Row | None"
         case "rows":
-            return f"Sequence[{_class_name(one.statement)}Row]"
+            return f"Sequence[{class_name(one.statement)}Row]"
         case "value":
             (name, kind), *_ = (one.columns or {}).items()
             return _python_name(kind or "") + (" | None" if name in one.statement.header.nullable else "")

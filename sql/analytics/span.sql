@@ -1,6 +1,7 @@
 -- When the first of the tasks that the viewer may see was created, and what time it is.
 -- returns: row
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?
+-- nullable: first_created_at
 select
     min(t.created_at) as first_created_at,
     now() as present

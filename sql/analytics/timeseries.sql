@@ -2,6 +2,7 @@
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, period_from timestamptz,
 --   period_before timestamptz, starts timestamptz[]
+-- nullable: hours_to_done_p50, hours_to_done_p90
 -- why: a part is given by when it starts, as days begin in a time zone; the last one ends with the period.
 with created as (
     select

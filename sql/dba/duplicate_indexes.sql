@@ -12,7 +12,7 @@ with known as (
             select pg_get_indexdef(x.indexrelid, n, false) || ' ' || x.indoption[n - 1] || ' ' || x.indcollation[n - 1]
             from generate_series(1, x.indnkeyatts) as n
             order by n
-        ) as keys
+        ) as key_columns
     from pg_index as x
     inner join pg_class as c on x.indexrelid = c.oid
     where c.relnamespace = current_schema()::regnamespace and x.indisvalid
@@ -29,6 +29,10 @@ where
     not k.indisunique
     and k.relam = other.relam
     and k.where_clause = other.where_clause
-    and other.keys[1:cardinality(k.keys)] = k.keys
-    and (cardinality(other.keys) > cardinality(k.keys) or other.indisunique or other.indexrelid < k.indexrelid)
+    and other.key_columns[1:cardinality(k.key_columns)] = k.key_columns
+    and (
+        cardinality(other.key_columns) > cardinality(k.key_columns)
+        or other.indisunique
+        or other.indexrelid < k.indexrelid
+    )
 order by of_table, needless, beside;

@@ -4,6 +4,7 @@
 --   batch_snapshot text?, batch_id bigint?, after_id bigint, row_limit bigint, byte_limit bigint,
 --   newest_at bigint
 -- index: task_events_pkey, task_events_xid_idx, task_events_user_idx, task_events_previous_user_idx
+-- nullable: id, type, task_id, user_id, at, task, xid, status_now, status_before
 -- why: the last look saw a snapshot and a greatest id. New is what has a greater id, and what has not but belongs to a
 --   transaction that was open then: its ids were taken before. A snapshot lists open transactions, but for those begun
 --   behind the last one that had ended. The rule holds after a crash, too, which hands xids out again, but no ids.

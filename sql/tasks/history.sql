@@ -2,6 +2,7 @@
 -- returns: rows
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, before_id bigint?, row_limit bigint
 -- index: tasks_pkey, task_events_task_idx
+-- nullable: id, type, task_id, user_id, at, task
 -- why: it belongs to the present owner; that of a deleted task is in its last event. Where there is a task or an event
 --   there is a row, so that the verdict comes along, without an id where nothing is to be seen.
 with target as materialized (

@@ -4,6 +4,7 @@
 -- index: tasks_pkey, task_events_task_idx, users_pkey
 -- raises: tasks_user_id_fkey -> unauthorized
 -- notifies: task_events
+-- nullable: id, title, user_id, created_at, updated_at, version
 -- why: the trigger that records the event reads the actor and what this is from the settings.
 --   Runs behind tasks.lock_restoration. A DBA's insert may still come between: then it is that task, and this is none.
 with asked as materialized (

@@ -1,6 +1,7 @@
 -- How much of all tasks a period has, from 0 to 1, as the statistics say; null where there are none yet.
 -- returns: value
 -- params: created_from timestamptz?, created_before timestamptz?
+-- nullable: part
 -- why: between two bounds of the histogram lie equally many tasks.
 select
     avg(

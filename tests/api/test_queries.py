@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
 import httpx
 import pytest
 
+from service import db
 from service.app import create_app
+from service.db import Connection
+from service.errors import UnavailableError
 from service.security import Passwords
 from service.statements import read_all
+from service.workbench import overview, top
 from tests.api.problems import problem
 from tests.conftest import make_settings
 from tests.factories import Factory
@@ -77,3 +82,29 @@ async def test_what_is_no_statement_is_not_found(make: Factory, name: str) -> No
 async def test_a_name_that_is_too_long_is_refused(make: Factory) -> None:
     answer = await (await make.admin()).client.get(f"/admin/queries/{'x' * 201}/plan")
     problem(answer, 422, pointers={"/path/name"})
+
+
+@pytest.mark.parametrize("ask", [overview.listing, lambda database: overview.plan(database, "tasks.get")])
+async def test_a_database_that_is_away_or_behind_is_told(empty_database_url: str, ask: Any) -> None:
+    for url in ("postgresql://tasks@127.0.0.1:1/tasks", empty_database_url):
+        async with db.connected(url, make_settings(url)) as database:
+            with pytest.raises(UnavailableError):
+                await ask(database)
+
+
+async def test_figures_are_beside_their_statements(monkeypatch: pytest.MonkeyPatch, make: Factory) -> None:
+    """What pg_stat_statements says is tested in test_top; here it is put beside the catalogue."""
+
+    async def figures(_connection: Connection) -> list[top.Figures]:
+        return [
+            top.Figures("tasks.list title", 2, 3.0, 1.5, 40, 99.5, 0),
+            top.Figures("tasks.list -title", 2, 9.0, 4.5, 40, None, 0),
+        ]
+
+    monkeypatch.setattr(top, "figures", figures)
+    listed = (await (await make.admin()).client.get("/admin/queries")).json()
+    assert listed["figures_missing"] is None
+    items = {one["name"]: one["figures"] for one in listed["items"]}
+    assert [one["name"] for one in items["tasks.list"]] == ["tasks.list -title", "tasks.list title"]
+    assert items["tasks.list"][1]["hit_percent"] == 99.5
+    assert items["tasks.get"] == []

@@ -11,8 +11,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from service.workbench import catalog
+from service.workbench import catalog, plans
 from tests.process.servers import command, environment, refusal, run
+from tests.servers import measuring
 
 NOWHERE = "postgresql://tasks:hunter2@127.0.0.1:1/tasks"
 
@@ -127,3 +128,35 @@ def test_a_tool_that_is_called_wrongly_gives_the_usage(tmp_path: Path, own_datab
     for arguments in (["top", "--by", "colour"], ["explain"], ["catalog", "--format", "xml"], ["plans", "--rows", "x"]):
         ended = run(tmp_path, "sql", *arguments, DATABASE_URL=own_database_url)
         assert (ended.returncode, ended.stdout) == (2, "")
+
+
+def test_every_plan_is_held_in_a_scratch_database(tmp_path: Path, own_database_url: str) -> None:
+    ended = subprocess.run(
+        command("sql", "plans", "--rows", "20000"),
+        env=environment(DATABASE_URL=own_database_url),  # not as the service's role, which may make no database
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "every plan holds\n"), ended.stderr
+    assert ended.stderr.splitlines() == [one.name for one in plans.kept()]
+    with psycopg.connect(own_database_url) as connection:
+        assert connection.execute("select count(*) from tasks").fetchall() == [(0,)]
+
+
+def test_figures_are_printed_by_what_is_asked_for(tmp_path: Path) -> None:
+    with measuring() as url:
+        with psycopg.connect(url) as connection:
+            for _ in range(3):
+                connection.execute("select /* tasks.get */ 1")
+            connection.execute("select /* tasks.list title */ n from generate_series(1, 9) as n")
+        calls = run(tmp_path, "sql", "top", "--by", "calls", "--limit", "1", DATABASE_URL=url)
+        assert (calls.returncode, calls.stderr) == (0, "")
+        head, line = calls.stdout.splitlines()
+        assert head.split()[:2] == ["statement", "calls"]
+        assert line.split()[:2] == ["tasks.get", "3"]
+        rows = run(tmp_path, "sql", "top", "--by", "rows", "--json", DATABASE_URL=url)
+        names = [one["name"] for one in json.loads(rows.stdout)]
+        assert (names[0], "tasks.get" in names) == ("tasks.list title", True)

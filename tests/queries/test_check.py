@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import TypeAlias
@@ -217,7 +218,7 @@ async def test_a_file_that_nothing_runs_and_an_entry_that_nothing_raises_are_tol
     assert not [line for line in told if "/dba/" in line]
     monkeypatch.undo()
     monkeypatch.setitem(db_errors.CONSTRAINTS, "tasks_weather_check", db_errors.CONSTRAINTS["tasks_title_check"])
-    monkeypatch.setattr("service.workbench.check.inspect.getfile", lambda _: __file__)
+    monkeypatch.setattr(inspect, "getfile", lambda _: __file__)
     (line,) = await check(sql)
     assert re.match(rf"{__file__}:\d+: no statement raises tasks_weather_check: add it to the `raises`", line)
     assert await check(sql, write=True) == []

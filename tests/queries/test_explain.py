@@ -125,7 +125,7 @@ async def test_with_values_it_is_the_plan_for_them(sql: Session, ada: int) -> No
 
 async def test_as_json_it_has_nodes(sql: Session) -> None:
     plan: Any = await explain(sql, get(), form="json")
-    assert [node["Relation Name"] for node in nodes(plan)] == ["tasks"]
+    assert "tasks" in {node.get("Relation Name") for node in nodes(plan)}
 
 
 async def test_what_it_carries_out_is_taken_back(sql: Session, ada: int, session: Sessions) -> None:
