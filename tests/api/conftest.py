@@ -39,4 +39,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[str]]]:
     yield found
     said = callers()
     for path, names in found.items():
-        assert not {name for name in names if not {path, EVERY_REQUEST} & set(said[name])}, path
+        assert not {name for name in names if not {path, EVERY_REQUEST} & set(said.get(name, ()))}, (
+            f"{path} runs what the catalogue does not know of"
+        )
