@@ -26,6 +26,10 @@ MOST_NAMED, MOST_LOST = 20, 1000
 async def run(db: Executor, attachments: Attachments) -> None:
     """Do it until cancelled; at once where something was removed here."""
     while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PAUSE_SECONDS * random.uniform(0.5, 1)):  # noqa: S311 - not in step with others
+                await attachments.removed.wait()
+        attachments.removed.clear()
         try:
             while await remove(db, attachments.store):
                 pass
@@ -34,10 +38,6 @@ async def run(db: Executor, attachments: Attachments) -> None:
             logger.bind(cause=repr(error.__cause__)).warning("attachments: cannot sweep: {}", error.detail)
         except Exception:  # a defect of one round does not end all others
             logger.exception("attachments: cannot sweep")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PAUSE_SECONDS * random.uniform(0.5, 1)):  # noqa: S311 - not in step with others
-                await attachments.removed.wait()
-        attachments.removed.clear()
 
 
 async def remove(db: Executor, store: Store) -> bool:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -59,6 +59,10 @@ ROUTES = [
     ("get", "/tasks/export", 200),
     ("get", "/tasks/{task_id}", 200),
     ("get", "/tasks/{task_id}/history", 200),
+    ("post", "/tasks/{task_id}/attachments", 201),
+    ("get", "/tasks/{task_id}/attachments", 200),
+    ("get", "/tasks/{task_id}/attachments/{attachment_id}", 200),
+    ("delete", "/tasks/{task_id}/attachments/{attachment_id}", 204),
     ("post", "/tasks/bulk", 201),
     ("put", "/tasks/{task_id}", 200),
     ("patch", "/tasks/{task_id}", 200),
@@ -71,6 +75,7 @@ ROUTES = [
 
 
 REPORTS = frozenset({"/analytics", "/analytics/timeseries", "/tasks/export"})  # they have connections of their own
+ATTACHMENTS = "/tasks/{task_id}/attachments"
 QUERIES = {"/analytics/timeseries": "?bucket=day", "/tasks/export": "?format=ndjson"}
 
 
@@ -83,6 +88,7 @@ class Spare:
     session_id: int = 1
     key_id: int = 1
     task_id: int = 1
+    attachment_id: int = 1
 
 
 NOTHING = Spare()
@@ -199,7 +205,9 @@ async def ask(user: User, method: str, path: str, *, spare: Spare = NOTHING) -> 
     filled = path.format(user_id=user.id, **asdict(spare)) + QUERIES.get(path, "")
     begun = time.monotonic()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        answer = await user.client.request(method, filled, json=body_of(user, method, path, spare), headers=headers)
+        files = {"file": b"x"} if (method, path) == ("post", ATTACHMENTS) else None
+        body = body_of(user, method, path, spare)
+        answer = await user.client.request(method, filled, json=body, files=files, headers=headers)
     assert time.monotonic() - begun < ANSWER_SECONDS
     return answer
 
@@ -211,7 +219,9 @@ async def spare_of(user: User, *, with_task: bool = True) -> Spare:
     key_id = (await ask(user, "post", "/auth/keys")).json()["id"]
     task_id = (await ask(user, "post", "/tasks")).json()["id"] if with_task else 1
     refresh_token, token = logged_in["refresh_token"], leaves["access_token"]
-    return Spare(refresh_token, token, session_id, key_id, task_id)
+    spare = Spare(refresh_token, token, session_id, key_id, task_id)
+    attachment = (await ask(user, "post", ATTACHMENTS, spare=spare)).json() if with_task else {"id": 1}
+    return replace(spare, attachment_id=attachment["id"])
 
 
 async def all_work(user: User) -> None:
