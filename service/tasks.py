@@ -9,39 +9,18 @@ from typing import Annotated, Any, Literal
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from service import lists
 from service.cursors import Cursors
 from service.db import Database, Executor
 from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleError
+from service.lists import Sort
 from service.queries import q
 from service.security import Viewer
 from service.values import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
 from service.weather import Weather
 
 Status = Literal["todo", "in_progress", "done"]
-Sort = Literal[
-    "created_at",
-    "-created_at",
-    "updated_at",
-    "-updated_at",
-    "title",
-    "-title",
-    "status",
-    "-status",
-    "id",
-    "-id",
-]
 Count = Literal["none", "exact", "estimated"]
-
-# The share of all tasks from which on it costs more to read a period than to walk past all others.
-WIDE = 0.4
-BOUNDS = {
-    "id": ("first_id", "last_id"),
-    "status": ("first_id", "last_id"),  # its index goes on by id
-    "updated_at": ("changed_from", "changed_before"),
-}
-"""What of `tasks.period` bounds a walk in the order of a column."""
-NO_BOUNDS: dict[str, Any] = dict.fromkeys(name for names in BOUNDS.values() for name in names)
-
 
 Title = Annotated[
     Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank), VISIBLE
@@ -186,7 +165,7 @@ async def page(db: Database, viewer: Viewer, query: TaskQuery, *, cursors: Curso
         raise InvalidError("takes no cursor beside it", pointer="/query/offset")
     bound_to = [query.sort, filters]
     after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor is not None else (None, None)
-    rows = await listed(
+    rows = await lists.page(
         db,
         sort=query.sort,
         **filters,
@@ -223,38 +202,6 @@ def _filters(viewer: Viewer, query: TaskFilters) -> dict[str, Any]:
         "created_before": query.end_date,
         "sought": query.q,
     }
-
-
-async def listed(db: Database, *, sort: Sort, sought: str | None = None, **values: Any) -> Sequence[Mapping[str, Any]]:
-    """Give the rows of `tasks.search` where words are sought, else of `tasks.list`, by its fastest form."""
-    column = sort.removeprefix("-")
-    of_period = bool(values["created_from"] or values["created_before"])
-    everyones = values["viewer_is_admin"] and values["user_id"] is None
-    if sought is not None:
-        async with db.snapshot() as moment:
-            values |= await _bounds(moment, column, values)
-            return await q.tasks.search(moment, sort=sort, sought=sought, within_period=column != "title", **values)
-    if of_period and everyones and column in BOUNDS:
-        async with db.snapshot() as moment:
-            values |= await _bounds(moment, column, values)
-            return await q.tasks.list_far(moment, sort=sort, **values)
-    if of_period and (sort == "title" or sort == "-title"):  # noqa: PLR1714 - mypy narrows by no others
-        share = await q.tasks.share_of_period(
-            db, created_from=values["created_from"], created_before=values["created_before"]
-        )
-        if share is None or share < WIDE:
-            return await q.tasks.list_of_period(db, sort=sort, **values)
-    if values["row_offset"] or (of_period and column != "created_at"):
-        return await q.tasks.list_far(db, sort=sort, **values, **NO_BOUNDS)
-    return await q.tasks.list(db, sort=sort, **values)
-
-
-async def _bounds(db: Executor, column: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give where a walk in the order of the column begins and ends, as far as the period says."""
-    if column not in BOUNDS or not (values["created_from"] or values["created_before"]):
-        return NO_BOUNDS
-    lies = dict(await q.tasks.period(db, created_from=values["created_from"], created_before=values["created_before"]))
-    return NO_BOUNDS | {name: lies[name] for name in BOUNDS[column]}
 
 
 async def _total(db: Executor, query: TaskQuery, filters: dict[str, Any], *, shown: int) -> int | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import asyncpg
 
-from service import db, embedded, migrations, tasks
+from service import db, embedded, lists, migrations
 from service.settings import Settings
 from service.statements import FOLDER, read
 
@@ -95,7 +95,7 @@ async def measure(url: str, *, repeats: int) -> list[tuple[float, str]]:
             times = []
             for _ in range(repeats):
                 begun = time.perf_counter()
-                await tasks.listed(database, sort=sort, **values)
+                await lists.page(database, sort=sort, **values)
                 times.append((time.perf_counter() - begun) * 1000)
             words = [f"{name}={word}" for name, word in chosen]
             measured.append((statistics.median(times), ", ".join([viewer, sort, *words])))

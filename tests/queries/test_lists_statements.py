@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from service import tasks
+from service import lists
 from service.db import Database
 from service.errors import ServiceError
 from service.queries import q
@@ -138,8 +138,8 @@ async def test_a_far_page_is_what_it_is_among_all_tasks(
     database: Database, make: Factory, viewers: list[Viewer]
 ) -> None:
     rows = await all_tasks(make)
-    for viewer, sort, values in questions(rows, viewers, list(get_args(tasks.Sort)), number=250):
-        bounds = await tasks._bounds(database, sort.removeprefix("-"), values)
+    for viewer, sort, values in questions(rows, viewers, list(get_args(lists.Sort)), number=250):
+        bounds = await lists.bounds(database, sort.removeprefix("-"), values)
         page = await q.tasks.list_far(
             database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values, **bounds
         )
@@ -153,9 +153,9 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
     rows = await all_tasks(make)
     if analyzed:
         await make.sql.execute("analyze tasks")
-    for viewer, sort, values in questions(rows, viewers, list(get_args(tasks.Sort)), number=250):
+    for viewer, sort, values in questions(rows, viewers, list(get_args(lists.Sort)), number=250):
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
-        page = [dict(row) for row in await tasks.listed(database, sort=sort, **given)]
+        page = [dict(row) for row in await lists.page(database, sort=sort, **given)]
         assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
         if sort in ("title", "-title"):
             assert page == [dict(row) for row in await q.tasks.list_of_period(database, sort=sort, **given)]

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service import db, tasks
+from service import db, lists
 from service.accounts import LAST
 from service.db import Connection, Database
 from service.statements import Statement, read_all
@@ -86,7 +86,7 @@ EVERYONE: dict[str, Any] = {
     "row_limit": 21,
     "row_offset": 0,
     "sought": "task",
-    **tasks.NO_BOUNDS,
+    **lists.NO_BOUNDS,
     "within_period": False,
 }
 FIRST: dict[str, Any] = {"after_value": None, "after_id": None}
@@ -234,7 +234,7 @@ async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, s
     assert [node["Node Type"] for node in nodes(limit)] == ["Limit", "Index Only Scan"]
 
 
-WALK = {*tasks.NO_BOUNDS, "within_period"}
+WALK = {*lists.NO_BOUNDS, "within_period"}
 NARROW, WIDE = ({"created_from": datetime(2025, month, 1, tzinfo=UTC)} for month in (5, 2))
 FAR = {"row_offset": 5}
 
@@ -262,7 +262,7 @@ async def test_each_list_is_read_by_the_form_for_it(
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **chosen}
     values = {name: value for name, value in values.items() if name not in WALK}
     async with db.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
-        await tasks.listed(fresh, sort=sort, **{**values, "sought": None, **chosen})
+        await lists.page(fresh, sort=sort, **{**values, "sought": None, **chosen})
         async with fresh.connection() as connection:
             prepared = await connection.fetch("select statement from pg_prepared_statements")
     tags = [tag[1] for row in prepared if (tag := re.match(r"\w+ /\* (tasks\.(list|search).*?) \*/", row["statement"]))]
@@ -274,7 +274,7 @@ async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: st
     given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **given}
-        values |= await tasks._bounds(connection, sort.removeprefix("-"), values)
+        values |= await lists.bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_far"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)
     assert ("updated_at < " if "updated" in sort else "id <= ") in conditions or "created_at < " in conditions

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import tasks
+from service import lists
 from service.db import Database
 from service.queries import q
 from service.security import Viewer
@@ -24,7 +24,7 @@ EVERYTHING: dict[str, Any] = {
     "row_limit": 100,
     "row_offset": 0,
 }
-WALK: dict[str, Any] = {**tasks.NO_BOUNDS, "within_period": False}
+WALK: dict[str, Any] = {**lists.NO_BOUNDS, "within_period": False}
 WORDS = ["report", "reports", "отчёт", "the", "日本語"]
 
 
@@ -142,12 +142,12 @@ async def test_a_search_gives_what_python_finds_among_all_tasks(
     await make.sql.execute("analyze tasks")
     rows = await all_tasks(make)
     viewers: list[Viewer] = [root.viewer, bob.viewer, ada.viewer]
-    for viewer, sort, values in questions(rows, viewers, list(get_args(tasks.Sort)), number=250):
+    for viewer, sort, values in questions(rows, viewers, list(get_args(lists.Sort)), number=250):
         word = chance.choice(WORDS)
         wanted = {"report", "reports"} if "report" in word else {word}
         having = [row for row in rows if wanted & set(f"{row['title']} {row['description']}".split())]
         after = [row for row in rows if row["id"] == values["after_id"]]
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
-        page = [row["id"] for row in await tasks.listed(database, sort=sort, **given)]
+        page = [row["id"] for row in await lists.page(database, sort=sort, **given)]
         whole = found([*having, *(row for row in after if row not in having)], viewer, sort, values)
         assert page == whole, (sort, values)
