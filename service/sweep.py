@@ -69,15 +69,19 @@ async def remove(db: Executor, store: Store) -> bool:
 async def compare(db: Executor, store: Store) -> None:
     """Hold the store's files against the rows, where that is due and no other process does it."""
     turn = await q.attachments.take_turn(db, seconds=TURN_SECONDS, has_turn=False)
-    if turn is None:
-        return
+    if turn is not None:
+        await hold(db, store, turn["folder"])
+
+
+async def hold(db: Executor, store: Store, folder: str) -> None:
+    """Hold the files of a folder against the rows, and go on having the turn."""
     before = datetime.now(UTC) - ORPHAN_AGE
     sweep = _Sweep(db, store, before)
-    async for files in store.listed(turn["folder"]):
+    async for files in store.listed(folder):
         await sweep.take(files)
         await q.attachments.take_turn(db, seconds=TURN_SECONDS, has_turn=True)
     await sweep.end()
-    cleared = await store.clear(turn["folder"], before=before)
+    cleared = await store.clear(folder, before=before)
     if sweep.removed or cleared:
         logger.bind(files=sweep.removed, parts=cleared).info("attachments: files without rows are gone")
     if sweep.lost:

@@ -45,7 +45,7 @@ async def files(s3: S3Server, door: Gate, monkeypatch: pytest.MonkeyPatch) -> As
     """Attachments in S3 behind the gate, with little patience."""
     monkeypatch.setattr(bucket, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(bucket, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(bucket, "CALL_SECONDS", 1)
+    monkeypatch.setattr(bucket, "CALL_SECONDS", 3)
     url = door.url.replace("x@", "")
     settings = make_settings("postgresql://nowhere/none", **s3.settings(token_hex(8), url=url))
     async with attachments.opened(settings) as opened:
