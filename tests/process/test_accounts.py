@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from secrets import token_bytes
 from typing import Any, TypeAlias
@@ -109,9 +110,10 @@ class Pair:
         assert row
         return int(row[0])
 
-    def asked(self) -> object:
-        """When a statement of the processes' pools began last."""
+    def asked(self) -> list[tuple[datetime, ...]]:
+        """When a statement of the processes' pools began last, but for what they do every minute by themselves."""
         statement = "select max(query_start) from pg_stat_activity where application_name = %s"
+        statement += " and query !~ '/. (attachments|events.expire|idempotency.expire|accounts.expire_sessions)'"
         return self.sql.execute(statement, [db.APPLICATION_NAME]).fetchall()
 
 
@@ -311,7 +313,7 @@ def test_who_is_known_costs_no_question_to_the_database(pair: Pair) -> None:
             answers = [ask(b) for _ in range(100)]
             assert {answer.status_code for answer in answers} == {403}
             assert not [one for one in answers if "db;" in one.headers["Server-Timing"]]
-            assert pair.asked() == asked
+            assert pair.asked() <= asked
 
 
 def test_while_nothing_is_heard_every_request_asks_the_database(pair: Pair) -> None:
