@@ -144,15 +144,15 @@ class AttachmentsClaimRemovedRow(TypedDict):
     key: str
 
 class AttachmentsCreateRow(TypedDict):
-    id: int
-    task_id: int
+    id: int | None
+    task_id: int | None
     added_by: int | None
-    key: str
-    filename: str
-    content_type: str
-    size: int
-    sha256: str
-    created_at: datetime
+    key: str | None
+    filename: str | None
+    content_type: str | None
+    size: int | None
+    sha256: str | None
+    created_at: datetime | None
     verdict: str
     used: int
 
@@ -160,15 +160,15 @@ class AttachmentsDeleteRow(TypedDict):
     verdict: str
 
 class AttachmentsGetRow(TypedDict):
-    id: int
-    task_id: int
+    id: int | None
+    task_id: int | None
     added_by: int | None
-    key: str
-    filename: str
-    content_type: str
-    size: int
-    sha256: str
-    created_at: datetime
+    key: str | None
+    filename: str | None
+    content_type: str | None
+    size: int | None
+    sha256: str | None
+    created_at: datetime | None
     verdict: str
 
 class AttachmentsKeysRow(TypedDict):
@@ -176,13 +176,13 @@ class AttachmentsKeysRow(TypedDict):
     id: int
 
 class AttachmentsListRow(TypedDict):
-    id: int
-    task_id: int
-    filename: str
-    content_type: str
-    size: int
-    sha256: str
-    created_at: datetime
+    id: int | None
+    task_id: int | None
+    filename: str | None
+    content_type: str | None
+    size: int | None
+    sha256: str | None
+    created_at: datetime | None
     is_attachment: bool
     verdict: str
 

@@ -2,6 +2,7 @@
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, key text, filename text, content_type text,
 --   size bigint, sha256 text, quota bigint
+-- nullable: id, task_id, key, filename, content_type, size, sha256, created_at
 -- index: tasks_pkey, attachments_added_by_idx
 -- raises: attachments_filename_check -> invalid, attachments_added_by_fkey -> unauthorized
 -- notifies: task_events

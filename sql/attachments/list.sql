@@ -1,6 +1,7 @@
 -- A page of a task's attachments, in the order in which they were added, and whether the viewer may see them.
 -- returns: rows
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, after_id bigint?, row_limit bigint
+-- nullable: id, task_id, filename, content_type, size, sha256, created_at
 -- index: tasks_pkey, attachments_task_idx
 -- why: where there is a task there is a row, so that the verdict comes along, without an id where there is nothing.
 select
