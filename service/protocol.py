@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +13,8 @@ import orjson
 from loguru import logger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import http11
+from websockets.exceptions import SecurityError
 
 from service import logs
 from service.web.replies import CODES
@@ -22,9 +25,11 @@ HEAD_SECONDS = 10
 LARGEST_MESSAGE = 64 * 1024
 LARGEST_PART = 8 * 1024  # of what has arrived: so much is read before others get their turn
 MOST_FRAMES, FRAMES_SECONDS = 2000, 60.0
-POLICY_VIOLATION, STUCK = 1008, 4408
+NO_TEXT, POLICY_VIOLATION, STUCK = 1007, 1008, 4408
 QUIET = logging.getLogger("uvicorn.error.sockets")  # what uvicorn says of a WebSocket at INFO has its query string
 QUIET.setLevel(logging.WARNING)
+OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGNORECASE)
+http11.MAX_LINE_LENGTH = LARGEST_HEAD  # of a handshake, which has been read, and bounded, as a request before
 
 
 class Sockets(WebSocketsSansIOProtocol):
@@ -58,6 +63,17 @@ class Sockets(WebSocketsSansIOProtocol):
         super().resume_writing()
         self.wire.resume()
 
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message on; what is no text ends the connection, and is not worth a trace in the log."""
+        try:
+            if self.curr_msg_data_type == "text":
+                b"".join(self.frames).decode()
+        except UnicodeDecodeError:
+            self.conn.send_close(NO_TEXT)
+            self.handle_parser_exception()
+        else:
+            super().send_receive_event_to_app()
+
     def handle_connect(self, event: Any) -> None:
         """Hand the connection on, with its wire."""
         super().handle_connect(event)
@@ -77,6 +93,18 @@ class Sockets(WebSocketsSansIOProtocol):
         for at in range(0, len(data), LARGEST_PART):
             if not self.transport.is_closing():
                 super().data_received(data[at : at + LARGEST_PART])
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self._refuse(self.conn.handshake_exc)
+
+    def _refuse(self, error: BaseException) -> None:
+        """Answer a handshake that cannot be read: it has too many headers, or a body."""
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        if isinstance(error.__cause__ or error, SecurityError):
+            status, detail = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large."
+        else:
+            status, detail = HTTPStatus.BAD_REQUEST, "This is no handshake of a WebSocket."
+        self.transport.write(_problem(status, detail))
+        self.transport.close()
 
     def handle_events(self) -> None:
         """Take the frames that were read, unless there are too many: those without content cost, too."""
@@ -117,6 +145,7 @@ class Protocol(HttpToolsProtocol):
 
     _head = 0
     _in_head = True
+    _in_body = False
     _patience: asyncio.TimerHandle | None = None
     _wire: Wire
 
@@ -154,7 +183,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as the head is not too large."""
-        super().data_received(data)
+        super().data_received(data if self._in_body else _without_other_upgrade(data))
         if self._in_head and self.parser is not None:
             self._head += len(data)
             if self._head > LARGEST_HEAD:
@@ -171,7 +200,19 @@ class Protocol(HttpToolsProtocol):
         self._wire.patience = STUCK_SECONDS
         extensions: Any = {WIRE: self._wire}
         self.scope["extensions"] = extensions
+        self._in_body = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect the next request."""
+        self._in_body = False
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Serve this request and no other: for the parser HTTP has ended, and it would read the body as a request."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        self.transport.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -201,6 +242,12 @@ class Protocol(HttpToolsProtocol):
         if not self._answering():
             self.transport.write(_problem(status, detail))
         self.transport.close()
+
+
+def _without_other_upgrade(data: bytes) -> bytes:
+    """Leave out what asks for other protocols than WebSockets (RFC 9110, section 7.8): the parser drops the body."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return OTHER_UPGRADE.sub(b"\r\nx-upgrade:", head + end) + rest if b"pgrade" in head.lower() else data
 
 
 def _problem(status: HTTPStatus, detail: str) -> bytes:

@@ -24,7 +24,6 @@ from service.web.deps import Rooms
 from service.web.documents import problems
 from service.web.streams import Items, first_of, greeting, is_ours, wire_of
 
-PATH = "/ws"
 AUTH_SECONDS = 10.0
 MOST_MESSAGES = 100
 MESSAGES_SECONDS = 60.0
@@ -69,7 +68,7 @@ class CloseError(Exception):
         self.reason = reason
 
 
-@router.get(PATH, status_code=101, response_class=Response, responses=problems(403, 426))
+@router.get("/ws", status_code=101, response_class=Response, responses=problems(403, 426))
 async def upgrade(_query: Annotated[Listening, Query()]) -> Response:
     """Listen over a WebSocket (426 without one).
 
@@ -112,9 +111,12 @@ class Sockets:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one request."""
-        if scope["type"] == "websocket" and scope["path"] == PATH:
-            return listen(WebSocket(scope, receive, send))
-        return self.app(scope, receive, send)
+        if scope["type"] != "websocket":
+            return self.app(scope, receive, send)
+        socket = WebSocket(scope, receive, send)
+        if scope["path"] == "/ws":
+            return listen(socket)
+        return socket.send_denial_response(replies.problem(404, replies.DETAILS[404]))
 
 
 def _refusal(socket: WebSocket, rooms: Rooms) -> Response | None:

@@ -19,6 +19,7 @@ from service.web import replies
 # Where a request's scope keeps what its rate limits said: headers of the IETF draft "RateLimit header fields for HTTP".
 VERDICTS = "service.limits"
 BODY_SECONDS = 30
+STOPPING = "The service stops."
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -58,6 +59,12 @@ class Envelope:
             await self.app(scope, _Body(receive).receive, reply.send)
         except ClientDisconnect:
             logger.debug("the client left")
+        except asyncio.CancelledError:  # the server stops, and has waited as long as it does
+            logger.warning("the request is broken off")
+            if not reply.started:
+                await replies.problem(503, STOPPING, code="unavailable", headers={"Retry-After": "1"})(
+                    scope, receive, reply.send
+                )
         except Exception:  # the last net: whatever it was, the client gets a problem and the log the trace
             logger.opt(exception=True).error("request failed")
             if reply.started:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from service import protocol
-from service.protocol import LARGEST_HEAD, Protocol
+from service.protocol import LARGEST_HEAD, Protocol, Sockets
 from service.web import middleware
 from service.web.middleware import Envelope
 from tests.api.problems import MEMBERS
@@ -27,9 +28,10 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[int]:
+async def serving(app: ASGIApp, *, sockets: bool = False) -> AsyncIterator[int]:
     """Serve on a port of its own."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+    ws: Any = Sockets if sockets else "none"
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
@@ -155,3 +157,90 @@ async def test_a_body_may_not_take_too_long(port: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
     head = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
     assert (await said(port, head, b"Connection: close\r\n\r\n{")).startswith(b"HTTP/1.1 408 ")
+
+
+UPGRADE = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nConnection: Upgrade\r\n"
+LOGIN = b'{"username": "nobody", "password": "correct horse"}'
+
+
+async def test_another_protocol_that_is_asked_for_is_ignored_and_the_body_is_read(port: int) -> None:
+    head = UPGRADE + b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(LOGIN)
+    last = REQUEST + b"Connection: close\r\n\r\n"
+    for sent in ([head + LOGIN, last], [head, LOGIN, last]):
+        answer = await said(port, *sent)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert answer.count(b"HTTP/1.1 ") == 2
+        assert b"HTTP/1.1 200 OK" in answer
+
+
+async def test_a_body_behind_an_upgrade_that_came_in_pieces_is_no_request(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    hidden = REQUEST + b"\r\n"
+    for piece in (UPGRADE + b"Upgra", b"de: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden), hidden):
+        writer.write(piece)
+        await asyncio.sleep(0.05)  # pieces of their own
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"200 OK" not in answer
+
+
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        (b"Content-Length: 2\r\n\r\n{}", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"".join(b"X-%d: x\r\n" % n for n in range(200)) + b"\r\n", 431),
+    ],
+    ids=["body", "chunked", "headers"],
+)
+async def test_a_handshake_that_cannot_be_read_is_answered_and_closed(app: FastAPI, more: bytes, status: int) -> None:
+    async with serving(app, sockets=True) as port:
+        problem(await said(port, HANDSHAKE + more), status)
+
+
+async def test_a_handshake_may_have_a_long_line(app: FastAPI) -> None:
+    async with serving(app, sockets=True) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HANDSHAKE + b"Cookie: " + b"x" * 20_000 + b"\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 101 ")
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("path", [b"/ws/", b"/tasks", b"/nothing"])
+async def test_a_web_socket_elsewhere_is_not_found(app: FastAPI, path: bytes) -> None:
+    async with serving(app, sockets=True) as port:
+        problem(await said(port, HANDSHAKE.replace(b"/ws", path) + b"\r\n"), 404)
+
+
+async def test_what_is_broken_off_by_the_stop_says_so() -> None:
+    begun = asyncio.Event()
+
+    async def slow(_request: Request) -> Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    request = asyncio.create_task(Envelope(Starlette(routes=[Route("/", slow)]))(scope, receive, send))
+    await begun.wait()
+    request.cancel()
+    await asyncio.wait([request])
+    assert sent[0]["status"] == 503
+    assert orjson.loads(sent[1]["body"])["code"] == "unavailable"
