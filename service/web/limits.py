@@ -138,7 +138,10 @@ class _FewValues:
 
         async def counted() -> Message:
             message = await receive()
-            values.add(message.get("body", b""))
+            body = message.get("body", b"")
+            if b"\0" in body:  # JSON is UTF-8; what is not would be counted wrongly
+                raise HTTPException(400)
+            values.add(body)
             if values.count > MOST_VALUES:
                 raise HTTPException(413)
             return message

@@ -303,3 +303,9 @@ def test_the_routes_are_all_here() -> None:
     assert {operation.template for operation in WITH_BODY} == VALID.keys()
     assert len(FIELDS) == 3 + 2 + 1 + 2 + 3 + 2 + 3 * 4 + 1
     assert DOCUMENT["paths"].keys() == {operation.template for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16", "utf-32-be"])
+async def test_a_body_is_utf_8(ada: httpx.AsyncClient, encoding: str) -> None:
+    body = '{"title": "\u2201"}'.encode(encoding)
+    problem(await ada.post("/tasks", content=body, headers={"Content-Type": "application/json"}), 400)
