@@ -39,7 +39,11 @@ select
     ) as changed_from,
     coalesce(
         (
-            select (date_trunc('week', t.updated_at at time zone 'UTC') + interval '7 days') at time zone 'UTC'
+            select
+                least(
+                    (date_trunc('week', t.updated_at at time zone 'UTC') + interval '7 days') at time zone 'UTC',
+                    '9999-12-31Z'
+                )
             from tasks as t
             where t.created_at >= coalesce($1, '-infinity') and t.created_at < coalesce($2, 'infinity')
             order by date_trunc('week', t.updated_at at time zone 'UTC') desc

@@ -186,6 +186,18 @@ async def test_between_its_bounds_lies_the_whole_period_and_little_else(
         assert max(changes) + week >= lies["changed_before"] > max(changes)
 
 
+async def test_a_period_at_the_end_of_the_calendar_has_bounds(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    await make.sql.execute(
+        "insert into tasks (user_id, title, created_at, updated_at)"
+        " values ($1, 'x', '9999-12-29', '9999-12-29 23:59:59.999999'), ($1, 'y', '0001-01-02', '0001-01-02')",
+        ada.id,
+    )
+    lies = await q.tasks.period(database, created_from=None, created_before=None)
+    assert lies["changed_from"] <= datetime(1, 1, 2, tzinfo=UTC)
+    assert lies["changed_before"] > datetime(9999, 12, 29, 23, 59, 59, 999_999, tzinfo=UTC)
+
+
 async def test_a_snapshot_sees_one_moment_and_changes_nothing(database: Database, make: Factory) -> None:
     ada = await make.user()
     async with database.snapshot() as moment:
