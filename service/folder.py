@@ -30,7 +30,10 @@ class Folder:
     """The store. Its calls to the file system are made in threads of its own: a disk may hang."""
 
     def __init__(self, root: Path) -> None:
+        """Make the folder, once: one that is gone later on is away, as where its volume is not mounted."""
         self._root = root
+        with suppress(OSError):  # whoever uses it is told
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="attachments")
 
     def close(self) -> None:
@@ -60,11 +63,11 @@ class Folder:
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a file."""
-        return await self.run(self._place(key).is_file)
+        return await self.run(self._exists, self._place(key))
 
     async def remove(self, key: str) -> None:
         """Take a file away."""
-        await self.run(partial(self._place(key).unlink, missing_ok=True))
+        await self.run(self._remove, self._place(key))
 
     async def listed(self, folder: str) -> AsyncIterator[list[Found]]:
         """Give a folder's files, those of one shelf at a time."""
@@ -99,10 +102,17 @@ class Folder:
         folder, name = key.split("/")
         return self._root / folder / name[:2] / name  # on one of 256 shelves
 
+    def _exists(self, place: Path) -> bool:
+        self._root.stat()  # where it is gone, all of it is away, and not only this file
+        return place.is_file()
+
+    def _remove(self, place: Path) -> None:
+        if self._exists(place):
+            place.unlink(missing_ok=True)
+
     def _opened(self, part: Path) -> io.FileIO:
         shelf = part.parent
         if not shelf.is_dir():
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for made in (shelf.parent, shelf):
                 made.mkdir(mode=0o700, exist_ok=True)
                 _sync(made.parent)

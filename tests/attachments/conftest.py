@@ -102,7 +102,8 @@ async def store(kind: Kind) -> AsyncIterator[Store]:
 async def empty(store: Store, kind: Kind) -> None:
     """Take all there is out of a store."""
     if kind.name == "folder":
-        shutil.rmtree(kind.settings["attachments_url"].removeprefix("file://"), ignore_errors=True)
+        for folder in Path(kind.settings["attachments_url"].removeprefix("file://")).iterdir():
+            shutil.rmtree(folder)
         return
     client: Any = store.client  # type: ignore[attr-defined]
     bucket, _, prefix = kind.settings["attachments_url"].removeprefix("s3://").partition("/")

@@ -263,3 +263,23 @@ async def test_a_write_that_is_cancelled_is_not_left_running(tmp_path: Path) -> 
     with pytest.raises(asyncio.CancelledError):
         await running
     store.close()
+
+
+async def test_a_folder_that_is_gone_is_away_and_not_made_anew(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    store = Folder(root)
+    key = f"{'0' * 32}/{'1' * 32}"
+    part = await store.begin(key)
+    await part.write(b"x")
+    await part.finish()
+    root.rename(tmp_path / "elsewhere")
+    for work in (store.begin(key), store.exists(key), store.remove(key)):
+        with pytest.raises(UnavailableError):
+            await work
+    assert not root.exists()
+    (tmp_path / "elsewhere").rename(root)
+    assert await store.exists(key)
+    await store.remove(key)
+    await store.remove(key)
+    assert not await store.exists(key)
+    store.close()
