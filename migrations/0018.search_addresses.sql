@@ -1,7 +1,7 @@
 -- An address is sought as it is kept: without its scheme, whose colon would take it apart (`http & /host/path`), and with that
 -- no task was found.
 --
--- Locks: none on tables.
+-- Locks: none that anyone waits for: a function alone is exchanged.
 
 set local lock_timeout = '5s';
 set local statement_timeout = '60s';

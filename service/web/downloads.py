@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from fastapi import Depends, Header, Request, Response
 from loguru import logger
+from pydantic import WithJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -60,7 +61,9 @@ class Wanted:
 async def _asked(
     request: Request,
     ranges: Annotated[
-        list[str] | None, Header(alias="Range", description="One range of bytes.", examples=[["bytes=0-1023"]])
+        list[str] | None,
+        WithJsonSchema({"type": "string", "examples": ["bytes=0-1023"]}),
+        Header(alias="Range", description="One range of bytes; what is none is ignored."),
     ] = None,
     if_range: Annotated[
         str | None, Header(description="An entity tag: with another one the whole is sent.", examples=['"5891b5b5"'])

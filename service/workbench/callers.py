@@ -115,8 +115,9 @@ class _Graph:
                             yield f"{method.upper()} {prefix}{_text(path)}", {function, *shared}
         for node in module.tree.body:
             match node:
-                case ast.Expr(ast.Call(func=ast.Attribute(attr="add_websocket_route"), args=[path, ast.Name(id=name)])):
-                    yield f"GET {prefix}{_text(path)}", {module.functions[name], *shared}
+                case ast.ClassDef(name="Sockets"):
+                    called, _ = self._referred(ast.walk(node), *self._in(module, node))
+                    yield "GET /ws", {*called, *shared}
 
     def _commands(self, module: Module) -> Iterator[tuple[str, set[Function]]]:
         names = {"tools": "sql"}

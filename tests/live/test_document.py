@@ -31,13 +31,16 @@ execute function keep();
 """
 # What takes a handshake; and what a user may not.
 UNREACHED = {"GET /ws"}
-ADMINISTRATION = {"GET /users", "GET /users/{user_id}", "PATCH /users/{user_id}"}
+ADMINISTRATION = {
+    *("GET /users", "GET /users/{user_id}", "PATCH /users/{user_id}"),
+    *("GET /admin/queries", "GET /admin/queries/{name}/plan"),
+}
 
 
 @pytest.fixture
 async def url(own_database_url: str) -> AsyncIterator[str]:
     """Where the service is, with accounts, a task of each, and one of each that was deleted."""
-    app = create_app(make_settings(own_database_url), passwords=Passwords(cost=4))
+    app = create_app(make_settings(own_database_url, sql_admin=True), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app), served(app) as address:
         sql = await asyncpg.connect(own_database_url)
         make = Factory(sql, app)
