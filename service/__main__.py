@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("migrate", help="bring the schema to this release's")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--to", metavar="MIGRATION", help="go no further than this one")
-    which.add_argument("--rollback", metavar="N", type=_positive, help="take the last N back")
+    which.add_argument("--rollback", metavar="N", type=_count, help="take the last N back")
     which.add_argument("--status", action="store_true", help="only say where the schema stands")
     command.set_defaults(run=migrate)
 
@@ -75,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"takes a number from 1 up and got {text[:20]!r}")
     return number
 
 

@@ -38,6 +38,13 @@ def test_a_wrong_call_gets_the_usage(tmp_path: Path, words: str) -> None:
     assert ended.stderr.startswith("usage: python -m service")
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "two", "9" * 5000])
+def test_a_number_of_migrations_that_is_none_is_told(tmp_path: Path, number: str) -> None:
+    ended = run(tmp_path, "migrate", f"--rollback={number}", DATABASE_URL=NOWHERE)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"argument --rollback: takes a number from 1 up and got {number[:20]!r}\n" in ended.stderr
+
+
 def test_migrations_go_up_and_down(tmp_path: Path, empty_database_url: str) -> None:
     def migrate(*arguments: str) -> list[str]:
         ended = run(tmp_path, "migrate", *arguments, DATABASE_URL=empty_database_url)
