@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -34,7 +35,23 @@ GRACE_SECONDS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 it worked, 1 it failed and one line says why, 2 it was called wrongly."""
+    """Run one command; 0 it worked, 1 it failed and one line says why, 2 it was called wrongly.
+
+    Where nobody reads on, as behind `| head`, it ends without a word, as if by SIGPIPE.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # they are flushed once more at the end
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: list[str] | None) -> int:
     parsed = _parser().parse_args(arguments)
     logger.remove()  # loguru's own, which shows what variables hold; a command says what it did, `serve` sets up a log
     try:

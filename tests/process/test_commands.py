@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -145,6 +146,22 @@ def test_the_document_is_printed_without_a_database(tmp_path: Path) -> None:
     document = json.loads(ended.stdout)
     assert document["openapi"].startswith("3.")
     assert {"/tasks", "/auth/login", "/analytics", "/healthz"} <= document["paths"].keys()
+
+
+@pytest.mark.parametrize("arguments", ["openapi", "sql catalog --format json", "sql explain tasks.get", "--help"])
+def test_who_reads_no_further_hears_no_more(tmp_path: Path, own_database_url: str, arguments: str) -> None:
+    with subprocess.Popen(
+        command(*arguments.split()),
+        cwd=tmp_path,
+        env=environment(DATABASE_URL=own_database_url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_the_statements_are_held_against_the_schema(tmp_path: Path, own_database_url: str) -> None:
