@@ -104,8 +104,7 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     logs.setup(given)
     settings.signing_keys(given)
     attachments.check(given)
-    if given.admin_username:
-        check_admin(given.admin_username, given.admin_password.get_secret_value())
+    _check_admin(given)
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for hung_up in (signal.SIGHUP, signal.SIGQUIT):
@@ -123,6 +122,15 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
                 raise StartError(f"cannot serve on HOST={given.host!r} PORT={given.port}: the log says why") from None
             raise
     return 0
+
+
+def _check_admin(given: Settings) -> None:
+    if not given.admin_username:
+        return
+    try:
+        check_admin(given.admin_username, given.admin_password.get_secret_value())
+    except StartError as error:
+        raise StartError(f"ADMIN_USERNAME={given.admin_username!r} ADMIN_PASSWORD='***': {error.detail}") from None
 
 
 def _serve(given: Settings) -> None:
