@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -34,7 +35,23 @@ GRACE_SECONDS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 it worked, 1 it failed and one line says why, 2 it was called wrongly."""
+    """Run one command; 0 it worked, 1 it failed and one line says why, 2 it was called wrongly.
+
+    Where nobody reads on, as behind `| head`, it ends without a word, as if by SIGPIPE.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # they are flushed once more at the end
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: list[str] | None) -> int:
     parsed = _parser().parse_args(arguments)
     logger.remove()  # loguru's own, which shows what variables hold; a command says what it did, `serve` sets up a log
     try:
@@ -57,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("migrate", help="bring the schema to this release's")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--to", metavar="MIGRATION", help="go no further than this one")
-    which.add_argument("--rollback", metavar="N", type=_positive, help="take the last N back")
+    which.add_argument("--rollback", metavar="N", type=_count, help="take the last N back")
     which.add_argument("--status", action="store_true", help="only say where the schema stands")
     command.set_defaults(run=migrate)
 
@@ -75,10 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"takes a number from 1 up and got {text[:20]!r}")
     return number
 
 
@@ -87,8 +104,7 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     logs.setup(given)
     settings.signing_keys(given)
     attachments.check(given)
-    if given.admin_username:
-        check_admin(given.admin_username, given.admin_password.get_secret_value())
+    _check_admin(given)
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for hung_up in (signal.SIGHUP, signal.SIGQUIT):
@@ -106,6 +122,15 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
                 raise StartError(f"cannot serve on HOST={given.host!r} PORT={given.port}: the log says why") from None
             raise
     return 0
+
+
+def _check_admin(given: Settings) -> None:
+    if not given.admin_username:
+        return
+    try:
+        check_admin(given.admin_username, given.admin_password.get_secret_value())
+    except StartError as error:
+        raise StartError(f"ADMIN_USERNAME={given.admin_username!r} ADMIN_PASSWORD='***': {error.detail}") from None
 
 
 def _serve(given: Settings) -> None:

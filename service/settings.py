@@ -27,6 +27,7 @@ from service.errors import StartError
 DATA = Path(".data")
 SECRETS = Path("/run/secrets")
 SECRET_KEY_BYTES = 32
+SHORTEST_BUCKET = 3  # S3's own rule
 EXAMPLE_SECRET_KEY = "change-me"  # noqa: S105 - how the example's value begins, which must never sign anything
 
 
@@ -147,8 +148,11 @@ class Settings(BaseSettings):
     @field_validator("attachments_url")
     @classmethod
     def _check_attachments_url(cls, value: str) -> str:
-        if not re.fullmatch(r"file://[^\0]+|s3://[A-Za-z0-9][\w.-]+(/[\w.!*'()/-]*)?", value, re.ASCII):
+        bucket = re.fullmatch(r"s3://([A-Za-z0-9][\w.-]*)(/[\w.!*'()/-]*)?", value, re.ASCII)
+        if not bucket and not re.fullmatch(r"file://[^\0]+", value):
             raise ValueError("takes file://FOLDER or s3://BUCKET/PREFIX")
+        if bucket and len(bucket[1]) < SHORTEST_BUCKET:
+            raise ValueError(f"the bucket's name is too short: at least {SHORTEST_BUCKET} characters")
         return value
 
     @field_validator("openweather_url", "s3_endpoint_url")

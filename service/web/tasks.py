@@ -26,7 +26,7 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     status_code=201,
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[201] | problems(400, 401, 409, 413, 415),
+    responses=TASK_HEADERS[201] | problems(400, 401, 403, 409, 413, 415),
 )
 async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) -> Response:
     """Make a task of one's own."""
@@ -43,7 +43,7 @@ async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) 
     status_code=201,
     response_model=TaskList,
     dependencies=[no_query, json_body],
-    responses=REPLAYED | problems(400, 401, 409, 413, 415),
+    responses=REPLAYED | problems(400, 401, 403, 409, 413, 415),
 )
 async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once) -> Response:
     """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""

@@ -36,7 +36,8 @@ def add(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     tool.set_defaults(run=sql_catalog)
 
     tool = tools.add_parser("explain", help="show the plan of a statement")
-    tool.add_argument("name", metavar="NAME", nargs="+", help="tasks.get; of a list with its sort: 'tasks.list -title'")
+    tool.add_argument("name", metavar="NAME", help="tasks.get; of a list with its sort, quoted: 'tasks.list -title'")
+    tool.add_argument("sort", metavar="SORT", nargs="?", default="", help="of a list, where it ascends: title")
     tool.add_argument(
         "--params", metavar="JSON", help="values: an object by name, or an array; without: the generic plan"
     )
@@ -87,7 +88,7 @@ def sql_catalog(arguments: argparse.Namespace, given: Settings) -> int:
 
 def sql_explain(arguments: argparse.Namespace, given: Settings) -> int:
     """Show the plan of a statement."""
-    statement, sort = explain.find(" ".join(arguments.name))
+    statement, sort = explain.find(f"{arguments.name} {arguments.sort}")
     values = None if arguments.params is None else explain.values_of(statement, arguments.params)
     if arguments.analyze and values is None:
         if statement.header.params:

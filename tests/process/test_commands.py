@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -36,6 +37,13 @@ def test_a_wrong_call_gets_the_usage(tmp_path: Path, words: str) -> None:
     ended = run(tmp_path, *words.split(), DATABASE_URL=NOWHERE)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("usage: python -m service")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "9" * 5000])
+def test_a_number_of_migrations_that_is_none_is_told(tmp_path: Path, number: str) -> None:
+    ended = run(tmp_path, "migrate", f"--rollback={number}", DATABASE_URL=NOWHERE)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"argument --rollback: takes a number from 1 up and got {number[:20]!r}\n" in ended.stderr
 
 
 def test_migrations_go_up_and_down(tmp_path: Path, empty_database_url: str) -> None:
@@ -140,6 +148,22 @@ def test_the_document_is_printed_without_a_database(tmp_path: Path) -> None:
     assert {"/tasks", "/auth/login", "/analytics", "/healthz"} <= document["paths"].keys()
 
 
+@pytest.mark.parametrize("arguments", ["openapi", "sql catalog --format json", "sql explain tasks.get", "--help"])
+def test_who_reads_no_further_hears_no_more(tmp_path: Path, own_database_url: str, arguments: str) -> None:
+    with subprocess.Popen(
+        command(*arguments.split()),
+        cwd=tmp_path,
+        env=environment(DATABASE_URL=own_database_url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
 def test_the_statements_are_held_against_the_schema(tmp_path: Path, own_database_url: str) -> None:
     ended = run(tmp_path, "sql", "check", DATABASE_URL=own_database_url)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "every statement holds\n", "")
@@ -165,8 +189,8 @@ def test_a_schema_that_is_behind_is_not_checked(tmp_path: Path, empty_database_u
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='LOUD'"),
         ({"LOG_FILE": "/"}, "LOG_FILE='/'"),
         ({"LOG_FILE": "file/app.log"}, "LOG_FILE='file/app.log'"),
-        ({"ADMIN_USERNAME": "no name", "ADMIN_PASSWORD": "hunter2hunter2"}, "'no name'"),
-        ({"ADMIN_USERNAME": "admin", "ADMIN_PASSWORD": "hunter2"}, "8 to 256"),
+        ({"ADMIN_USERNAME": "no name", "ADMIN_PASSWORD": "hunter2hunter2"}, "ADMIN_USERNAME='no name'"),
+        ({"ADMIN_USERNAME": "admin", "ADMIN_PASSWORD": "hunter2"}, "ADMIN_PASSWORD='***': a password takes 8 to 256"),
         ({"HOST": "256.0.0.1"}, "HOST='256.0.0.1'"),
         ({"MIGRATE_ON_START": "true"}, "127.0.0.1"),
     ],

@@ -125,7 +125,8 @@ def test_plans_take_a_number_of_rows_that_says_something(tmp_path: Path, own_dat
 
 
 def test_a_tool_that_is_called_wrongly_gives_the_usage(tmp_path: Path, own_database_url: str) -> None:
-    for arguments in (["top", "--by", "colour"], ["explain"], ["catalog", "--format", "xml"], ["plans", "--rows", "x"]):
+    wrong = ["top --by colour", "explain", "explain tasks.list title x", "catalog --format xml", "plans --rows x"]
+    for arguments in map(str.split, wrong):
         ended = run(tmp_path, "sql", *arguments, DATABASE_URL=own_database_url)
         assert (ended.returncode, ended.stdout) == (2, "")
 

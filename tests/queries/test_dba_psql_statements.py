@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -10,12 +11,13 @@ import psycopg
 import pytest
 
 from service.queries import q
-from service.statements import read_all
+from service.statements import FOLDER, read_all
 from tests.queries.conftest import Sessions
 from tests.servers import psql
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-SCRIPTS = [one for one in read_all() if one.name.startswith("dba.") and not one.header.params]
+ALL = [one for one in read_all() if one.name.startswith("dba.")]
+SCRIPTS = [one for one in ALL if not one.header.params]
 READ = [one for one in SCRIPTS if one.header.returns != "script" and not one.header.extension]
 
 
@@ -33,6 +35,14 @@ async def busy(sql: Session, session: Sessions) -> Any:
             assert not waiting.done()
         yield watcher, sql.get_server_pid(), other.get_server_pid()
     await waiting
+
+
+def test_the_guide_says_what_each_is_for_and_which_take_parameters() -> None:
+    guide = (FOLDER / "README.md").read_text(encoding="utf-8")
+    table = guide.partition("| file in `dba/` |")[2].partition("\n\n")[0]
+    lines = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[2:]]
+    assert sorted(name for line in lines for name in line) == sorted(one.path.stem for one in ALL)
+    assert sorted(lines[-1]) == sorted(one.path.stem for one in ALL if one.header.params)
 
 
 @pytest.mark.parametrize("script", READ, ids=lambda one: one.name)

@@ -91,6 +91,8 @@ BAD = [
     ("ATTACHMENTS_URL", "/var/lib/attachments", "takes file://FOLDER or s3://BUCKET/PREFIX"),
     ("ATTACHMENTS_URL", "file://", "takes file://FOLDER or s3://BUCKET/PREFIX"),
     ("ATTACHMENTS_URL", "s3://", "takes file://FOLDER or s3://BUCKET/PREFIX"),
+    ("ATTACHMENTS_URL", "s3://b/p", "the bucket's name is too short: at least 3 characters"),
+    ("ATTACHMENTS_URL", "s3://bu", "the bucket's name is too short"),
     ("ATTACHMENTS_URL", "s3://bucket/a b", "takes file://FOLDER or s3://BUCKET/PREFIX"),
     ("ATTACHMENT_MAX_BYTES", "0", "greater than or equal to 1"),
     ("ATTACHMENT_MAX_BYTES", "20MB", "integer"),
