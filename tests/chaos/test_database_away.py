@@ -118,7 +118,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def started(
-    url: str, *, milliseconds: int = 300, connections: int = 10, listen_url: str = ""
+    url: str, *, milliseconds: int = 500, connections: int = 10, listen_url: str = ""
 ) -> AsyncIterator[FastAPI]:
     values = {"database_statement_timeout_ms": milliseconds, "database_pool_size": connections}
     app = create_app(make_settings(url, database_listen_url=listen_url, **values), passwords=Passwords(cost=4))
@@ -221,6 +221,7 @@ async def spare_of(user: User, *, with_task: bool = True) -> Spare:
     refresh_token, token = logged_in["refresh_token"], leaves["access_token"]
     spare = Spare(refresh_token, token, session_id, key_id, task_id)
     attachment = (await ask(user, "post", ATTACHMENTS, spare=spare)).json() if with_task else {"id": 1}
+    assert "id" in attachment, attachment
     return replace(spare, attachment_id=attachment["id"])
 
 
