@@ -133,7 +133,7 @@ def test_a_tool_that_is_called_wrongly_gives_the_usage(tmp_path: Path, own_datab
 
 def test_every_plan_is_held_in_a_scratch_database(tmp_path: Path, own_database_url: str) -> None:
     ended = subprocess.run(
-        command("sql", "plans", "--rows", "20000"),
+        command("sql", "plans", "--rows", "30000"),
         env=environment(DATABASE_URL=own_database_url),  # not as the service's role, which may make no database
         cwd=tmp_path,
         capture_output=True,
