@@ -2,6 +2,7 @@
 -- returns: value
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
 --   created_from timestamptz?, created_before timestamptz?, sought text?
+-- scans: tasks
 select count(*) as total
 from tasks as t
 where

@@ -72,7 +72,7 @@ def test_every_statement_has_its_plan_kept_and_nothing_else_is() -> None:
         (
             "tasks.count",
             [1, True, None, None, None, None, None, "lorem"],
-            {},
+            {"scans": ()},
             ALL_OF.format("tasks"),
         ),
         (
