@@ -196,12 +196,9 @@ class Attachments:
         await self._downloads.ended()
 
     async def still_there(self, db: Executor, task_id: int) -> list[str]:
-        """Give the keys of what went with a task and is still in the store."""
+        """Give the keys of what went with a task and is still in the store; UnavailableError where it cannot say."""
         rows = await q.attachments.restorable(db, task_id=task_id, row_limit=MOST_RESTORED)
-        keys = [row["key"] for row in rows if not row["is_doubtful"]]
-        with suppress(UnavailableError):
-            keys += [row["key"] for row in rows if row["is_doubtful"] and await self.store.exists(row["key"])]
-        return keys
+        return [row["key"] for row in rows if not row["is_doubtful"] or await self.store.exists(row["key"])]
 
 
 def _shown(row: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import service
-from service import attachments, bucket
+from service import attachments, bucket, sweep
 from service.attachments import Attachments
 from service.bucket import PART_BYTES
 from service.errors import StartError, UnavailableError
@@ -103,6 +103,25 @@ async def test_a_download_that_s3_leaves_ends_with_an_error(files: Attachments, 
         with pytest.raises(UnavailableError):
             read += sum([len(piece) async for piece in pieces])
     assert read < len(content)
+
+
+async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
+    make: Factory, files: Attachments, door: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stays behind would not come another time."""
+    ada = await make.user()
+    task = await make.task(ada)
+    monkeypatch.setattr(make.app.state.rooms.attachments, "store", files.store)
+    monkeypatch.setattr(sweep, "CLAIM_ROWS", 0)
+    one = (await ada.client.post(f"/tasks/{task}/attachments", files={"file": b"x"})).json()
+    async with make.sql.transaction():
+        await make.sql.execute("delete from tasks")
+        await make.sql.execute("update removed_attachments set claimed_until = now()")  # somebody has tried
+    await door.shut("cut")
+    problem(await ada.client.post(f"/tasks/{task}/restore"), 503)
+    await door.open()
+    assert (await ada.client.post(f"/tasks/{task}/restore")).status_code == 200
+    assert (await ada.client.get(f"/tasks/{task}/attachments")).json()["items"] == [one]
 
 
 async def test_a_client_is_told_to_come_again(
@@ -257,7 +276,8 @@ async def test_a_write_that_is_cancelled_is_not_left_running(tmp_path: Path) -> 
     running = asyncio.create_task(store.run(slow))
     await begun.wait()
     running.cancel()
-    await asyncio.sleep(0.05)
+    for _ in range(10):  # turns of the loop, in which it would end
+        await asyncio.sleep(0)
     assert not running.done()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
