@@ -44,6 +44,7 @@ from service.logins import Logins
 from service.security import Passwords, RefreshTokens, Tokens
 from service.sessions import Sessions
 from service.settings import Settings
+from service.turns import Turns
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
 from service.web import attachments as attachment_routes
 from service.web import sessions as session_routes
@@ -122,7 +123,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             app.state.rooms = Rooms(
                 db=database,
                 reports=reports,
-                exports=asyncio.Semaphore(db.EXPORTS),
+                exports=Turns("exports", most=db.EXPORTS, of_one=db.EXPORTS),
                 accounts=accounts,
                 logins=Logins(
                     passwords=hashing,

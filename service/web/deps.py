@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from service.listener import Listener
 from service.logins import Logins
 from service.redis_client import RedisClient
 from service.security import Viewer
+from service.turns import Turns
 from service.values import Id
 from service.weather import Weather
 
@@ -54,7 +54,7 @@ class Rooms:
 
     db: Database
     reports: Database
-    exports: asyncio.Semaphore
+    exports: Turns
     accounts: Accounts
     logins: Logins
     cursors: Cursors

@@ -6,14 +6,13 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias
 
 from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.errors import UnavailableError
 from service.web import replies
 from service.web.streams import first_of, left, wire_of
 
@@ -21,7 +20,6 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 STALL_SECONDS = 30.0
 LONGEST_SECONDS = 3600.0  # as long as that, the database keeps every row that is changed meanwhile
-RETRY_SECONDS = 10
 COLUMNS = (
     *("id", "title", "description", "status", "city", "weather"),
     *("user_id", "created_at", "updated_at", "version"),
@@ -58,23 +56,21 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 class Export(Response):
     """A file of rows: it has its end, or the connection is broken off.
 
-    running: lets so many be sent at once; beyond, UnavailableError.
+    turn: is taken while it is sent.
     """
 
-    def __init__(self, rows: AsyncGenerator[Rows], *, form: str, running: asyncio.Semaphore) -> None:
+    def __init__(self, rows: AsyncGenerator[Rows], *, form: str, turn: AbstractContextManager[None]) -> None:
         self.media_type, self._head, self._render = FORMS[form]
         super().__init__(headers={"Content-Disposition": f'attachment; filename="tasks.{form}"'})
         del self.headers["content-length"]
         self._rows = rows
-        self._running = running
+        self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as long as the client takes it."""
-        if self._running.locked():
-            raise UnavailableError("As many exports as there may be at once are running.", retry_after=RETRY_SECONDS)
-        if wire := wire_of(scope):
-            wire.patience = STALL_SECONDS
-        async with self._running:
+        with self._turn:
+            if wire := wire_of(scope):
+                wire.patience = STALL_SECONDS
             try:
                 sending = self._send(send, head_alone=bool(scope.get(replies.HEAD)))
                 async with asyncio.timeout(LONGEST_SECONDS):

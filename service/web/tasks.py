@@ -80,7 +80,8 @@ async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Q
     In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, of full width too, tab or line end first) begins
     with an apostrophe. A file that could not be finished ends with a broken connection.
     """
-    return Export(tasks.export(rooms.reports, viewer, query), form=query.format, running=rooms.exports)
+    rows = tasks.export(rooms.reports, viewer, query)
+    return Export(rows, form=query.format, turn=rooms.exports.turn(viewer.id))
 
 
 @router.get(

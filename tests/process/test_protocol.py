@@ -28,14 +28,14 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, *, sockets: bool = False) -> AsyncIterator[int]:
+async def serving(app: ASGIApp, *, sockets: bool = False, protocol: type[Protocol] = Protocol) -> AsyncIterator[int]:
     """Serve on a port of its own."""
     ws: Any = Sockets if sockets else "none"
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
     for connection in list(state.connections):
@@ -173,15 +173,20 @@ async def test_another_protocol_that_is_asked_for_is_ignored_and_the_body_is_rea
         assert b"HTTP/1.1 200 OK" in answer
 
 
-async def test_a_body_behind_an_upgrade_that_came_in_pieces_is_no_request(port: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+class Slowly(Protocol):
+    """Hears what a client sends byte by byte, as long as it listens."""
+
+    def data_received(self, data: bytes) -> None:
+        for at in range(len(data)):
+            if self.transport.is_reading():
+                super().data_received(data[at : at + 1])
+
+
+async def test_a_body_behind_an_upgrade_that_came_in_pieces_is_no_request(app: FastAPI) -> None:
     hidden = REQUEST + b"\r\n"
-    for piece in (UPGRADE + b"Upgra", b"de: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden), hidden):
-        writer.write(piece)
-        await asyncio.sleep(0.05)  # pieces of their own
-    async with asyncio.timeout(10):
-        answer = await reader.read()
-    writer.close()
+    head = UPGRADE + b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    async with serving(app, protocol=Slowly) as port:
+        answer = await said(port, head, hidden)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"200 OK" not in answer
 
