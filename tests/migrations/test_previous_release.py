@@ -60,7 +60,8 @@ def carried_out() -> Iterator[tuple[str, Statement]]:
         path, _, sort = name.partition(" ")
         present = PRESENT.get(path)
         if present and sort in present.texts:
-            yield name, replace(present, texts={sort: kept["text"]})
+            known = present.header.params[: len(kept["parameters"])]  # new ones come last
+            yield name, replace(present, header=replace(present.header, params=known), texts={sort: kept["text"]})
 
 
 CARRIED_OUT = dict(carried_out())
@@ -70,8 +71,6 @@ CARRIED_OUT = dict(carried_out())
 async def test_a_statement_of_the_release_before_can_be_carried_out(filled: Connection, name: str) -> None:
     """What it writes must not miss a column that the new schema wants."""
     statement, types = CARRIED_OUT[name], STATEMENTS[name]["parameters"]
-    if len(types) != len(statement.header.params):
-        pytest.skip("this release's samples are for other parameters")
     cases = plans._cases(statement, plans._samples(), rows=ROWS)
     for _, values in cases:
         await planned(filled, statement, "", values, analyze=True, types=types)
