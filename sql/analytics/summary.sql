@@ -3,8 +3,8 @@
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, created_from timestamptz?,
 --   created_before timestamptz?
 -- scans: tasks, users
--- why: the table is read once, off the index alone, and grouped by a number and not by a text as well (a month of a
---   million tasks: 11 ms, 31 without user_id in tasks_created_idx); json and not jsonb keeps the names in their order.
+-- why: the table is read once, off the index alone, and grouped by a number and not by a text as well; json and not
+--   jsonb keeps the names in their order.
 with counted as materialized (
     select
         t.user_id,

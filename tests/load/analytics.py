@@ -1,0 +1,124 @@
+"""Measures analytics of 30 days at a million tasks: `python -m tests.load.analytics [--rows N] [--keep FOLDER]`.
+
+Prints how often a second an administrator's `analytics.summary` is answered, and beside it the plain way to the same
+figures, a `group by` for each: off an index on created_at alone, from a copy whose rows lie in the order of their
+creation, as they do while nothing is changed, and from one whose rows lie anywhere; and without an index. Everything is
+in memory; each round asks all in turn. The folder is that of `tests.load.lists`, whose tasks these are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+import asyncpg
+import orjson
+
+from service import db, embedded, migrations
+from service.db import Connection, Database
+from service.queries import q
+from service.settings import Settings
+from tests.load.lists import seed
+
+OPTIONS = {"fsync": "off", "shared_buffers": "2GB", "max_wal_size": "4GB"}
+PERIOD = (datetime(2026, 10, 2, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
+COPIES = {"plain_in_order": "id", "plain_anywhere": "md5(id::text)"}
+COPY = """
+drop table if exists {table};
+create table {table} as select * from tasks order by {order};
+create index on {table} (created_at);
+vacuum analyze {table}
+"""
+BY_STATUS = """
+select t.status, count(*)
+from {table} as t
+where t.created_at >= $1 and t.created_at < $2
+group by t.status
+"""
+BY_USER = """
+select u.username, count(*)
+from {table} as t
+inner join users as u on t.user_id = u.id
+where t.created_at >= $1 and t.created_at < $2
+group by u.username
+"""
+
+Way: TypeAlias = Callable[[], Awaitable[list[dict[str, int]]]]
+
+
+async def copy(connection: Connection) -> None:
+    """Make the tables that have no index but the plain one."""
+    for table, order in COPIES.items():
+        for statement in COPY.format(table=table, order=order).split(";"):
+            await connection.execute(statement, timeout=600)
+
+
+async def summary(database: Database) -> list[dict[str, int]]:
+    """Ask as the service does; give the figures by status and by user."""
+    row = await q.analytics.summary(
+        database, viewer_id=1, viewer_is_admin=True, user_id=None, created_from=PERIOD[0], created_before=PERIOD[1]
+    )
+    return list(orjson.loads(orjson.dumps(dict(row))).values())
+
+
+async def plain(connection: Connection, table: str) -> list[dict[str, int]]:
+    """Ask for the same figures one after the other."""
+    texts = (text.format(table=table) for text in (BY_STATUS, BY_USER))
+    return [dict(map(tuple, await connection.fetch(text, *PERIOD))) for text in texts]
+
+
+async def measure(url: str, *, rounds: int) -> None:
+    """Measure and print."""
+    connection = await asyncpg.connect(url)
+    await copy(connection)
+    scanning = await asyncpg.connect(url, server_settings={"enable_indexscan": "off", "enable_bitmapscan": "off"})
+    async with db.connected(url, Settings(database_pool_size=1)) as database:
+        ways: dict[str, Way] = {
+            "analytics.summary": lambda: summary(database),
+            "plain, rows in the order of creation": lambda: plain(connection, "plain_in_order"),
+            "plain, rows anywhere": lambda: plain(connection, "plain_anywhere"),
+            "plain, without an index": lambda: plain(scanning, "plain_in_order"),
+        }
+        figures = [await ask() for ask in ways.values()]
+        assert figures.count(figures[0]) == len(ways), "the ways give different figures"
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way, ask in ways.items():
+                begun = time.perf_counter()
+                await ask()
+                seconds[way].append(time.perf_counter() - begun)
+    print(f"{sum(figures[0][0].values())} tasks in the period")
+    medians = {way: statistics.median(times) for way, times in seconds.items()}
+    for way, median in medians.items():
+        times_as_often = median / medians["analytics.summary"]
+        print(f"{way:40} {median * 1000:7.1f} ms  {1 / median:6.1f} a second  {times_as_often:5.1f}")
+    await connection.close()
+    await scanning.close()
+
+
+def main() -> None:
+    """Fill where there is nothing yet, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--keep", type=Path, help="folder of a cluster that is kept from run to run")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (given.keep or Path(temporary)) / "postgres"
+        fresh = not folder.exists()
+        with embedded.running(folder, options=OPTIONS) as url:
+            migrations.migrate(url)
+            if fresh:
+                asyncio.run(seed(url, rows=given.rows))
+            asyncio.run(measure(url, rounds=given.rounds))
+
+
+if __name__ == "__main__":
+    main()
