@@ -19,7 +19,7 @@ from service.errors import ServiceError, StartError
 from service.statements import HeaderError
 
 try:
-    from service import app, attachments, embedded, logs, migrations, settings
+    from service import app, attachments, embedded, logs, metrics, migrations, settings
     from service.workbench import commands as workbench
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
@@ -154,7 +154,7 @@ def _serve(given: Settings) -> None:
     bound(listening)
     server = uvicorn.Server(config)
     if given.workers > 1:
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), metrics.shared():
             Multiprocess(config, sockets=[listening]).run()
     else:
         config.load_app()

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cachetools import LRUCache
-from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker
+from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, CircuitBreaker
 from loguru import logger
+
+from service import metrics
 
 FAILURES, RECOVERY_SECONDS = 5, 10
 MOST_CITIES = 1000
@@ -76,6 +78,7 @@ class Circuit:
         state = self._provider.state
         if state != self._said:
             self._said = state
+            metrics.CIRCUIT.set(state != STATE_CLOSED)
             logger.bind(last=str(self._provider.last_failure)).warning("weather: the circuit is {}", state)
 
 

@@ -11,6 +11,7 @@ import asyncpg
 import asyncpg.pool
 import orjson
 
+from service import metrics
 from service.db_errors import DRIVER_ERRORS, translate
 from service.settings import Settings
 from service.timing import measured
@@ -30,16 +31,23 @@ REPORT_SECONDS = 30
 class Database:
     """A pool whose connections are acquired with a timeout."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, name: str) -> None:
         self.pool = pool
+        self._used = metrics.POOL_USED.labels(name)
+        self._waits = metrics.POOL_WAITS.labels(name)
         self.changed: Callable[[], None] = lambda: None
         """Called after a commit whose statement `notifies`."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection for a few statements; TimeoutError after ACQUIRE_SECONDS without a free one."""
-        async with self.pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            yield connection
+        with self._waits.time():
+            connection = await self.pool.acquire(timeout=ACQUIRE_SECONDS)
+        try:
+            with self._used.track_inprogress():
+                yield connection
+        finally:
+            await self.pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -125,8 +133,10 @@ async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int) -> A
         init=prepare,
         reset=_keep,
     )
+    name = what_for or "requests"
+    metrics.POOL_SIZE.labels(name).set(size)
     try:
-        yield Database(pool)
+        yield Database(pool, name=name)
     finally:
         await _close(pool)
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from loguru import logger
 
+from service import metrics
 from service.db import Executor
 from service.errors import UnavailableError
 from service.events import Event, Feed, Page, Position, Snapshot
@@ -218,7 +219,8 @@ class Hub:
         """
         self.subscribers.add(subscriber)
         try:
-            yield self._stream(subscriber)
+            with metrics.SUBSCRIBERS.track_inprogress():
+                yield self._stream(subscriber)
         finally:
             self.subscribers.discard(subscriber)
             self._leave(subscriber)

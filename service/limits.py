@@ -16,6 +16,7 @@ from cachetools import LRUCache
 from pyrate_limiter import Duration, Rate
 from pyrate_limiter.abstracts.algorithm import State
 
+from service import metrics
 from service.leases import Lease, Leasing, SharedState
 from service.redis_client import RedisAwayError, RedisClient, Scripts
 from service.settings import Settings
@@ -75,6 +76,8 @@ class Limit:
         self.per_minute = per_minute
         self._rates = [Rate(per_minute, Duration.MINUTE)]
         self._emission = ceil(Duration.MINUTE.value * 1000 / per_minute) / 1000
+        self._admitted = metrics.LIMITS.labels(policy, "admitted")
+        self._refused = metrics.LIMITS.labels(policy, "refused")
         self._redis = redis
         self._scripts = redis and Scripts(redis)
         self._buckets: LRUCache[str, _Bucket] = LRUCache(MOST_KEYS)
@@ -85,6 +88,7 @@ class Limit:
         if bucket is None:
             bucket = self._buckets[key] = _Bucket()
         wait = self._step(bucket, spend=False) or await self._permit(key, bucket) or self._step(bucket, spend=True)
+        (self._refused if wait else self._admitted).inc()
         now = _monotonic()
         used = max(bucket.state[0] / 1000 - now, bucket.full_at - now - bucket.leased * self._emission, 0)
         return Verdict(

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 from loguru import logger
 
-from service import db
+from service import db, metrics
 from service.db import CONNECT_SECONDS, Connection
 from service.db_errors import DRIVER_ERRORS, translate
 from service.errors import ServiceError
@@ -122,6 +122,7 @@ class Listener:
             self._changed = False
             await connection.execute(NOTIFY)
         self._looked_at, self._heard_at = time.monotonic(), begun
+        metrics.LISTENER_LOOKED.set_to_current_time()
         await asyncio.sleep(max(0.0, begun + PACE_SECONDS - self._looked_at))
 
     async def _look(self, connection: Connection) -> None:

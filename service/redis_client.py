@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
+from service import metrics
 from service.timing import measured
 
 BUDGET_SECONDS = 0.05
@@ -52,7 +53,8 @@ class RedisClient:
                     raise RedisAwayError
                 try:
                     async with _budget():
-                        return await work(self._redis)
+                        with metrics.REDIS_CALLS.time():
+                            return await work(self._redis)
                 except ResponseError as error:  # it is there, and refuses this: somebody else's key, say
                     raise RedisAwayError from error
                 except Exception as error:  # whatever it is: what speaks there may not even be Redis
@@ -68,6 +70,7 @@ class RedisClient:
     def _lost(self, error: BaseException) -> None:
         if self._here:
             self._here = False
+            metrics.REDIS_AWAY.set(1)
             logger.warning("redis is away: {}", type(error).__name__)
             self._probe = asyncio.create_task(self._until_back(), context=Context())
 
@@ -80,6 +83,7 @@ class RedisClient:
                 async with _budget():  # on a connection that stands: one that is too slow would be lost again at once
                     await self._redis.ping()
                 self._here = True
+                metrics.REDIS_AWAY.set(0)
                 logger.info("redis is back")
 
     async def close(self) -> None:

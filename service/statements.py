@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
+from prometheus_client import Histogram
 
+from service import metrics
 from service.db import Connection, Database, Executor, Transaction
 from service.db_errors import DRIVER_ERRORS, translate
 from service.timing import measured
@@ -85,11 +88,12 @@ class Statement:
                 db.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                cursor = await connection.cursor(self.texts[""], *arguments)
-                while rows := await cursor.fetch(STREAMED_ROWS):
-                    yield rows
+                with self._seconds.time():
+                    cursor = await connection.cursor(self.texts[""], *arguments)
+                    while rows := await cursor.fetch(STREAMED_ROWS):
+                        yield rows
         except DRIVER_ERRORS as error:
-            raise translate(error) from error
+            raise self._translated(error) from error
 
     def _arguments(self, values: dict[str, Any]) -> list[Any]:
         names = [parameter.name for parameter in self.header.params]
@@ -102,27 +106,36 @@ class Statement:
             with measured("db"):
                 if isinstance(db, Database):
                     async with db.connection() as connection:
-                        result = await _fetch(connection, text, returns, arguments)
+                        result = await self._fetch(connection, text, returns, arguments)
                     if self.header.notifies:
                         db.changed()
                     return result
                 if isinstance(db, Transaction):
-                    result = await _fetch(await db.connection(), text, returns, arguments)
+                    result = await self._fetch(await db.connection(), text, returns, arguments)
                     db.notifies |= bool(self.header.notifies)
                     return result
-                return await _fetch(db, text, returns, arguments)
+                return await self._fetch(db, text, returns, arguments)
         except DRIVER_ERRORS as error:
-            raise translate(error) from error
+            raise self._translated(error) from error
 
+    async def _fetch(self, connection: Connection, text: str, returns: str, arguments: list[Any]) -> Any:
+        with self._seconds.time():
+            if returns in {"row", "row?"}:
+                return await connection.fetchrow(text, *arguments)
+            if returns == "rows":
+                return await connection.fetch(text, *arguments)
+            if returns == "value":
+                return await connection.fetchval(text, *arguments)
+            return int((await connection.execute(text, *arguments)).rpartition(" ")[2])
 
-async def _fetch(connection: Connection, text: str, returns: str, arguments: list[Any]) -> Any:
-    if returns in {"row", "row?"}:
-        return await connection.fetchrow(text, *arguments)
-    if returns == "rows":
-        return await connection.fetch(text, *arguments)
-    if returns == "value":
-        return await connection.fetchval(text, *arguments)
-    return int((await connection.execute(text, *arguments)).rpartition(" ")[2])
+    @cached_property
+    def _seconds(self) -> Histogram:
+        return metrics.STATEMENTS.labels(self.name)
+
+    def _translated(self, error: BaseException) -> BaseException:
+        problem = translate(error)
+        metrics.STATEMENT_ERRORS.labels(self.name, getattr(problem, "code", "internal")).inc()
+        return problem
 
 
 def read(path: Path, *, folder: Path = FOLDER) -> Statement:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
-from service import timing
+from service import metrics, timing
 from service.circuit import Circuit, WeatherAwayError
 from service.redis_client import RedisAwayError, RedisClient
 from service.settings import Settings
@@ -156,6 +156,7 @@ class Weather:
     async def _fly(self, city: City, budget: float) -> bytes:
         deadline = time.monotonic() + budget
         found = await self._cache.get(city)
+        metrics.CACHE.labels("miss" if found is None else "hit").inc()
         if found is None:
             async with self._turn(city) as ours:
                 if not ours:
@@ -203,8 +204,9 @@ class Weather:
         except TimeoutError:  # no failure of the provider's
             raise WeatherAwayError from None
         try:
-            with self._circuit.call(city.normal):
+            with self._circuit.call(city.normal), _timed() as result:
                 found = await self._request(city.text, deadline)
+                result.append("none" if found == NOTHING else "found")
         finally:
             self._calls.release()
         await self._cache.put(city, found)
@@ -229,6 +231,17 @@ class Weather:
                 return _Answer.model_validate_json(await _body(answer)).as_weather()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise WeatherAwayError(type(error).__name__) from None
+
+
+@contextmanager
+def _timed() -> Iterator[list[str]]:
+    """Count a request by what is put into the list, as failed where nothing is."""
+    begun = time.monotonic()
+    result: list[str] = []
+    try:
+        yield result
+    finally:
+        metrics.WEATHER.labels(*result or ["failed"]).observe(time.monotonic() - begun)
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:

@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs, timing
+from service import logs, metrics, timing
 from service.web import replies
 
 # Where a request's scope keeps what its rate limits said: headers of the IETF draft "RateLimit header fields for HTTP".
 VERDICTS = "service.limits"
 BODY_SECONDS = 30
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 STOPPING = "The service stops."
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 HEADERS = {
@@ -178,6 +179,9 @@ class _Reply:
         return (time.perf_counter() - self._begun) * 1000
 
     def log(self) -> None:
+        route = getattr(self._scope.get("route"), "path", "")
+        method = self._scope["method"] if self._scope["method"] in METHODS else "other"
+        metrics.REQUESTS.labels(method, route, self._status).observe(self._milliseconds() / 1000)
         logger.bind(
             method=self._scope["method"],
             path=self._scope["path"],

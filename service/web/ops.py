@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from service import readiness
+from service import metrics, readiness
 from service.errors import UnavailableError
 from service.web import replies
 from service.web.deps import In, no_query
@@ -37,3 +39,16 @@ async def readyz(rooms: In) -> Response:
         raise UnavailableError("The listener for events has no connection.")
     away = rooms.redis is not None and not await rooms.redis.answers()
     return replies.json({"status": "degraded" if away else "ok"})
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}}}, **problems()},
+)
+async def prometheus() -> Response:
+    """Give figures for Prometheus, in its text format: requests by route and status, statements by the SQL's file,
+    pools, the listener, subscribers, caches, limits, weather.
+
+    With several workers they are those of all. Anyone who reaches the service may ask: keep it from the outside."""
+    return Response(await asyncio.to_thread(metrics.text), media_type=metrics.CONTENT_TYPE)

@@ -18,9 +18,9 @@ from tests.conftest import make_settings
 from tests.factories import PASSWORD, Factory
 
 every = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-OPEN = {"POST /auth/login", "POST /auth/refresh", "GET /healthz", "GET /readyz", "GET /ws"}
+OPEN = {"POST /auth/login", "POST /auth/refresh", "GET /healthz", "GET /readyz", "GET /metrics", "GET /ws"}
 OPTIONAL = {"POST /auth/register"}
-UNLIMITED = {"GET /healthz", "GET /readyz"}
+UNLIMITED = {"GET /healthz", "GET /readyz", "GET /metrics"}
 LIMIT_HEADERS = {"RateLimit", "RateLimit-Policy"}
 
 
@@ -67,6 +67,7 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "GET /analytics/timeseries",
         "GET /healthz",
         "GET /readyz",
+        "GET /metrics",
         "GET /admin/queries",
         "GET /admin/queries/{name}/plan",
     }
@@ -227,7 +228,8 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
             if "*/*" in said["content"]:
                 continue
             assert kind in said["content"]
-            conforms(answer.json(), said["content"][kind]["schema"])
+            value = answer.json() if kind == "application/json" else answer.text
+            conforms(value, said["content"][kind]["schema"])
 
 
 def conforms(value: Any, schema: dict[str, Any]) -> None:

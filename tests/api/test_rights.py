@@ -55,6 +55,7 @@ MAY: dict[str, tuple[int, int, int, int, int, int]] = {
     "GET /analytics/timeseries": (401, 200, 200, 200, 200, 200),
     "GET /healthz": (200, 200, 200, 200, 200, 200),
     "GET /readyz": (200, 200, 200, 200, 200, 200),
+    "GET /metrics": (200, 200, 200, 200, 200, 200),
     "GET /admin/queries": (401, 403, 403, 200, 403, 403),
     "GET /admin/queries/{name}/plan": (401, 403, 403, 200, 403, 403),
 }

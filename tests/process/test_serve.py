@@ -17,8 +17,9 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
-from service import embedded, migrations
+from service import embedded, metrics, migrations
 from tests.conftest import SECRET_KEY
+from tests.figures import Figures
 from tests.process.servers import Server, serving, starting, until
 
 PASSWORD = "correct horse battery staple"
@@ -298,3 +299,27 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
         finally:
             with embedded.running(data / "postgres"):
                 pass  # takes over what a failed test left, and stops it
+
+
+def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_database_url: str) -> None:
+    with serving(tmp_path, DATABASE_URL=own_database_url, WORKERS="2") as server:
+        until(lambda: server.log().count(" ready\n") == 2)
+        until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
+        for _ in range(20):
+            assert server.status("/nowhere") == 404
+        told = {figures(server).of("http_request_duration_seconds_count", status="404") for _ in range(8)}
+        assert told == {20}
+        killed = psutil.Process(server.process.pid).children(recursive=True)[-1]
+        killed.kill()
+        until(lambda: server.log().count(" ready\n") == 3)
+        until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
+        assert figures(server).of("http_request_duration_seconds_count", status="404") == 20
+        folder = Path(psutil.Process(server.process.pid).children(recursive=True)[-1].environ()[metrics.SHARED])
+        assert list(folder.glob("*.db"))
+        assert server.stop() == 0
+    assert not folder.exists()
+
+
+def figures(server: Server) -> Figures:
+    with server.client() as http:
+        return Figures(http.get("/metrics").raise_for_status().text)

@@ -11,11 +11,12 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from service import backfill, circuit, weather
+from service import backfill, circuit, metrics, weather
 from service.circuit import WeatherAwayError
 from service.weather import Weather
 from service.weather_cache import Cache, City
 from tests.factories import User
+from tests.figures import Figures
 from tests.redis_server import RedisServer
 from tests.weather.conftest import Forecaster, Start, until
 from tests.weather.provider import FAILING, KEY, NO_CITY, Provider, temperature
@@ -346,6 +347,28 @@ async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Foreca
     assert len(provider.calls) == 1
 
 
+async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Forecaster, provider: Provider) -> None:
+    before = Figures(metrics.text().decode())
+    async with forecaster() as client:
+        for city in ("Moscow", "Moscow"):
+            await look_up(client, city)
+        provider.mode = "no such city"
+        assert await look_up(client, "Nowhere") is None
+        provider.mode = "fails"
+        for number in range(circuit.FAILURES):
+            assert await look_up(client, f"City {number}") == "away"
+    after = Figures(metrics.text().decode())
+
+    def counted(name: str, result: str) -> float:
+        return after.of(name, result=result) - before.of(name, result=result)
+
+    looks = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
+    assert looks == {"hit": 1, "miss": 2 + circuit.FAILURES}
+    results = ("found", "none", "failed")
+    requests = {result: counted("weather_request_duration_seconds_count", result) for result in results}
+    assert requests == {"found": 1, "none": 1, "failed": circuit.FAILURES}
+
+
 async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
     forecaster: Forecaster, provider: Provider, said: list[str]
 ) -> None:
@@ -356,6 +379,7 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
             assert client.available is (number < circuit.FAILURES)
             assert await look_up(client, f"City {number}") == "away"
         assert len(provider.calls) == circuit.FAILURES
+        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 1
 
         breaker._recovery_timeout = 0  # as if the time were over
         assert client.available
@@ -377,6 +401,7 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
         provider.mode = "ok"
         assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
         assert breaker.closed
+        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 0
     changes = [orjson.loads(line)["record"]["message"] for line in said if "circuit" in line]
     assert changes == ["weather: the circuit is open", "weather: the circuit is closed"]
 

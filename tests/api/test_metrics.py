@@ -1,0 +1,136 @@
+"""What Prometheus reads of requests, statements, pools, the listener, limits and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.hub import Subscriber
+from tests.api.serving import serving
+from tests.conftest import make_settings
+from tests.factories import Factory
+from tests.figures import Figures
+from tests.redis_server import RedisServer
+
+REQUESTS, STATEMENTS = "http_request_duration_seconds_count", "sql_statement_duration_seconds_count"
+
+
+async def figures(client: httpx.AsyncClient) -> Figures:
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    return Figures(answer.text)
+
+
+async def test_prometheus_can_read_it_and_is_asked_for_no_token(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/metrics")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    assert families["task_manager_http_request_duration_seconds"].type == "histogram"
+    assert all(family.documentation for family in families.values())
+    assert "RateLimit" not in answer.headers
+
+
+async def test_requests_count_by_their_route_and_status(make: Factory) -> None:
+    ada = await make.user()
+    task_id = await make.task(ada)
+    before = await figures(ada.client)
+    for path in (f"/tasks/{task_id}", f"/tasks/{task_id}", "/tasks/9999999", "/tasks?nonsense=1", "/nowhere"):
+        await ada.client.get(path)
+    await ada.client.head(f"/tasks/{task_id}")
+    await ada.client.request("BREW", "/tasks")
+    after = await figures(ada.client)
+
+    def counted(route: str, status: str, method: str = "GET") -> float:
+        labels = {"method": method, "route": route, "status": status}
+        return after.of(REQUESTS, **labels) - before.of(REQUESTS, **labels)
+
+    assert counted("/tasks/{task_id}", "200") == 3  # HEAD is served as GET
+    assert counted("/tasks/{task_id}", "404") == 1
+    assert counted("/tasks", "422") == 1
+    assert counted("", "404") == 1
+    assert counted("/tasks", "405", method="other") + counted("", "405", method="other") == 1
+    assert not after.labels(REQUESTS, "method") - {*("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), "other"}
+    assert f"/tasks/{task_id}" not in after.labels(REQUESTS, "route")
+
+
+async def test_statements_count_by_their_file_and_those_that_fail_by_their_problem(make: Factory) -> None:
+    ada = await make.user()
+    task_id = await make.task(ada)
+    account = {"username": f"{ada.username}-2", "password": "correct horse battery"}
+    before = await figures(ada.client)
+    for _ in range(2):
+        assert (await ada.client.get(f"/tasks/{task_id}")).status_code == 200
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=make.app), base_url="http://test") as stranger:
+        assert [(await stranger.post("/auth/register", json=account)).status_code for _ in range(2)] == [201, 409]
+    assert (await ada.client.get("/tasks/export")).status_code == 200
+    after = await figures(ada.client)
+
+    def counted(name: str, statement: str, **labels: str) -> float:
+        return after.of(name, statement=statement, **labels) - before.of(name, statement=statement, **labels)
+
+    assert counted(STATEMENTS, "tasks.get") == 2
+    assert counted(STATEMENTS, "accounts.create") == 2
+    assert counted(STATEMENTS, "tasks.export") == 1
+    assert counted("sql_statement_errors_total", "accounts.create", code="conflict") == 1
+    assert counted("sql_statement_errors_total", "tasks.get") == 0
+    assert counted("sql_statement_duration_seconds_sum", "tasks.get") > 0
+
+
+async def test_pools_say_what_is_lent_and_how_long_one_waits(app: FastAPI, client: httpx.AsyncClient) -> None:
+    before = await figures(client)
+    async with app.state.rooms.db.connection(), app.state.rooms.reports.connection():
+        during = await figures(client)
+    after = await figures(client)
+    for pool in ("requests", "reports"):
+        lent = [one.of("db_pool_connections_used", pool=pool) for one in (before, during, after)]
+        assert lent == [lent[0], lent[0] + 1, lent[0]]
+        waits = [one.of("db_pool_wait_seconds_count", pool=pool) for one in (before, during)]
+        assert waits[1] > waits[0]
+    assert after.of("db_pool_connections_max", pool="reports") == 4
+
+
+async def test_the_listener_says_when_it_looked_and_the_hub_who_listens(app: FastAPI, make: Factory) -> None:
+    ada = await make.user()
+    begun = time.time()
+    async with asyncio.timeout(20):
+        while (await figures(ada.client)).of("listener_looked_timestamp_seconds") < begun:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    before = (await figures(ada.client)).of("event_subscribers")
+    rooms = app.state.rooms
+    subscriber = Subscriber(ada.viewer, await rooms.feed.here(rooms.db), float("inf"))
+    with rooms.hub.subscribed(subscriber):
+        assert (await figures(ada.client)).of("event_subscribers") == before + 1
+    assert (await figures(ada.client)).of("event_subscribers") == before
+
+
+async def test_limits_say_whom_they_refused(database_url: str) -> None:
+    async with serving(make_settings(database_url, rate_limit_per_minute=2)) as client:
+        before = await figures(client)
+        assert [(await client.get("/tasks")).status_code for _ in range(5)] == [401, 401, 429, 429, 429]
+        after = await figures(client)
+    for result, number in {"admitted": 2, "refused": 3}.items():
+        labels = {"policy": "requests", "result": result}
+        assert after.of("rate_limit_checks_total", **labels) - before.of("rate_limit_checks_total", **labels) == number
+
+
+async def test_redis_is_away_until_it_is_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.redis_client.PROBE_SECONDS", 0.05)
+    with RedisServer() as server:
+        async with serving(make_settings(database_url, redis_url=server.url)) as client:
+            before = await figures(client)
+            assert before.of("redis_away") == 0
+            await client.get("/readyz")
+            calls = [one.of("redis_call_duration_seconds_count") for one in (before, await figures(client))]
+            assert calls[1] > calls[0]
+            server.kill()
+            await client.get("/readyz")
+            assert (await figures(client)).of("redis_away") == 1
+            server.start()
+            async with asyncio.timeout(20):
+                while (await figures(client)).of("redis_away"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)

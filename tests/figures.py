@@ -1,0 +1,29 @@
+"""Reads what /metrics gives."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Figures:
+    """The samples of one answer."""
+
+    def __init__(self, text: str) -> None:
+        self._samples = [
+            sample
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("task_manager_")
+        ]
+
+    def of(self, name: str, **labels: str) -> float:
+        """Give what the samples of that name with those labels come to."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == f"task_manager_{name}" and labels.items() <= sample.labels.items()
+        )
+
+    def labels(self, name: str, label: str) -> set[str]:
+        """Give the values that a label has."""
+        return {sample.labels[label] for sample in self._samples if sample.name == f"task_manager_{name}"}
