@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import secrets
 import signal
 import sys
 from contextlib import suppress
@@ -12,6 +13,7 @@ from contextlib import suppress
 import orjson
 import uvicorn
 from loguru import logger
+from tqdm import tqdm
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -19,7 +21,7 @@ from service.errors import ServiceError, StartError
 from service.statements import HeaderError
 
 try:
-    from service import app, attachments, embedded, logs, metrics, migrations, settings
+    from service import app, attachments, demo, embedded, logs, metrics, migrations, settings
     from service.workbench import commands as workbench
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
@@ -83,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     command.set_defaults(run=create_admin)
 
+    command = commands.add_parser("demo", help="fill an empty database with users and tasks")
+    command.add_argument("--tasks", metavar="N", type=_tasks, default=5000, help="how many tasks; 5000 without")
+    command.set_defaults(run=fill_demo)
+
     command = commands.add_parser("sql", help="the DBA's workbench")
     tools = command.add_subparsers(title="tools", metavar="TOOL", required=True)
     workbench.add(tools)
@@ -96,6 +102,12 @@ def _count(text: str) -> int:
     number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"takes a number from 1 up and got {text[:20]!r}")
+    return number
+
+
+def _tasks(text: str) -> int:
+    if (number := _count(text)) > demo.MOST_TASKS:
+        raise argparse.ArgumentTypeError(f"takes at most {demo.MOST_TASKS} and got {number}")
     return number
 
 
@@ -190,6 +202,20 @@ def create_admin(arguments: argparse.Namespace, given: Settings) -> int:
         )
 
     print(f"administrator {arguments.username} made, id {workbench.with_database(given, create)}")
+    return 0
+
+
+def fill_demo(arguments: argparse.Namespace, given: Settings) -> int:
+    """Fill an empty database, and say how to log in."""
+    password = secrets.token_urlsafe(12)
+
+    async def fill(database: Database) -> None:
+        with tqdm(total=arguments.tasks, unit=" tasks", file=sys.stderr, disable=None, leave=False) as bar:
+            await demo.fill(database, tasks=arguments.tasks, password=password, passwords=Passwords(), made=bar.update)
+
+    workbench.with_database(given, fill)
+    print(f"{arguments.tasks} tasks made, of {len(demo.USERS)} users: {', '.join(demo.USERS)}")
+    print(f"They and the administrator {demo.ADMINISTRATOR} log in with the password {password}")
     return 0
 
 

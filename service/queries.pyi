@@ -976,6 +976,24 @@ class _Dba:
         db: Executor,
     ) -> Sequence[DbaUnusedIndexesRow]: ...
 
+class _Demo:
+    async def create_tasks(
+        self,
+        db: Executor,
+        *,
+        user_ids: Sequence[int],
+        titles: Sequence[str],
+        descriptions: Sequence[str | None],
+        statuses: Sequence[str],
+        cities: Sequence[str | None],
+        created_at: Sequence[datetime],
+        updated_at: Sequence[datetime],
+    ) -> int: ...
+    async def is_empty(
+        self,
+        db: Executor,
+    ) -> bool: ...
+
 class _Events:
     async def expire(
         self,
@@ -1185,6 +1203,7 @@ class _Queries:
     analytics: _Analytics
     attachments: _Attachments
     dba: _Dba
+    demo: _Demo
     events: _Events
     idempotency: _Idempotency
     tasks: _Tasks

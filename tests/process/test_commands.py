@@ -22,7 +22,7 @@ from tests.process.servers import command, environment, refusal, run
 NOWHERE = "postgresql://tasks:hunter2@127.0.0.1:1/tasks"
 PASSWORD = "correct horse battery staple"
 TOOLS = ["sql check", "sql catalog", "sql explain", "sql plans", "sql top"]
-COMMANDS = ["", "serve", "migrate", "create-admin", "sql", *TOOLS, "openapi"]
+COMMANDS = ["", "serve", "migrate", "create-admin", "demo", "sql", *TOOLS, "openapi"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

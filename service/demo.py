@@ -1,0 +1,89 @@
+"""Users and tasks to try the service with: a year of a small office, invented."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from service.db import Database
+from service.errors import StartError
+from service.queries import q
+from service.security import Passwords
+
+ADMINISTRATOR = "demo"
+USERS = ("ada", "alan", "barbara", "dennis", "donald", "edsger", "frances", "grace", "ken", "margaret", "niklaus")
+MOST_TASKS, BATCH = 100_000, 500
+DAYS, DAYS_TO_DONE = 365, 4
+VERBS = ("Book", "Call", "Check", "File", "Fix", "Order", "Plan", "Prepare", "Print", "Review", "Send", "Translate")
+THINGS = (
+    *("the annual report", "a meeting room", "the invoices", "the office plants", "the price list", "the contract"),
+    *("the travel costs", "the newsletter", "a data backup", "the coffee machine", "the fire drill", "the minutes"),
+)
+WHENS = ("before noon", "for the board", "with the new intern", "for Friday", "in both languages", "as agreed by phone")
+CITIES = ("Berlin", "Lagos", "Lima", "London", "Mumbai", "Oslo", "Paris", "São Paulo", "Sydney", "Tokyo", None, None)
+
+
+class Task(NamedTuple):
+    """A task that might have been."""
+
+    user_id: int
+    title: str
+    description: str | None
+    status: str
+    city: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+async def fill(
+    database: Database, *, tasks: int, password: str, passwords: Passwords, made: Callable[[int], object]
+) -> None:
+    """Make ADMINISTRATOR, USERS, all with that password, and their tasks, or nothing at all.
+
+    `made` hears how many tasks each batch has made. StartError where the database is not empty.
+    """
+    hashed = await passwords.hash(password)
+    async with database.transaction() as db:
+        if not await q.demo.is_empty(db):
+            raise StartError("there are users or tasks already: demo fills an empty database")
+        await q.accounts.create(db, username=ADMINISTRATOR, password_hash=hashed, role="admin")
+        users = [await q.accounts.create(db, username=name, password_hash=hashed, role="user") for name in USERS]
+        invented = sorted(_invented([user["id"] for user in users], tasks), key=lambda task: task.created_at)
+        for start in range(0, tasks, BATCH):
+            made(await q.demo.create_tasks(db, **_columns(invented[start : start + BATCH])))
+
+
+def _columns(tasks: list[Task]) -> dict[str, Any]:
+    user_ids, titles, descriptions, statuses, cities, created_at, updated_at = map(list, zip(*tasks, strict=True))
+    return {
+        "user_ids": user_ids,
+        "titles": titles,
+        "descriptions": descriptions,
+        "statuses": statuses,
+        "cities": cities,
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }
+
+
+def _invented(user_ids: list[int], tasks: int) -> Iterator[Task]:
+    """Invent the same tasks each time, but for when: most belong to few, old ones are done as a rule."""
+    chance = random.Random(1)  # noqa: S311 - nothing here is secret
+    now = datetime.now(UTC)
+    for _ in range(tasks):
+        age = timedelta(days=DAYS) * chance.random()
+        needs = timedelta(days=chance.expovariate(1 / DAYS_TO_DONE))
+        status = "done" if needs < age else chance.choice(("todo", "todo", "in_progress"))
+        verb, thing, when = chance.choice(VERBS), chance.choice(THINGS), chance.choice(WHENS)
+        yield Task(
+            user_id=user_ids[math.floor(len(user_ids) * chance.random() ** 2)],
+            title=f"{verb} {thing}",
+            description=f"{verb} {thing} {when}." if chance.random() < 0.7 else None,
+            status=status,
+            city=chance.choice(CITIES),
+            created_at=now - age,
+            updated_at=now - age + min(needs, age) * (status != "todo"),
+        )
