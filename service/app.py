@@ -103,8 +103,9 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             url = await asyncio.to_thread(stack.enter_context, embedded.database(given))
-            database = await stack.enter_async_context(db.connected(url, given))
-            reports = await stack.enter_async_context(db.for_reports(url))
+            pooled = given.database_url.get_secret_value() or url
+            database = await stack.enter_async_context(db.connected(pooled, given, pooler=given.database_pooler))
+            reports = await stack.enter_async_context(db.for_reports(pooled, pooler=given.database_pooler))
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
             accounts = Accounts(passwords=hashing)

@@ -26,6 +26,8 @@ ACQUIRE_SECONDS = 5.0
 REPORT_CONNECTIONS = 4
 EXPORTS = 2  # of these, so that two are left for what is soon done
 REPORT_SECONDS = 30
+STATEMENTS = 100  # that a connection keeps prepared
+KEPT_BY_POOLERS = ("application_name", "timezone")  # from transaction to transaction; they refuse others
 
 
 class Database:
@@ -107,29 +109,36 @@ Executor: TypeAlias = "Database | Transaction | Connection"
 
 
 @asynccontextmanager
-async def connected(url: str, settings: Settings) -> AsyncIterator[Database]:
-    """Open the pool on `url`. It connects at first use, so that the service starts while the database is away."""
+async def connected(url: str, settings: Settings, *, pooler: str = "") -> AsyncIterator[Database]:
+    """Open the pool on `url`. It connects at first use, so that the service starts while the database is away.
+
+    pooler: `transaction` where `url` is that of a pooler which lends a session for no longer than a transaction.
+    """
     milliseconds = settings.database_statement_timeout_ms
-    async with _pooled(url, "", size=settings.database_pool_size, milliseconds=milliseconds) as database:
+    async with _pooled(url, "", size=settings.database_pool_size, milliseconds=milliseconds, pooler=pooler) as database:
         yield database
 
 
 @asynccontextmanager
-async def for_reports(url: str) -> AsyncIterator[Database]:
+async def for_reports(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
     """Open the pool for reports on `url`: few connections, on which a statement may run longer."""
-    async with _pooled(url, "reports", size=REPORT_CONNECTIONS, milliseconds=REPORT_SECONDS * 1000) as database:
+    async with _pooled(
+        url, "reports", size=REPORT_CONNECTIONS, milliseconds=REPORT_SECONDS * 1000, pooler=pooler
+    ) as database:
         yield database
 
 
 @asynccontextmanager
-async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int) -> AsyncIterator[Database]:
+async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pooler: str) -> AsyncIterator[Database]:
+    given = session_settings(what_for, milliseconds=milliseconds)
     pool = await asyncpg.create_pool(
         url,
         min_size=0,
         max_size=size,
         timeout=CONNECT_SECONDS,
         command_timeout=milliseconds / 1000 + 1,
-        server_settings=session_settings(what_for, milliseconds=milliseconds),
+        server_settings={name: given[name] for name in KEPT_BY_POOLERS} if pooler else given,
+        statement_cache_size=0 if pooler else STATEMENTS,  # the next one may come to a session that has not prepared it
         init=prepare,
         reset=_keep,
     )

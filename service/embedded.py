@@ -61,8 +61,8 @@ def running(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterat
 
 @contextmanager
 def database(given: Settings) -> Iterator[str]:
-    """Yield the URL of the database that the settings name, the embedded one's where they name none."""
-    url = given.database_url.get_secret_value()
+    """Yield the URL of the database that the settings name, past its pooler; the embedded one's where there is none."""
+    url = given.direct_url.get_secret_value()
     if url:
         yield url
         return

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = SecretStr("")
     database_listen_url: SecretStr = SecretStr("")
+    database_pooler: Literal["", "transaction"] = ""
     database_pool_size: int = Field(default=10, ge=1, le=1000)
     database_statement_timeout_ms: int = Field(default=5000, ge=1, le=3_600_000)
     migrate_on_start: bool | None = None
@@ -193,6 +194,21 @@ class Settings(BaseSettings):
         if self.admin_username and not self.admin_password.get_secret_value():
             raise ValueError("ADMIN_USERNAME is set, so ADMIN_PASSWORD takes that account's password")
         return self
+
+    @model_validator(mode="after")
+    def _check_pooler(self) -> Self:
+        if self.database_pooler and not (
+            self.database_url.get_secret_value() and self.database_listen_url.get_secret_value()
+        ):
+            raise ValueError(
+                "DATABASE_POOLER is set, so DATABASE_URL takes the pooler's URL and DATABASE_LISTEN_URL a direct one"
+            )
+        return self
+
+    @property
+    def direct_url(self) -> SecretStr:
+        """The database's URL, past its pooler."""
+        return self.database_listen_url if self.database_pooler else self.database_url
 
     @property
     def embedded(self) -> bool:

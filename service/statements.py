@@ -89,7 +89,8 @@ class Statement:
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 with self._seconds.time():
-                    cursor = await connection.cursor(self.texts[""], *arguments)
+                    prepared = await connection.prepare(self.texts[""])
+                    cursor = await prepared.cursor(*arguments)
                     while rows := await cursor.fetch(STREAMED_ROWS):
                         yield rows
         except DRIVER_ERRORS as error:

@@ -23,6 +23,7 @@ URL = "postgresql://ada:s3cret@db.example:5432/tasks"
 GOOD: list[tuple[str, object, str, object]] = [
     ("DATABASE_URL", "", URL, URL),
     ("DATABASE_LISTEN_URL", "", URL, URL),
+    ("DATABASE_POOLER", "", "transaction", "transaction"),
     ("DATABASE_POOL_SIZE", 10, "1", 1),
     ("DATABASE_STATEMENT_TIMEOUT_MS", 5000, "250", 250),
     ("MIGRATE_ON_START", None, "false", False),
@@ -69,6 +70,7 @@ BAD = [
     ("DATABASE_URL", "s3cret", "takes postgresql://"),
     ("DATABASE_URL", "postgresql://", "takes postgresql://"),
     ("DATABASE_LISTEN_URL", "mysql://ada:s3cret@db/tasks", "takes postgresql://"),
+    ("DATABASE_POOLER", "session", "'transaction'"),
     ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
     ("DATABASE_STATEMENT_TIMEOUT_MS", "5s", "integer"),
     ("MIGRATE_ON_START", "perhaps", "boolean"),
@@ -135,6 +137,8 @@ def test_a_variable_has_its_default_and_takes_a_good_value(
 ) -> None:
     assert plain(getattr(load(), name.lower())) == default
     monkeypatch.setenv("ADMIN_PASSWORD", "so that ADMIN_USERNAME is not alone")
+    for beside_a_pooler in ("DATABASE_URL", "DATABASE_LISTEN_URL"):
+        monkeypatch.setenv(beside_a_pooler, URL)
     monkeypatch.setenv(name, value)
     assert plain(getattr(load(), name.lower())) == expected
 
