@@ -1,9 +1,10 @@
 """Measures analytics of 30 days at a million tasks: `python -m tests.load.analytics [--rows N] [--keep FOLDER]`.
 
-Prints how often a second an administrator's `analytics.summary` is answered, and beside it the plain way to the same
-figures, a `group by` for each: off an index on created_at alone, from a copy whose rows lie in the order of their
-creation, as they do while nothing is changed, and from one whose rows lie anywhere; and without an index. Everything is
-in memory; each round asks all in turn. The folder is that of `tests.load.lists`, whose tasks these are.
+Prints how long an administrator's `analytics.summary` takes and how many a second four callers at once get, and beside
+it the plain way to the same figures, a `group by` for each: off an index on created_at alone, from copies whose rows
+lie in the order of their creation, as they do while nothing is changed, in the order of their last change, since an
+update writes its row anew, and anywhere; and without an index. Everything is in memory; each round asks all in turn.
+The folder is that of `tests.load.lists`, whose tasks these are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,7 +31,12 @@ from tests.load.lists import seed
 
 OPTIONS = {"fsync": "off", "shared_buffers": "2GB", "max_wal_size": "4GB"}
 PERIOD = (datetime(2026, 10, 2, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
-COPIES = {"plain_in_order": "id", "plain_anywhere": "md5(id::text)"}
+COPIES = {
+    "plain, in the order of creation": ("plain_created", "id"),
+    "plain, in the order of changes": ("plain_changed", "updated_at"),
+    "plain, anywhere": ("plain_anywhere", "md5(id::text)"),
+}
+CALLERS = 4
 COPY = """
 drop table if exists {table};
 create table {table} as select * from tasks order by {order};
@@ -50,12 +57,13 @@ where t.created_at >= $1 and t.created_at < $2
 group by u.username
 """
 
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Way: TypeAlias = Callable[[], Awaitable[list[dict[str, int]]]]
 
 
 async def copy(connection: Connection) -> None:
     """Make the tables that have no index but the plain one."""
-    for table, order in COPIES.items():
+    for table, order in COPIES.values():
         for statement in COPY.format(table=table, order=order).split(";"):
             await connection.execute(statement, timeout=600)
 
@@ -68,39 +76,50 @@ async def summary(database: Database) -> list[dict[str, int]]:
     return list(orjson.loads(orjson.dumps(dict(row))).values())
 
 
-async def plain(connection: Connection, table: str) -> list[dict[str, int]]:
+async def plain(pool: Pool, table: str) -> list[dict[str, int]]:
     """Ask for the same figures one after the other."""
-    texts = (text.format(table=table) for text in (BY_STATUS, BY_USER))
-    return [dict(map(tuple, await connection.fetch(text, *PERIOD))) for text in texts]
+    async with pool.acquire() as connection:
+        texts = (text.format(table=table) for text in (BY_STATUS, BY_USER))
+        return [dict(map(tuple, await connection.fetch(text, *PERIOD))) for text in texts]
+
+
+async def seconds_of(ask: Way, *, callers: int) -> float:
+    """Give the seconds until each of the callers has its answer."""
+    begun = time.perf_counter()
+    await asyncio.gather(*(ask() for _ in range(callers)))
+    return time.perf_counter() - begun
 
 
 async def measure(url: str, *, rounds: int) -> None:
     """Measure and print."""
-    connection = await asyncpg.connect(url)
-    await copy(connection)
-    scanning = await asyncpg.connect(url, server_settings={"enable_indexscan": "off", "enable_bitmapscan": "off"})
-    async with db.connected(url, Settings(database_pool_size=1)) as database:
-        ways: dict[str, Way] = {
-            "analytics.summary": lambda: summary(database),
-            "plain, rows in the order of creation": lambda: plain(connection, "plain_in_order"),
-            "plain, rows anywhere": lambda: plain(connection, "plain_anywhere"),
-            "plain, without an index": lambda: plain(scanning, "plain_in_order"),
-        }
+    without_index = {"enable_indexscan": "off", "enable_bitmapscan": "off"}
+    async with (
+        asyncpg.create_pool(url, min_size=CALLERS, max_size=CALLERS) as pool,
+        asyncpg.create_pool(url, min_size=CALLERS, max_size=CALLERS, server_settings=without_index) as scanning,
+        db.connected(url, Settings(database_pool_size=CALLERS)) as database,
+    ):
+        async with pool.acquire() as connection:
+            await copy(connection)
+        ways: dict[str, Way] = {"analytics.summary": partial(summary, database)}
+        ways |= {way: partial(plain, pool, table) for way, (table, _) in COPIES.items()}
+        ways["plain, without an index"] = partial(plain, scanning, "plain_created")
         figures = [await ask() for ask in ways.values()]
         assert figures.count(figures[0]) == len(ways), "the ways give different figures"
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        alone: dict[str, list[float]] = {way: [] for way in ways}
+        together: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, ask in ways.items():
-                begun = time.perf_counter()
-                await ask()
-                seconds[way].append(time.perf_counter() - begun)
-    print(f"{sum(figures[0][0].values())} tasks in the period")
-    medians = {way: statistics.median(times) for way, times in seconds.items()}
-    for way, median in medians.items():
-        times_as_often = median / medians["analytics.summary"]
-        print(f"{way:40} {median * 1000:7.1f} ms  {1 / median:6.1f} a second  {times_as_often:5.1f}")
-    await connection.close()
-    await scanning.close()
+                alone[way].append(await seconds_of(ask, callers=1))
+                together[way].append(await seconds_of(ask, callers=CALLERS))
+    print(f"{sum(figures[0][0].values())} tasks in the period; of {rounds} rounds the medians")
+    print(f"{'':34} {'one caller':>16} {f'{CALLERS} callers':>22}")
+    first = "analytics.summary"
+    for way in ways:
+        one, all_of_them = statistics.median(alone[way]), statistics.median(together[way])
+        print(
+            f"{way:34} {one * 1000:7.1f} ms {one / statistics.median(alone[first]):5.1f}"
+            f" {CALLERS / all_of_them:10.1f} a second {all_of_them / statistics.median(together[first]):5.1f}"
+        )
 
 
 def main() -> None:
