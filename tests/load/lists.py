@@ -1,7 +1,7 @@
 """Measures the first page of every list at a million tasks: `python -m tests.load.lists [--rows N]`.
 
-Prints the slowest combinations of viewer, filters and sort, in milliseconds of the statements alone. Filling takes a
-few minutes and 6 GB of disk, measuring some minutes.
+Prints the slowest lists, in milliseconds of the statements alone, and for each combination of viewer, sort and filters
+the median over the filters' values. Filling takes a few minutes and 6 GB of disk, measuring some minutes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import itertools
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -83,8 +84,16 @@ def combinations() -> Iterator[tuple[str, Any, list[tuple[str, str]]]]:
             yield viewer, sort, [(name, word) for name, word in zip(filters, choice, strict=True) if word]
 
 
-async def measure(url: str, *, repeats: int) -> list[tuple[float, str]]:
-    """Give the median milliseconds of each combination."""
+class Measured(NamedTuple):
+    """The median milliseconds of one list, and which it was."""
+
+    milliseconds: float
+    words: str
+    combination: tuple[str, ...]  # viewer, sort and the names of the filters, whatever their values
+
+
+async def measure(url: str, *, repeats: int) -> list[Measured]:
+    """Measure each list."""
     measured = []
     settings = Settings(database_pool_size=1, database_statement_timeout_ms=60_000)
     async with db.connected(url, settings) as database:
@@ -98,8 +107,24 @@ async def measure(url: str, *, repeats: int) -> list[tuple[float, str]]:
                 await lists.page(database, sort=sort, **values)
                 times.append((time.perf_counter() - begun) * 1000)
             words = [f"{name}={word}" for name, word in chosen]
-            measured.append((statistics.median(times), ", ".join([viewer, sort, *words])))
+            combination = (viewer, sort, *(name for name, _ in chosen))
+            measured.append(Measured(statistics.median(times), ", ".join([viewer, sort, *words]), combination))
     return sorted(measured, reverse=True)
+
+
+def report(what: str, measured: list[Measured]) -> None:
+    """Print how long these lists took, one by one and by what they have in common."""
+    times = [one.milliseconds for one in measured]
+    over = ", ".join(f"over {limit} ms: {sum(time > limit for time in times)}" for limit in (25, 50))
+    print(f"{len(times)} {what}: median {statistics.median(times):.1f} ms, worst {max(times):.1f} ms, {over}")
+    combinations = defaultdict(list)
+    for one in measured:
+        combinations[one.combination].append(one.milliseconds)
+    medians = {combination: statistics.median(times) for combination, times in combinations.items()}
+    worst = max(medians, key=medians.__getitem__)
+    print(
+        f"   {len(medians)} combinations of filters, each a median: worst {medians[worst]:.1f} ms, {', '.join(worst)}"
+    )
 
 
 async def seed(url: str, *, rows: int) -> None:
@@ -127,15 +152,11 @@ def main() -> None:
             if fresh:
                 asyncio.run(seed(url, rows=given.rows))
             measured = asyncio.run(measure(url, repeats=given.repeats))
-    for milliseconds, words in measured[:25]:
-        print(f"{milliseconds:8.1f} ms  {words}")
-    for what, times in (
-        ("first pages", [ms for ms, words in measured if "offset" not in words and "sought" not in words]),
-        ("first pages of searches", [ms for ms, words in measured if "sought" in words]),
-        ("pages at offset 10000", [milliseconds for milliseconds, words in measured if "offset" in words]),
-    ):
-        over = ", ".join(f"over {limit} ms: {sum(time > limit for time in times)}" for limit in (25, 50))
-        print(f"{len(times)} {what}: median {statistics.median(times):.1f} ms, worst {max(times):.1f} ms, {over}")
+    for one in measured[:25]:
+        print(f"{one.milliseconds:8.1f} ms  {one.words}")
+    report("first pages", [one for one in measured if not {"offset", "sought"} & {*one.combination}])
+    report("first pages of searches", [one for one in measured if "sought" in one.combination])
+    report("pages at offset 10000", [one for one in measured if "offset" in one.combination])
 
 
 if __name__ == "__main__":
