@@ -14,7 +14,7 @@ from service.queries import q
 from service.security import Passwords
 
 ADMINISTRATOR = "demo"
-USERS = ("ada", "alan", "barbara", "dennis", "donald", "edsger", "frances", "grace", "ken", "margaret", "niklaus")
+USERS = ("alan", "barbara", "dennis", "donald", "edsger", "frances", "ken", "margaret", "niklaus", "radia", "sophie")
 MOST_TASKS, BATCH = 100_000, 500
 DAYS, DAYS_TO_DONE = 365, 4
 VERBS = ("Book", "Call", "Check", "File", "Fix", "Order", "Plan", "Prepare", "Print", "Review", "Send", "Translate")

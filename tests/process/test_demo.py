@@ -27,7 +27,7 @@ def ask(url: str, query: LiteralString) -> list[tuple[Any, ...]]:
 def test_it_fills_an_empty_database_and_one_can_log_in(tmp_path: Path, own_database_url: str) -> None:
     ended = run(tmp_path, "demo", "--tasks", "1200", DATABASE_URL=own_database_url)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("1200 tasks made, of 11 users: ada, ")
+    assert ended.stdout.startswith("1200 tasks made, of 11 users: alan, ")
     password = ended.stdout.split()[-1]
     assert ask(own_database_url, NUMBERS) == [(12, 1200, 1200)]
     with serving(tmp_path, DATABASE_URL=own_database_url) as server:
@@ -120,3 +120,10 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path, own_database_url: str) -
     os.close(ours)
     assert re.search(r"\d+%\|.*\| \d+/1500 ", shown)
     assert b"%|" not in ended.stdout
+
+
+def test_the_names_of_the_readme_stay_free() -> None:
+    readme = Path("README.md").read_text()
+    named = set(re.findall(r'"username": "([^"]+)"|create-admin ([a-z]+)', readme))
+    assert len(named) > 1
+    assert not {name for pair in named for name in pair} & {demo.ADMINISTRATOR, *demo.USERS}
