@@ -118,7 +118,11 @@ def starting(folder: Path, **values: str) -> Iterator[Server]:
     stdout = folder / "stdout"
     with stdout.open("wb") as output:
         process = subprocess.Popen(
-            command("serve"), cwd=folder, env=environment(**values), stdout=output, stderr=subprocess.STDOUT
+            command("serve"),
+            cwd=folder,
+            env=environment(TMPDIR=str(folder), **values),
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         until(lambda: ADDRESS.search(stdout.read_text()) or process.poll() is not None)
