@@ -28,6 +28,8 @@ MOST_FRAMES, FRAMES_SECONDS = 2000, 60.0
 NO_TEXT, POLICY_VIOLATION, STUCK = 1007, 1008, 4408
 QUIET = logging.getLogger("uvicorn.error.sockets")  # what uvicorn says of a WebSocket at INFO has its query string
 QUIET.setLevel(logging.WARNING)
+BROKEN_OFF = "ASGI callable returned without completing response."  # on purpose, and logged by who did it
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != BROKEN_OFF)
 OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGNORECASE)
 http11.MAX_LINE_LENGTH = LARGEST_HEAD  # of a handshake, which has been read, and bounded, as a request before
 

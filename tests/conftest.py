@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import logging
 import os
 import shutil
 import subprocess
@@ -24,10 +25,12 @@ import httpx
 import hypothesis
 import pytest
 from fastapi import FastAPI
+from loguru import logger
 
 from service import db, embedded, migrations
 from service.app import create_app
 from service.db import Database
+from service.logs import _Intercept
 from service.security import Passwords
 from service.settings import Settings
 from service.statements import FOLDER, Statement, read_all
@@ -276,3 +279,15 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def make(sql: asyncpg.Connection[asyncpg.Record], app: FastAPI) -> Factory:
     """Makes accounts, their clients, and tasks."""
     return Factory(sql, app)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What the service, and the server below it, log from INFO on."""
+    lines: list[str] = []
+    server, handler = logging.getLogger("uvicorn.error"), _Intercept()
+    server.addHandler(handler)
+    sink = logger.add(lines.append, level="INFO", format="{level} {message} {extra}")
+    yield lines
+    logger.remove(sink)
+    server.removeHandler(handler)

@@ -125,6 +125,7 @@ class Download(Response):
                     async with asyncio.timeout(GRACE_SECONDS + sent / LEAST_RATE - waited):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
                 except TimeoutError:
+                    logger.info("a download was cut off: its client takes too little")
                     raise ClientDisconnect from None
                 sent, waited = sent + len(piece), waited + time.monotonic() - begun
                 piece = await self._next(pieces)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias
 
 from fastapi import Response
+from loguru import logger
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -76,6 +77,7 @@ class Export(Response):
                 async with asyncio.timeout(LONGEST_SECONDS):
                     await first_of(asyncio.create_task(sending), asyncio.create_task(left(receive)))
             except TimeoutError:
+                logger.info("an export was cut off: its client takes nothing, or has taken an hour")
                 raise ClientDisconnect from None
 
     async def _send(self, send: Send, *, head_alone: bool) -> None:

@@ -214,13 +214,19 @@ async def test_a_client_that_leaves_ends_its_statement(
 
 
 async def test_a_client_that_stalls_is_cut_off(
-    make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
+    make: Factory,
+    port: int,
+    owner: User,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: list[str],
 ) -> None:
     monkeypatch.setattr(exports, "STALL_SECONDS", 0.2)
     reader, writer = await begin(port, owner)
     await until_ended(make.sql)
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
+    (line,) = logged
+    assert line.startswith("INFO an export was cut off: ")
 
 
 async def test_an_export_has_more_time_than_another_answer(

@@ -214,17 +214,22 @@ async def test_a_client_that_leaves_ends_the_reading(
 
 
 async def test_a_client_that_takes_too_little_gives_its_place_up(
-    make: Factory, ada: User, app: FastAPI, port: int, monkeypatch: pytest.MonkeyPatch
+    make: Factory,
+    ada: User,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: list[str],
 ) -> None:
     path, _ = await put(make, ada, LARGE)
     monkeypatch.setattr(downloads, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(downloads, "LEAST_RATE", 1e12)
     reader, writer = await begin(port, ada, path)
-    running = app.state.rooms.attachments._downloads._running
+    running = make.app.state.rooms.attachments._downloads._running
     assert running.total() == 1
     await until(lambda: not running.total())  # though it has not read on, and not left
     assert len(await rest(reader)) < len(LARGE)
     writer.close()
+    assert logged[-1].startswith("INFO a download was cut off: ")
 
 
 async def test_a_file_that_ends_early_breaks_the_connection_off_and_a_range_goes_on(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import pytest
-from loguru import logger
 
 from service import sweep
 from service.attachments import Attachments
@@ -24,15 +23,6 @@ from tests.factories import Factory
 
 DUE = "update attachment_store set sweep_due_at = '-infinity'"
 LATER = "update attachment_store set sweep_due_at = 'infinity'"
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """What is logged from INFO on."""
-    lines: list[str] = []
-    sink = logger.add(lines.append, level="INFO", format="{level} {message} {extra}")
-    yield lines
-    logger.remove(sink)
 
 
 @pytest.fixture
@@ -60,7 +50,7 @@ async def orphan(make: Factory, store: Store) -> str:
 
 
 async def test_a_file_without_a_row_goes_after_a_day_and_no_other(
-    users: Factory, files: Attachments, kind: Kind, compare: Any, said: list[str]
+    users: Factory, files: Attachments, kind: Kind, compare: Any, logged: list[str]
 ) -> None:
     ada = await users.user()
     task = await users.task(ada)
@@ -72,13 +62,13 @@ async def test_a_file_without_a_row_goes_after_a_day_and_no_other(
     assert await kind.held(files.store) == sorted([*before, *lost, foreign])
     await compare()
     assert await kind.held(files.store) == sorted([*before, foreign])
-    assert [line.partition(" ")[0] for line in said if "files without rows" in line] == ["INFO"]
+    assert [line.partition(" ")[0] for line in logged if "files without rows" in line] == ["INFO"]
     for one in made:
         assert (await ada.client.get(f"/tasks/{task}/attachments/{one['id']}")).status_code == 200
 
 
 async def test_a_row_without_a_file_is_reported_and_stays(
-    users: Factory, files: Attachments, compare: Any, said: list[str]
+    users: Factory, files: Attachments, compare: Any, logged: list[str]
 ) -> None:
     ada = await users.user()
     task = await users.task(ada)
@@ -86,17 +76,17 @@ async def test_a_row_without_a_file_is_reported_and_stays(
     for one in (made[0], made[2]):
         await files.store.remove(await users.sql.fetchval("select key from attachments where id = $1", one["id"]))
     await compare()
-    assert not [line for line in said if "no files" in line]  # they may have come after the list was read
+    assert not [line for line in logged if "no files" in line]  # they may have come after the list was read
     await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
     await compare()
-    (line,) = [line for line in said if "no files" in line]
+    (line,) = [line for line in logged if "no files" in line]
     assert line.startswith("ERROR attachments: 2 rows have no files in the store")
     assert all(str(one["id"]) in line for one in (made[0], made[2]))
     assert await users.sql.fetchval("select count(*) from attachments") == 4
 
 
 async def test_an_empty_store_loses_nothing_but_is_told(
-    users: Factory, files: Attachments, compare: Any, said: list[str], monkeypatch: pytest.MonkeyPatch
+    users: Factory, files: Attachments, compare: Any, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await users.user()
     task = await users.task(ada)
@@ -108,7 +98,7 @@ async def test_an_empty_store_loses_nothing_but_is_told(
     monkeypatch.setattr(sweep, "BATCH_ROWS", 2)
     monkeypatch.setattr(sweep, "MOST_LOST", 3)
     await compare()
-    assert "3 rows have no files" in " ".join(said)
+    assert "3 rows have no files" in " ".join(logged)
     assert await users.sql.fetchval("select count(*) from attachments") == 5
 
 
@@ -119,7 +109,7 @@ async def test_many_files_are_held_against_many_rows(
     compare: Any,
     *,
     monkeypatch: pytest.MonkeyPatch,
-    said: list[str],
+    logged: list[str],
 ) -> None:
     ada = await users.user()
     task = await users.task(ada)
@@ -136,7 +126,7 @@ async def test_many_files_are_held_against_many_rows(
     kept = await kind.held(files.store)
     assert kept == sorted(row["key"] for row in rows if row not in gone)
     assert not set(kept) & set(lost)
-    (line,) = [line for line in said if "no files" in line]
+    (line,) = [line for line in logged if "no files" in line]
     assert "4 rows have no files" in line
     assert all(str(row["id"]) in line for row in gone)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 import uvicorn
 import uvloop
 from fastapi import FastAPI, Request, Response
-from loguru import logger
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -113,18 +112,9 @@ async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pyte
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
 
 
-@pytest.fixture
-def grumbles() -> Iterator[list[str]]:
-    """What is logged at INFO and above."""
-    heard: list[str] = []
-    sink = logger.add(heard.append, level="INFO", format="{message}")
-    yield heard
-    logger.remove(sink)
-
-
 @pytest.mark.parametrize("wanted", ["POST /auth/login", "POST /auth/register", "DELETE /tasks/1"])
 async def test_a_client_that_leaves_amid_its_body_is_no_error(
-    port: int, app: FastAPI, grumbles: list[str], wanted: str
+    port: int, app: FastAPI, logged: list[str], wanted: str
 ) -> None:
     token = app.state.rooms.logins.tokens.issue(user_id=1, role="user", session_id=1).encode()
     head = b" HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
@@ -133,10 +123,10 @@ async def test_a_client_that_leaves_amid_its_body_is_no_error(
     await writer.drain()
     writer.close()
     assert b"200 OK" in await said(port, REQUEST, b"Connection: close\r\n\r\n")
-    assert not grumbles
+    assert not logged
 
 
-async def test_a_client_that_leaves_its_replies_unread_is_no_error(grumbles: list[str]) -> None:
+async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[str]) -> None:
     async def large(_request: Request) -> Response:
         return Response(b"x" * 2_000_000)
 
@@ -150,7 +140,7 @@ async def test_a_client_that_leaves_its_replies_unread_is_no_error(grumbles: lis
 
     # On the loop that the service runs on: it raises where asyncio's own keeps silent.
     assert b"200 OK" in await asyncio.to_thread(uvloop.run, leave_unread())
-    assert not grumbles
+    assert not logged
 
 
 async def test_a_body_may_not_take_too_long(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
