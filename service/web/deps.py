@@ -197,14 +197,19 @@ async def _if_match(
     if_match: Annotated[
         list[str] | None, TAGS, Header(description="Entity tags; 412 where the task has another.")
     ] = None,
+    if_none_match: Annotated[
+        list[str] | None, TAGS, Header(description="`*`: 412 where the task is there (RFC 9110, 13.1.2).")
+    ] = None,
 ) -> list[int] | None:
+    if if_none_match and _tags(if_none_match) is None:
+        return []
     tags = _tags(if_match) if if_match else None
     # RFC 9110, section 13.1.1: compared strongly, so that a weak tag never matches.
     return None if tags is None else [int(tag) for weak, tag in tags if not weak and VERSION.fullmatch(tag)]
 
 
 Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
-"""The versions that `If-Match` expects; None where any will do."""
+"""The versions that `If-Match` expects, none for `If-None-Match: *`; None where any will do."""
 
 
 async def _if_none_match(

@@ -262,6 +262,18 @@ async def test_if_match_keeps_another_version_from_being_changed(
     assert (await ada.client.get(path)).json()["version"] == 3
 
 
+@pytest.mark.parametrize(("method", "body"), WRITES)
+async def test_who_expects_no_task_changes_none(make: Factory, method: str, body: Any) -> None:
+    ada = await make.user()
+    path = f"/tasks/{await make.task(ada, version=3)}"
+    headers = {"If-None-Match": "*", "If-Match": '"3"'}
+    refused = await ada.client.request(method, path, json=body, headers=headers)
+    assert problem(refused, 412)["code"] == "stale"
+    assert refused.headers["ETag"] == '"3"'
+    assert (await ada.client.get(path)).json()["version"] == 3
+    problem(await ada.client.request(method, "/tasks/4711", json=body, headers=headers), 404)
+
+
 @pytest.mark.parametrize("tags", ['"3"', 'W/"3"', "*", '"2", "3"', '"2", W/"3"', ',"3",'])
 async def test_what_a_client_has_already_is_not_sent_again(make: Factory, tags: str) -> None:
     ada = await make.user()
