@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,7 @@ def test_sql_is_told_from_prose(text: str, is_sql: bool) -> None:
     assert bool(SQL.match(text.lower())) is is_sql
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 def test_nothing_but_the_named_files_lies_at_the_top() -> None:
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listing.returncode:
