@@ -14,12 +14,13 @@ from loguru import logger
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.errors import ServiceError
 from service.web import replies
 from service.web.streams import first_of, left, wire_of
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
-STALL_SECONDS = 30.0
+STALL_SECONDS, PIECE_BYTES = 30.0, 64 * 1024  # so much a client has to take in that time
 LONGEST_SECONDS = 3600.0  # as long as that, the database keeps every row that is changed meanwhile
 COLUMNS = (
     *("id", "title", "description", "status", "city", "weather"),
@@ -77,7 +78,7 @@ class Export(Response):
                 async with asyncio.timeout(LONGEST_SECONDS):
                     await first_of(asyncio.create_task(sending), asyncio.create_task(left(receive)))
             except TimeoutError:
-                logger.info("an export was cut off: its client takes nothing, or has taken an hour")
+                logger.info("an export was cut off: its client takes too little, or has taken an hour")
                 raise ClientDisconnect from None
 
     async def _send(self, send: Send, *, head_alone: bool) -> None:
@@ -88,10 +89,16 @@ class Export(Response):
                 await send({"type": "http.response.body", "body": b""})
                 return
             await self._part(send, self._head + self._render(rows))
-            async for rows in batches:
-                await self._part(send, self._render(rows))
+            try:
+                async for rows in batches:
+                    await self._part(send, self._render(rows))
+            except ServiceError as error:
+                logger.bind(cause=repr(error.__cause__)).warning("an export broke off: {}", error.detail)
+                raise ClientDisconnect from None
         await send({"type": "http.response.body", "body": b""})
 
     async def _part(self, send: Send, content: bytes) -> None:
-        async with asyncio.timeout(STALL_SECONDS):
-            await send({"type": "http.response.body", "body": content, "more_body": True})
+        for start in range(0, len(content), PIECE_BYTES):
+            piece = content[start : start + PIECE_BYTES]
+            async with asyncio.timeout(STALL_SECONDS):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -171,9 +172,12 @@ async def owner(make: Factory) -> User:
     return ada
 
 
-async def begin(port: int, user: User) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def begin(
+    port: int, user: User, connected: socket.socket | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Ask for an export and read as far as its first byte."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+    where: dict[str, Any] = {"sock": connected} if connected else {"host": "127.0.0.1", "port": port}
+    reader, writer = await asyncio.open_connection(limit=4096, **where)
     head = f"GET /tasks/export HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {user.token}\r\n\r\n"
     writer.write(head.encode())
     assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -242,7 +246,28 @@ async def test_an_export_has_more_time_than_another_answer(
     writer.close()
 
 
-async def test_an_error_in_the_middle_breaks_the_connection_off(make: Factory, port: int, owner: User) -> None:
+async def test_a_client_that_is_slow_gets_all(
+    make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(exports, "PIECE_BYTES", 1024)
+    await make.sql.execute("delete from tasks where id not in (select id from tasks order by id limit 1000)")
+    with socket.socket() as narrow:
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        narrow.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", port))
+        reader, writer = await begin(port, owner, narrow)
+        body = b""
+        while part := await reader.read(16_384):
+            body += part
+            await asyncio.sleep(0.005)  # 200 rows take longer than it may stall
+        assert body.endswith(b"0\r\n\r\n")
+        writer.close()
+
+
+async def test_an_error_in_the_middle_breaks_the_connection_off(
+    make: Factory, port: int, owner: User, logged: list[str]
+) -> None:
     reader, writer = await begin(port, owner)
     ended = await make.sql.fetchval(
         "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -251,6 +276,7 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(make: Factory, p
     assert ended
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
+    assert [line.partition(": ")[0] for line in logged] == ["WARNING an export broke off"]
 
 
 async def test_one_export_too_many_is_asked_to_come_again(make: Factory, port: int, owner: User) -> None:
