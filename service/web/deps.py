@@ -216,10 +216,10 @@ async def _if_none_match(
     if_none_match: Annotated[
         list[str] | None, TAGS, Header(description="Entity tags; 304 where it has one of them.")
     ] = None,
-) -> list[str]:
+) -> list[str] | None:
     tags = _tags(if_none_match or [])
-    return ["*"] if tags is None else [tag for _, tag in tags]
+    return None if tags is None else [tag for _, tag in tags]
 
 
-KnownTags: TypeAlias = Annotated[list[str], Depends(_if_none_match)]
-"""The opaque parts of `If-None-Match`, compared weakly; `*` for any."""
+KnownTags: TypeAlias = Annotated[list[str] | None, Depends(_if_none_match)]
+"""The opaque parts of `If-None-Match`, compared weakly; None for any."""

@@ -283,7 +283,7 @@ async def test_what_a_client_has_already_is_not_sent_again(make: Factory, tags: 
     assert unchanged.headers["Cache-Control"] == "private, no-cache"
 
 
-@pytest.mark.parametrize("tags", ['"2"', 'W/"33"', "3", "garbage", "", '"03"'])
+@pytest.mark.parametrize("tags", ['"2"', 'W/"33"', "3", "garbage", "", '"03"', '"*"'])
 async def test_what_a_client_does_not_have_is_sent(make: Factory, tags: str) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"

@@ -117,10 +117,10 @@ def report(what: str, measured: list[Measured]) -> None:
     times = [one.milliseconds for one in measured]
     over = ", ".join(f"over {limit} ms: {sum(time > limit for time in times)}" for limit in (25, 50))
     print(f"{len(times)} {what}: median {statistics.median(times):.1f} ms, worst {max(times):.1f} ms, {over}")
-    combinations = defaultdict(list)
+    together = defaultdict(list)
     for one in measured:
-        combinations[one.combination].append(one.milliseconds)
-    medians = {combination: statistics.median(times) for combination, times in combinations.items()}
+        together[one.combination].append(one.milliseconds)
+    medians = {combination: statistics.median(times) for combination, times in together.items()}
     worst = max(medians, key=medians.__getitem__)
     print(
         f"   {len(medians)} combinations of filters, each a median: worst {medians[worst]:.1f} ms, {', '.join(worst)}"
