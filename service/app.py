@@ -124,7 +124,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             app.state.rooms = Rooms(
                 db=database,
                 reports=reports,
-                exports=Turns("exports", most=db.EXPORTS, of_one=db.EXPORTS),
+                exports=Turns("exports", most=db.EXPORTS, of_one=1),
                 accounts=accounts,
                 logins=Logins(
                     passwords=hashing,
