@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeAlias
 
 from fastapi import Response
@@ -22,6 +22,9 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 STALL_SECONDS, PIECE_BYTES = 30.0, 64 * 1024  # so much a client has to take in that time
 LONGEST_SECONDS = 3600.0  # as long as that, the database keeps every row that is changed meanwhile
+PATIENCE_SECONDS = (
+    3.0  # an export waits so long for another to end: of one client that makes one after the other, as a rule
+)
 COLUMNS = (
     *("id", "title", "description", "status", "city", "weather"),
     *("user_id", "created_at", "updated_at", "version"),
@@ -61,7 +64,7 @@ class Export(Response):
     turn: is taken while it is sent.
     """
 
-    def __init__(self, rows: AsyncGenerator[Rows], *, form: str, turn: AbstractContextManager[None]) -> None:
+    def __init__(self, rows: AsyncGenerator[Rows], *, form: str, turn: AbstractAsyncContextManager[None]) -> None:
         self.media_type, self._head, self._render = FORMS[form]
         super().__init__(headers={"Content-Disposition": f'attachment; filename="tasks.{form}"'})
         del self.headers["content-length"]
@@ -70,7 +73,7 @@ class Export(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as long as the client takes it."""
-        with self._turn:
+        async with self._turn:
             if wire := wire_of(scope):
                 wire.patience = STALL_SECONDS
             try:

@@ -81,7 +81,7 @@ async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Q
     with an apostrophe. A file that could not be finished ends with a broken connection.
     """
     rows = tasks.export(rooms.reports, viewer, query)
-    return Export(rows, form=query.format, turn=rooms.exports.turn(viewer.id))
+    return Export(rows, form=query.format, turn=rooms.exports.turn_within(exports.PATIENCE_SECONDS, viewer.id))
 
 
 @router.get(

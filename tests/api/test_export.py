@@ -274,7 +274,10 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(
     assert [line.partition(": ")[0] for line in logged] == ["WARNING an export broke off"]
 
 
-async def test_one_export_too_many_is_asked_to_come_again(make: Factory, port: int, owner: User) -> None:
+async def test_one_export_too_many_is_asked_to_come_again(
+    make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "PATIENCE_SECONDS", 0.1)
     admin, third = await make.admin(), await make.user()
     writers = [(await begin(port, owner))[1]]
     problem(await owner.client.get("/tasks/export"), 503)  # one's own may not be all
@@ -283,7 +286,9 @@ async def test_one_export_too_many_is_asked_to_come_again(make: Factory, port: i
     problem(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0
     assert (await owner.client.get("/analytics")).status_code == 200
+    monkeypatch.setattr(exports, "PATIENCE_SECONDS", 60)
+    waiting = asyncio.create_task(owner.client.get("/tasks/export"))
     for writer in writers:
         writer.transport.abort()
+    assert (await waiting).text.count("\n") == 2000
     await until_ended(make.sql)
-    assert len(await export(owner)) == 2000

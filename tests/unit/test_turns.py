@@ -48,3 +48,21 @@ async def test_a_turn_ends_with_an_error_too_and_its_end_is_waited_for() -> None
         assert not waiting.done()
     await waiting
     assert not refused(turns, 1)
+
+
+async def test_a_turn_is_waited_for_but_not_for_ever() -> None:
+    turns = Turns("meals", most=2, of_one=1)
+    order: list[str] = []
+
+    async def eat() -> None:
+        async with turns.turn_within(60, 1):
+            order.append("second")
+
+    with turns.turn(1):
+        waiting = asyncio.create_task(eat())
+        async with turns.turn_within(0, 2):
+            with pytest.raises(UnavailableError):
+                await turns.turn_within(0.01, 1).__aenter__()
+        order.append("first")
+    await waiting
+    assert order == ["first", "second"]
