@@ -90,7 +90,10 @@ class TaskFilters(Period):
         Text | None,
         Field(
             max_length=10_000,
-            description='Words of title and description: all of them, `"a phrase"`, `or`, `-not`; English by stems.',
+            description=(
+                'Words of title and description: all of them, `"a phrase"`, `or`, `-not`; English by stems. '
+                "The first 32 words and 1,000 characters count."
+            ),
             examples=["monthly reports"],
         ),
     ] = None

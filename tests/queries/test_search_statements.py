@@ -68,6 +68,22 @@ async def finds(database: Database, owner: User, sought: str) -> int:
         ("See host.example/a/b", "report -http://host.example/a/b", False),
         ("Report", "report -http://host.example/a/b", True),
         ("See http://host.example/a", "http://host.example/b", False),
+        ("See host.example:8000/a", "host.example", True),
+        ("Run ./bin/start.sh", "start.sh", True),
+        ("Run ./bin/start.sh", "./bin/start.sh", True),
+        ("Run bin/stop.sh", "run -bin/start.sh", True),
+        ("Run bin/start.sh", "run -bin/start.sh", False),
+        ("client/server", "server", True),
+        ("Fix <urgent>", "urgent", True),
+        ("List<String>", "list<string>", True),
+        ("a <b and c> d", "b c", True),
+        ("R&D", "r&d", True),
+        ("D&R", "r&d", False),
+        ("R&amp;D", "R&amp;D", True),
+        ("caf&eacute;", "caf&eacute;", True),
+        ("ｃａｆ＆ｅａｃｕｔｅ；", "caf&eacute;", True),  # noqa: RUF001
+        ("Monthly", " ".join(["\t\u3000Monthly"] * 32 + ["report"]), True),
+        ("Monthly", " ".join(["monthly"] * 31 + ["report"]), False),
         ("x", "", False),
         ("x", " \t\n", False),
         ("x", "!!! 🦊 ---", False),
@@ -106,6 +122,31 @@ async def test_what_is_hard_on_the_parser_is_a_query(database: Database, make: F
 )
 async def test_any_text_is_a_query(sql: Session, title: str, text: str) -> None:
     assert await sql.fetchval("select task_words($1, $2) @@ words_sought($2)", title, text) in {True, False}
+
+
+# Each is in what PostgreSQL's parser of texts takes for one word: tags, entities, addresses, paths, numbers.
+ATOMS = [
+    *" \n!&|()<>:*\\'/@,;%?#=+~$^{}[]_aZ1",
+    "the",
+    "é",
+    "Я",
+    "日本",
+    "\u0301",
+    "™",
+    "½",
+    "1.5",
+    "x.com",
+    "http://",
+    "&amp;",
+    "</b>",
+]
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(atoms=st.lists(st.sampled_from(ATOMS), max_size=16))
+async def test_a_title_is_found_by_itself(sql: Session, atoms: list[str]) -> None:
+    sought = "select numnode(words_sought($1)) = 0 or task_words($1, null) @@ words_sought($1)"
+    assert await sql.fetchval(sought, "".join(atoms))
 
 
 async def test_a_column_of_words_is_no_change_and_goes_nowhere(sql: Session, make: Factory) -> None:
