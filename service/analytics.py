@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from service import calendars
 from service.calendars import Bucket
@@ -64,6 +64,28 @@ class TimeseriesQuery(Input):
     end_date: Annotated[DayOrMoment, Field(description="As start_date; included.")] = None
     user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        first, before = self.bounds
+        # The one day that a zone left out is a period without length.
+        if first and before and (first > before or (first == before and self.start_date != self.end_date)):
+            raise ValueError("start_date takes a moment that is not after end_date")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone that `tz` names."""
+        return ZoneInfo(self.tz)
+
+    @property
+    def bounds(self) -> tuple[datetime | None, datetime | None]:
+        """When the period begins, and what it ends before; held to the calendar."""
+        first, last = self.start_date, self.end_date
+        return (
+            first if first is None or isinstance(first, datetime) else calendars.start_of(first, self.zone),
+            _after(last) if last is None or isinstance(last, datetime) else calendars.end_of(last, self.zone),
+        )
+
 
 class TimeBucket(BaseModel):
     """What happened from `start` to the start of the next bucket, within the period."""
@@ -97,7 +119,7 @@ async def summary(db: Executor, viewer: Viewer, query: AnalyticsQuery) -> Any:
 async def timeseries(db: Executor, viewer: Viewer, query: TimeseriesQuery) -> dict[str, Any]:
     """Give `{buckets}` of the period, which goes from the viewer's first task to now where it is open.
 
-    Raises ForbiddenError for another's, InvalidError for a period that is none or has more than MOST_BUCKETS.
+    Raises ForbiddenError for another's, InvalidError for a period of more than MOST_BUCKETS.
     """
     _check(viewer, query.user_id)
     whose: dict[str, Any] = {
@@ -105,19 +127,13 @@ async def timeseries(db: Executor, viewer: Viewer, query: TimeseriesQuery) -> di
         "viewer_is_admin": viewer.is_admin,
         "user_id": query.user_id,
     }
-    zone = ZoneInfo(query.tz)
-    try:
-        first, before = _start(query.start_date, zone), _start(query.end_date, zone, behind=True)
-        if first and before and first >= before:
-            raise InvalidError("takes a moment that is not after end_date", pointer="/query/start_date")
-        if first is None or before is None:
-            span = await q.analytics.span(db, **whose)
-            first, before = first or span["first_created_at"], before or span["present"] + RESOLUTION
-        if first is None or first >= before:
-            return {"buckets": []}
-        starts = list(islice(calendars.starts(first, before, bucket=query.bucket, zone=zone), MOST_BUCKETS + 1))
-    except OverflowError:
-        raise InvalidError("takes a period of the calendar", pointer="/query/start_date") from None
+    first, before = query.bounds
+    if first is None or before is None:
+        span = await q.analytics.span(db, **whose)
+        first, before = first or span["first_created_at"], before or span["present"] + RESOLUTION
+    if first is None or first >= before:
+        return {"buckets": []}
+    starts = list(islice(calendars.starts(first, before, bucket=query.bucket, zone=query.zone), MOST_BUCKETS + 1))
     if len(starts) > MOST_BUCKETS:
         raise InvalidError(f"there would be more than {MOST_BUCKETS} buckets", pointer="/query/bucket")
     rows = await q.analytics.timeseries(db, **whose, period_from=first, period_before=before, starts=starts)
@@ -130,10 +146,5 @@ def _check(viewer: Viewer, user_id: int | None) -> None:
         raise ForbiddenError("Only an administrator sees another's figures.")
 
 
-def _start(given: date | None, zone: ZoneInfo, *, behind: bool = False) -> datetime | None:
-    """Give when what was given begins, or what comes behind it."""
-    if given is None:
-        return None
-    if isinstance(given, datetime):
-        return given + RESOLUTION if behind else given
-    return calendars.start_of(given + timedelta(days=1) if behind else given, zone)
+def _after(moment: datetime | None) -> datetime | None:
+    return moment and min(moment, calendars.LAST - RESOLUTION) + RESOLUTION

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from itertools import chain, pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 # What systems have beside them: this machine's own zone, and that of one whose clock nobody has set.
 NOT_IANA = {"localtime", "Factory"}
+
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
 
 Bucket = Literal["day", "week", "month"]
 
@@ -21,22 +26,48 @@ def zones() -> frozenset[str]:
 
 
 def start_of(day: date, zone: ZoneInfo) -> datetime:
-    """Give when a day begins: the first of two midnights, or the end of the gap where clocks skip midnight."""
-    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    """Give when a day begins: the first of two midnights, or the end of the gap where clocks skip midnight.
+
+    FIRST or LAST where that is not in the calendar.
+    """
+    try:
+        return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    except OverflowError:
+        return FIRST if day.year == 1 else LAST
+
+
+def end_of(day: date, zone: ZoneInfo) -> datetime:
+    """Give when the day after begins."""
+    return LAST if day == date.max else start_of(day + timedelta(days=1), zone)
 
 
 def starts(first: datetime, before: datetime, *, bucket: Bucket, zone: ZoneInfo) -> Iterator[datetime]:
     """Give when the buckets begin that have a part of the period from `first` to before `before`.
 
-    A day that the zone left out, changing sides of the date line, is left out. OverflowError past the calendar.
+    A day that the zone left out, changing sides of the date line, is left out.
     """
-    day = _first_day(first.astimezone(zone).date(), bucket)
-    start, following = start_of(day, zone), _next_day(day, bucket)
-    while start < before:
-        end = start_of(following, zone)
+    days = _first_days(_day_of(first, zone), bucket)
+    for start, end in pairwise(chain((start_of(day, zone) for day in days), [LAST])):
+        if start >= before:
+            return
         if start < end and first < end:
             yield start
-        start, following = end, _next_day(following, bucket)
+
+
+def _day_of(moment: datetime, zone: ZoneInfo) -> date:
+    try:
+        return moment.astimezone(zone).date()
+    except OverflowError:
+        return date.min if moment.year == 1 else date.max
+
+
+def _first_days(day: date, bucket: Bucket) -> Iterator[date]:
+    """Give the first day of the bucket that has `day`, and of all that follow."""
+    day = _first_day(day, bucket)
+    with suppress(OverflowError):
+        while True:
+            yield day
+            day = _next_day(day, bucket)
 
 
 def _first_day(day: date, bucket: Bucket) -> date:

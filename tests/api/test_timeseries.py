@@ -140,13 +140,15 @@ async def test_who_sees_whose(make: Factory, client: httpx.AsyncClient) -> None:
         ({"tz": "../../etc/passwd"}, "/query/tz"),
         ({"tz": "america/new_york"}, "/query/tz"),
         ({"tz": "\0"}, "/query/tz"),
-        ({"start_date": "2025-05-25", "end_date": "2025-05-24"}, "/query/start_date"),
+        ({"start_date": "2025-05-25", "end_date": "2025-05-24"}, "/query"),
+        ({"start_date": "2025-05-24T00:00:00.000001Z", "end_date": "2025-05-24T00:00:00Z"}, "/query"),
+        ({"start_date": "2025-05-25T00:00:00Z", "end_date": "2025-05-24"}, "/query"),
+        ({"start_date": "2025-05-25", "end_date": "2025-05-24T15:59:59Z", "tz": "Asia/Shanghai"}, "/query"),
+        ({"start_date": "2011-12-31", "end_date": "2011-12-30", "tz": "Pacific/Apia"}, "/query"),
         ({"start_date": "yesterday"}, "/query/start_date"),
         ({"start_date": "2020-01-01", "end_date": "2022-09-27"}, "/query/bucket"),
         ({"start_date": "0001-01-01"}, "/query/bucket"),
-        ({"end_date": "9999-12-31"}, "/query/start_date"),
-        ({"end_date": "9999-12-31T23:59:59.999999Z"}, "/query/start_date"),
-        ({"start_date": "0001-01-01", "tz": "Asia/Tokyo"}, "/query/start_date"),
+        ({"start_date": "0001-01-01", "tz": "Asia/Tokyo"}, "/query/bucket"),
         ({"user_id": "0"}, "/query/user_id"),
         ({"limit": "1"}, "/query/limit"),
     ],
@@ -157,10 +159,36 @@ async def test_what_is_no_period_or_zone_is_refused(make: Factory, params: dict[
     problem(await ada.client.get("/analytics/timeseries", params=params), 422, pointers={pointer})
 
 
-async def test_the_first_day_of_the_calendar_is_one_in_utc(make: Factory) -> None:
-    ada = await make.user()
-    (one,) = await buckets(ada, start_date="0001-01-01", end_date="0001-01-01")
-    assert one["start"] == "0001-01-01T00:00:00Z"
+@pytest.mark.parametrize(
+    ("period", "starts"),
+    [
+        ({"start_date": "0001-01-01", "end_date": "0001-01-01"}, ["0001-01-01T00:00:00Z"]),
+        (
+            {"start_date": "0001-01-01", "end_date": "0001-01-02", "tz": "Asia/Tokyo"},
+            ["0001-01-01T00:00:00Z", "0001-01-01T14:41:01Z"],
+        ),
+        (
+            {"start_date": "0001-01-01T00:00:00Z", "end_date": "0001-01-01", "tz": "America/New_York"},
+            ["0001-01-01T04:56:02Z"],
+        ),
+        ({"start_date": "9999-11-01", "end_date": "9999-11-30", "bucket": "month"}, ["9999-11-01T00:00:00Z"]),
+        ({"start_date": "9999-12-30", "end_date": "9999-12-31"}, ["9999-12-30T00:00:00Z", "9999-12-31T00:00:00Z"]),
+        ({"start_date": "9999-12-31", "end_date": "9999-12-31T23:59:59.999999Z"}, ["9999-12-31T00:00:00Z"]),
+        ({"start_date": "9999-12-31", "end_date": "9999-12-31", "bucket": "week"}, ["9999-12-27T00:00:00Z"]),
+        ({"start_date": "9999-12-31", "end_date": "9999-12-31", "tz": "America/New_York"}, ["9999-12-31T05:00:00Z"]),
+        (
+            {"start_date": "9999-12-31T20:00:00Z", "end_date": "9999-12-31", "tz": "Asia/Tokyo"},
+            ["9999-12-30T15:00:00Z"],
+        ),
+        ({"start_date": "2011-12-30", "end_date": "2011-12-30", "tz": "Pacific/Apia"}, []),
+        ({"end_date": "9999-12-31"}, []),
+    ],
+    ids=str,
+)
+async def test_periods_reach_to_the_ends_of_the_calendar(
+    make: Factory, period: dict[str, str], starts: list[str]
+) -> None:
+    assert await buckets(await make.user(), **period) == [{"start": start, **EMPTY} for start in starts]
 
 
 async def test_a_thousand_buckets_are_given(make: Factory) -> None:
