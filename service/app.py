@@ -106,6 +106,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             pooled = given.database_url.get_secret_value() or url
             database = await stack.enter_async_context(db.connected(pooled, given, pooler=given.database_pooler))
             reports = await stack.enter_async_context(db.for_reports(pooled, pooler=given.database_pooler))
+            many = await stack.enter_async_context(db.for_bulk(pooled, pooler=given.database_pooler))
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
             accounts = Accounts(passwords=hashing)
@@ -120,9 +121,10 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             listener = Listener(
                 given.database_listen_url.get_secret_value() or url, feed=feed, hub=hub, sessions=sessions
             )
-            database.changed = listener.changed
+            database.changed = many.changed = listener.changed
             app.state.rooms = Rooms(
                 db=database,
+                bulk=many,
                 reports=reports,
                 exports=Turns("exports", most=db.EXPORTS, of_one=1),
                 accounts=accounts,

@@ -26,6 +26,10 @@ ACQUIRE_SECONDS = 5.0
 REPORT_CONNECTIONS = 4
 EXPORTS = 2  # of these, so that two are left for what is soon done
 REPORT_SECONDS = 30
+# And for many tasks at once: long texts take seconds to index, and more of them at once are done no sooner.
+BULK_CONNECTIONS = 2
+BULK_SECONDS = 20
+BULK_ACQUIRE_SECONDS = 15.0
 STATEMENTS = 100  # that a connection keeps prepared
 KEPT_BY_POOLERS = ("application_name", "timezone")  # from transaction to transaction; they refuse others
 
@@ -33,8 +37,10 @@ KEPT_BY_POOLERS = ("application_name", "timezone")  # from transaction to transa
 class Database:
     """A pool whose connections are acquired with a timeout."""
 
-    def __init__(self, pool: Pool, *, name: str) -> None:
+    def __init__(self, pool: Pool, *, name: str, acquire_seconds: float, statement_seconds: float) -> None:
         self.pool = pool
+        self.acquire_seconds = acquire_seconds
+        self.statement_seconds = statement_seconds
         self._used = metrics.POOL_USED.labels(name)
         self._waits = metrics.POOL_WAITS.labels(name)
         self.changed: Callable[[], None] = lambda: None
@@ -42,9 +48,9 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection for a few statements; TimeoutError after ACQUIRE_SECONDS without a free one."""
+        """Lend a connection for a few statements; TimeoutError where none is free in time."""
         with self._waits.time():
-            connection = await self.pool.acquire(timeout=ACQUIRE_SECONDS)
+            connection = await self.pool.acquire(timeout=self.acquire_seconds)
         try:
             with self._used.track_inprogress():
                 yield connection
@@ -129,7 +135,23 @@ async def for_reports(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pooler: str) -> AsyncIterator[Database]:
+async def for_bulk(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
+    """Open the pool on `url` for what writes much: few connections, which one waits for."""
+    async with _pooled(
+        url,
+        "bulk",
+        size=BULK_CONNECTIONS,
+        milliseconds=BULK_SECONDS * 1000,
+        pooler=pooler,
+        acquire_seconds=BULK_ACQUIRE_SECONDS,
+    ) as database:
+        yield database
+
+
+@asynccontextmanager
+async def _pooled(
+    url: str, what_for: str, *, size: int, milliseconds: int, pooler: str, acquire_seconds: float | None = None
+) -> AsyncIterator[Database]:
     given = session_settings(what_for, milliseconds=milliseconds)
     pool = await asyncpg.create_pool(
         url,
@@ -145,7 +167,12 @@ async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pool
     name = what_for or "requests"
     metrics.POOL_SIZE.labels(name).set(size)
     try:
-        yield Database(pool, name=name)
+        yield Database(
+            pool,
+            name=name,
+            acquire_seconds=acquire_seconds or ACQUIRE_SECONDS,
+            statement_seconds=milliseconds / 1000,
+        )
     finally:
         await _close(pool)
 

@@ -18,9 +18,6 @@ from service.errors import ConflictError, InvalidError, ServiceError
 from service.queries import q
 
 HEADER = "/header/idempotency-key"
-# Beside the weather's budget: for a connection, the statements and the commit. Where that is not enough, who takes the
-# claim over carries the request out, and who had it does not.
-LEASE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -42,16 +39,21 @@ class Attempt:
     key: str
     body: BaseModel
 
-    async def once(self, db: Database, work: Callable[[Transaction], Awaitable[Answer]], *, seconds: float) -> Answer:
-        """Do the work in a transaction and keep its answer there, or give the answer of the first time.
+    async def once(
+        self, db: Database, work: Callable[[Transaction], Awaitable[Answer]], *, on: Database, seconds: float
+    ) -> Answer:
+        """Do the work in a transaction on `on` and keep its answer there, or give the answer of the first time.
 
         Raises ConflictError where the first attempt still runs, InvalidError where it had another body; what the work
         raises leaves the key free. seconds: how long the work may take before its first statement.
         """
         holder = token_bytes(16)
         named: dict[str, Any] = {"user_id": self.user_id, "route": self.route, "key": self.key}
+        # For a connection, the statement and the commit. Where that is not enough, who takes the claim over carries the
+        # request out, and who had it does not.
+        seconds += on.acquire_seconds + 2 * on.statement_seconds
         claim = await q.idempotency.claim(
-            db, **named, fingerprint=_fingerprint(self.body), holder=holder, seconds=seconds + LEASE_SECONDS
+            db, **named, fingerprint=_fingerprint(self.body), holder=holder, seconds=seconds
         )
         verdict = claim["verdict"] if claim else "running"
         if claim and verdict == "answered":
@@ -63,7 +65,7 @@ class Attempt:
         if verdict == "running":
             raise ConflictError("The first request with this Idempotency-Key is still running.")
         try:
-            async with db.transaction() as transaction:
+            async with on.transaction() as transaction:
                 answer = await work(transaction)
                 kept = await q.idempotency.keep(
                     transaction,

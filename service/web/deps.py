@@ -53,6 +53,7 @@ class Rooms:
     """What a request needs of the process; made by the lifespan."""
 
     db: Database
+    bulk: Database
     reports: Database
     exports: Turns
     accounts: Accounts

@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from service.db import Executor
+from service.db import Database, Executor
 from service.idempotency import Answer, Attempt
 from service.web.deps import In, Known, Rooms
 
@@ -28,10 +28,10 @@ class Repeatable:
     route: str
     key: str | None
 
-    async def once(self, body: BaseModel, work: Callable[[Executor], Awaitable[Response]]) -> Response:
-        """Do the work, or give the answer of the first time; without a key simply do it."""
+    async def once(self, body: BaseModel, work: Callable[[Executor], Awaitable[Response]], *, on: Database) -> Response:
+        """Do the work on that database, or give the answer of the first time; without a key simply do it."""
         if self.key is None:
-            return await work(self.rooms.db)
+            return await work(on)
 
         async def answered(db: Executor) -> Answer:
             response = await work(db)
@@ -39,7 +39,7 @@ class Repeatable:
             return Answer(response.status_code, headers, bytes(response.body))
 
         attempt = Attempt(self.user_id, self.route, self.key, body)
-        answer = await attempt.once(self.rooms.db, answered, seconds=self.rooms.weather.budget)
+        answer = await attempt.once(self.rooms.db, answered, on=on, seconds=self.rooms.weather.budget)
         replayed = {REPLAYED: "true"} if answer.replayed else {}
         return Response(answer.body, answer.status, answer.headers | replayed)
 

@@ -35,7 +35,7 @@ async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) 
         row = await tasks.create(db, viewer, new, weather=rooms.weather)
         return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
-    return await repeatable.once(new, create)
+    return await repeatable.once(new, create, on=rooms.db)
 
 
 @router.post(
@@ -51,7 +51,7 @@ async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once
     async def create(db: Executor) -> Response:
         return replies.json({"items": await bulk.create(db, viewer, new, weather=rooms.weather)}, status=201)
 
-    return await repeatable.once(new, create)
+    return await repeatable.once(new, create, on=rooms.bulk)
 
 
 @router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)

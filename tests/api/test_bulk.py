@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
 from loguru import logger
 
+from service import db
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY
 from tests.api.problems import problem
 from tests.factories import Factory
@@ -46,6 +49,32 @@ async def test_tasks_come_back_in_the_order_sent_and_can_be_read(make: Factory) 
         assert (await ada.client.get(f"/tasks/{item['id']}")).json() == item
         assert (item["user_id"], item["version"]) == (ada.id, 1)
     assert [item["id"] for item in items] == sorted(item["id"] for item in items)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["plain", "keyed"])
+async def test_what_makes_many_waits_for_its_like_and_in_nobodys_way(make: Factory, headers: dict[str, str]) -> None:
+    ada, many = await make.user(), make.app.state.rooms.bulk
+    async with AsyncExitStack() as stack:
+        for _ in range(db.BULK_CONNECTIONS):
+            lent = await stack.enter_async_context(many.connection())
+        assert await lent.fetchval("show statement_timeout") == "20s"
+        created = asyncio.create_task(ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]}, headers=headers))
+        assert (await ada.client.post("/tasks", json=WHOLE)).status_code == 201
+        if headers:
+            again = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]}, headers=headers)
+            problem(again, 409)
+        assert not created.done()
+    assert (await created).status_code == 201
+
+
+async def test_what_makes_many_does_not_wait_for_ever(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada, many = await make.user(), make.app.state.rooms.bulk
+    monkeypatch.setattr(many, "acquire_seconds", 0.05)
+    async with many.connection(), many.connection():
+        refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
+    problem(refused, 503)
+    assert refused.headers["retry-after"]
+    assert (await ada.client.get("/tasks")).json()["items"] == []
 
 
 async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, said: list[Any]) -> None:

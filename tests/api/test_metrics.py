@@ -83,10 +83,11 @@ async def test_statements_count_by_their_file_and_those_that_fail_by_their_probl
 
 async def test_pools_say_what_is_lent_and_how_long_one_waits(app: FastAPI, client: httpx.AsyncClient) -> None:
     before = await figures(client)
-    async with app.state.rooms.db.connection(), app.state.rooms.reports.connection():
+    rooms = app.state.rooms
+    async with rooms.db.connection(), rooms.reports.connection(), rooms.bulk.connection():
         during = await figures(client)
     after = await figures(client)
-    for pool in ("requests", "reports"):
+    for pool in ("requests", "reports", "bulk"):
         lent = [one.of("db_pool_connections_used", pool=pool) for one in (before, during, after)]
         assert lent == [lent[0], lent[0] + 1, lent[0]]
         waits = [one.of("db_pool_wait_seconds_count", pool=pool) for one in (before, during)]

@@ -211,7 +211,7 @@ async def test_a_schema_that_is_behind_is_unavailable_and_says_so(
 async def test_without_a_free_connection_the_wait_ends(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with pool(database_url, database_pool_size=1) as database:
         async with database.connection():
-            monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.05)
+            monkeypatch.setattr(database, "acquire_seconds", 0.05)
             with pytest.raises(errors.UnavailableError) as failure:
                 await asyncio.wait_for(q.accounts.has_admin(database), 3)
             assert isinstance(failure.value.__cause__, TimeoutError)
