@@ -8,29 +8,46 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks once, when it is imported
+if parent_process() is None:
+    os.environ.pop(SHARED, None)  # somebody else's
+elif SHARED in os.environ:
+    Path(os.environ[SHARED]).mkdir(mode=0o700, exist_ok=True)  # who cleans a machine up may have taken it away
+
+from prometheus_client import (  # noqa: E402
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4  # noqa: E402
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks once, when it is imported
+OWN = CollectorRegistry()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 def _histogram(name: str, what: str, *labels: str) -> Histogram:
-    return Histogram(f"{name}_seconds", what, labels, namespace="task_manager", buckets=SECONDS)
+    return Histogram(f"{name}_seconds", what, labels, namespace="task_manager", buckets=SECONDS, registry=OWN)
 
 
 def _counter(name: str, what: str, *labels: str) -> Counter:
-    return Counter(name, what, labels, namespace="task_manager")
+    return Counter(name, what, labels, namespace="task_manager", registry=OWN)
 
 
 def _gauge(name: str, what: str, *labels: str, of_all: str = "livesum") -> Gauge:
     """`of_all`: how what the workers say comes together, in the library's words."""
-    return Gauge(name, what, labels, namespace="task_manager", multiprocess_mode=of_all)  # type: ignore[arg-type]
+    mode: Any = of_all
+    return Gauge(name, what, labels, namespace="task_manager", registry=OWN, multiprocess_mode=mode)
 
 
 REQUESTS = _histogram("http_request_duration", "Requests, to the end of their replies.", "method", "route", "status")
@@ -64,8 +81,9 @@ def shared() -> Iterator[None]:
 def text() -> bytes:
     """Give everything, in Prometheus's text format 0.0.4."""
     if SHARED not in os.environ:
-        return generate_latest()
+        return generate_latest(OWN)
     folder = Path(os.environ[SHARED])
+    folder.mkdir(mode=0o700, exist_ok=True)
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
         if not _lives(pid):
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

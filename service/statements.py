@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from prometheus_client import Histogram
 
 from service import metrics
 from service.db import Connection, Database, Executor, Transaction
 from service.db_errors import DRIVER_ERRORS, translate
 from service.timing import measured
+
+if TYPE_CHECKING:
+    from prometheus_client import Histogram  # which service.metrics imports first, for all
 
 FOLDER = Path(__file__).parent.parent / "sql"
 RETURNS = ("value", "row", "row?", "rows", "stream", "count", "script")

@@ -180,10 +180,12 @@ class _Reply:
 
     def log(self) -> None:
         route = getattr(self._scope.get("route"), "path", "")
-        method = self._scope["method"] if self._scope["method"] in METHODS else "other"
-        metrics.REQUESTS.labels(method, route, self._status).observe(self._milliseconds() / 1000)
+        method = "HEAD" if replies.HEAD in self._scope else self._scope["method"]
+        metrics.REQUESTS.labels(method if method in METHODS else "other", route, self._status).observe(
+            self._milliseconds() / 1000
+        )
         logger.bind(
-            method=self._scope["method"],
+            method=method,
             path=self._scope["path"],
             status=self._status,
             milliseconds=round(self._milliseconds(), 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import tempfile
@@ -302,7 +303,11 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
 
 
 def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_database_url: str) -> None:
-    with serving(tmp_path, DATABASE_URL=own_database_url, WORKERS="2") as server:
+    somebodys = tmp_path / "of-another-program"
+    given = {metrics.SHARED: str(somebodys), "DATABASE_URL": own_database_url}
+    with serving(tmp_path, **given) as server:
+        assert figures(server).of("db_pool_connections_max", pool="reports") == 4
+    with serving(tmp_path, **given, WORKERS="2") as server:
         until(lambda: server.log().count(" ready\n") == 2)
         until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
         for _ in range(20):
@@ -316,8 +321,14 @@ def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_dat
         assert figures(server).of("http_request_duration_seconds_count", status="404") == 20
         folder = Path(psutil.Process(server.process.pid).children(recursive=True)[-1].environ()[metrics.SHARED])
         assert list(folder.glob("*.db"))
+        shutil.rmtree(folder)
+        assert not figures(server).labels("http_request_duration_seconds_count", "status") - {"200"}
+        psutil.Process(server.process.pid).children(recursive=True)[-1].kill()
+        until(lambda: server.log().count(" ready\n") == 4)
+        until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 4)
         assert server.stop() == 0
     assert not folder.exists()
+    assert not somebodys.exists()
 
 
 def figures(server: Server) -> Figures:
