@@ -63,7 +63,7 @@ class AccountQuery(Input):
 
     q: Annotated[str | None, Field(max_length=50, pattern="^[A-Za-z0-9._-]*$", description="How names begin.")] = None
     sort: Annotated[Literal["username", "-username"], Field(description="`-` first: descending.")] = "username"
-    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 

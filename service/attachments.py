@@ -60,7 +60,7 @@ class AttachmentPage(BaseModel):
 class AttachmentQuery(Input):
     """Page of a task's attachments."""
 
-    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 

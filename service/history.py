@@ -46,7 +46,7 @@ class HistoryPage(BaseModel):
 class HistoryQuery(Input):
     """Page of a task's history."""
 
-    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 

@@ -42,10 +42,13 @@ class Refresh(Input):
 class Token(BaseModel):
     """An access token, which goes into `Authorization: Bearer …`, and what gives the next one."""
 
-    access_token: str
+    access_token: Annotated[str, Field(examples=["eyJhbGciOiJIUzI1NiIs…"])]
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - RFC 6750's word
-    expires_in: Annotated[int, Field(description="Seconds, of the access token.")]
-    refresh_token: Annotated[str, Field(description="Good once: `POST /auth/refresh` gives the next one.")]
+    expires_in: Annotated[int, Field(description="Seconds, of the access token.", examples=[900])]
+    refresh_token: Annotated[
+        str,
+        Field(description="Good once: `POST /auth/refresh` gives the next one.", examples=["eyJhbGciOiJIUzI1NiIs…"]),
+    ]
 
 
 class Session(BaseModel):
@@ -103,7 +106,7 @@ class KeyList(BaseModel):
 class Ticket(BaseModel):
     """Goes into the URL of `/ws` or `/events` as `?ticket=`; good once."""
 
-    ticket: str
+    ticket: Annotated[str, Field(examples=["eyJhbGciOiJIUzI1NiIs…"])]
     expires_in: Annotated[int, Field(description="Seconds.")] = 30
 
 

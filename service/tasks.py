@@ -85,7 +85,7 @@ class TaskFilters(Period):
 
     status: Annotated[list[Status] | None, Field(description="Repeatable.")] = None
     user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
-    city: Annotated[Text | None, Field(max_length=100)] = None
+    city: Annotated[Text | None, Field(max_length=100, description="As it is written in the task.")] = None
     q: Annotated[
         Text | None,
         Field(
@@ -103,7 +103,7 @@ class TaskQuery(TaskFilters):
     """Filters, order and page of a list of tasks."""
 
     sort: Annotated[Sort, Field(description="`-` first: descending.")] = "-created_at"
-    limit: Annotated[int, Field(ge=1, le=100), AS_DIGITS] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
     offset: Annotated[
         int | None, Field(ge=0, le=10_000, description="Rows to skip; not together with `cursor`."), AS_DIGITS

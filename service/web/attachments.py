@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.attachments import Attachment, AttachmentPage, AttachmentQuery
 from service.web import replies
 from service.web.deps import In, Known, KnownTags, RowId, each_once, no_query, whole_body
-from service.web.documents import DOWNLOAD, LOCATION, UPLOAD_BODY, problems
+from service.web.documents import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems
 from service.web.downloads import Asked, Download
 from service.web.uploads import FileBody
 
@@ -35,7 +35,7 @@ async def add_attachment(rooms: In, viewer: Known, request: Request, task_id: Ro
     return replies.json(attachment, status=201, headers={"Location": location})
 
 
-@router.get("", response_model=AttachmentPage, dependencies=[each_once], responses=problems(401, 403, 404))
+@router.get("", response_model=AttachmentPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404))
 async def list_attachments(
     rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[AttachmentQuery, Query()]
 ) -> Response:

@@ -15,7 +15,7 @@ from service.logins import Credentials, Refresh, Token
 from service.values import MOST_FIELDS
 from service.web import replies
 from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
-from service.web.documents import problems
+from service.web.documents import LOCATION, problems
 from service.web.limits import address_of, spent
 
 FORM = "application/x-www-form-urlencoded"
@@ -69,7 +69,7 @@ async def _parsed(request: Request) -> Any:
     status_code=201,
     response_model=Account,
     dependencies=[no_query, json_body],
-    responses=problems(400, 401, 403, 409, 413, 415),
+    responses=LOCATION | problems(400, 401, 403, 409, 413, 415),
     openapi_extra={"security": [{}]},
 )
 async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:

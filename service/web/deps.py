@@ -142,7 +142,7 @@ async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:
 Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
 Anyone: TypeAlias = Annotated[Viewer | None, Depends(_anyone)]
 Known: TypeAlias = Annotated[Viewer, Depends(_viewer)]
-RowId: TypeAlias = Annotated[Id, Path(examples=[1])]
+RowId: TypeAlias = Annotated[Id, Path(description="As the service has given it.", examples=[1])]
 
 
 async def _no_query(request: Request) -> None:

@@ -20,7 +20,7 @@ method_not_allowed request_timeout conflict stale too_large quota_exceeded unsup
 range_not_satisfiable invalid upgrade_required request_header_fields_too_large rate_limited internal unavailable`.
 Unknown fields and parameters are refused (422), as are parameters that are there twice, but for `status`.
 `X-Request-ID` is taken or made, returned, and in every log line of the request.
-Every request but those to `/healthz` and `/readyz` is limited (429 with `Retry-After`): N at once, then N a
+Every request but those to `/healthz`, `/readyz` and `/metrics` is limited (429 with `Retry-After`): N at once, then N a
 minute, evenly. `RateLimit-Policy` and `RateLimit` say how many there are a minute, and how many are left.
 """
 TAGS = [
@@ -65,9 +65,17 @@ HEADERS = {
         "schema": {"type": "string", "examples": ['"requests";r=99;t=1']},
     },
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "examples": [1]}},
+    "X-Request-ID": {
+        "description": "The request's own, or one that was made for it.",
+        "schema": {"type": "string", "examples": ["4bf92f3577b34da6a3ce929d0e0e4736"]},
+    },
+    "Server-Timing": {
+        "description": "Milliseconds of its parts: `db`, `cache`, `weather`, `total`.",
+        "schema": {"type": "string", "examples": ["db;dur=1.2, total;dur=2.0"]},
+    },
 }
 _ETAG = {"ETag": {"description": "The version, for If-Match and If-None-Match.", "schema": {"type": "string"}}}
-_LOCATION = {"Location": {"description": "Where the task is.", "schema": {"type": "string"}}}
+_LOCATION = {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}
 _REPLAYED = {
     "Idempotency-Replayed": {
         "description": "Only where this is the answer of the first request with the Idempotency-Key.",
@@ -92,8 +100,16 @@ DOWNLOAD: dict[int | str, dict[str, Any]] = {
 _FILE = {"type": "string", "format": "binary", "description": "A file, with its name."}
 _UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": _FILE}, "additionalProperties": False}
 UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD}}}}
-LOCATION: dict[int | str, dict[str, Any]] = {
-    201: {"headers": {"Location": {"description": "Where the attachment is.", "schema": {"type": "string"}}}}
+LOCATION: dict[int | str, dict[str, Any]] = {201: {"headers": _LOCATION}}
+PAGE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            "Link": {
+                "description": 'The next page, `rel="next"` (RFC 8288); absent on the last one.',
+                "schema": {"type": "string", "examples": ['<http://127.0.0.1:8000/tasks?cursor=…>; rel="next"']},
+            }
+        }
+    }
 }
 REPLAYED: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 TASK_HEADERS: dict[int, dict[int | str, dict[str, Any]]] = {
@@ -162,9 +178,12 @@ def describe(app: FastAPI) -> None:
                 whole = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas |= whole.pop("$defs", {}) | {model.__name__: whole}
             document["components"]["headers"] = HEADERS
-            for path in document["paths"].keys() - UNLIMITED:
-                for operation in document["paths"][path].values():
-                    _limited(operation)
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    if path not in UNLIMITED:
+                        _limited(operation)
+                    for response in operation["responses"].values():
+                        response["headers"] = response.get("headers", {}) | _headers("X-Request-ID", "Server-Timing")
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -66,7 +66,10 @@ async def events(
     request: Request,
     viewer: Anyone,
     query: Annotated[EventQuery, Query()],
-    last_event_id: Annotated[str | None, Header(max_length=LONGEST_CURSOR)] = None,
+    last_event_id: Annotated[
+        str | None,
+        Header(max_length=LONGEST_CURSOR, description="Of a stream that is taken up again: in place of `since`."),
+    ] = None,
 ) -> Response:
     """Give the events that one may see: as a stream for `Accept: text/event-stream`, else as a page."""
     if not is_ours(request.headers.get("origin"), request.headers.get("host", ""), rooms.origins):

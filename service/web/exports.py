@@ -54,7 +54,12 @@ FORMS: dict[str, tuple[str, bytes, Callable[[Rows], bytes]]] = {
     "csv": ("text/csv; charset=utf-8; header=present", ",".join(COLUMNS).encode() + b"\r\n", _csv),
 }
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {media.partition(";")[0]: {"schema": {"type": "string"}} for media, _, _ in FORMS.values()}}
+    200: {
+        "headers": {
+            "Content-Disposition": {"schema": {"type": "string", "examples": ['attachment; filename="tasks.csv"']}}
+        },
+        "content": {media.partition(";")[0]: {"schema": {"type": "string"}} for media, _, _ in FORMS.values()},
+    }
 }
 
 

@@ -14,7 +14,7 @@ from service.history import HistoryPage, HistoryQuery
 from service.tasks import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import exports, replies
 from service.web.deps import In, Known, KnownTags, RowId, Versions, each_once, json_body, no_query, whole_body
-from service.web.documents import MERGE_PATCH, REPLAYED, TASK_HEADERS, problems
+from service.web.documents import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
 from service.web.exports import Export
 from service.web.idempotency import Once
 
@@ -61,7 +61,7 @@ async def refuse_method() -> None:
     raise HTTPException(405)
 
 
-@router.get("", response_model=TaskPage, dependencies=[each_once], responses=problems(401, 403))
+@router.get("", response_model=TaskPage, dependencies=[each_once], responses=PAGE | problems(401, 403))
 async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
     """List one's own tasks; an administrator's list is of all."""
     page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
@@ -136,7 +136,7 @@ async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versio
 
 
 @router.get(
-    "/{task_id}/history", response_model=HistoryPage, dependencies=[each_once], responses=problems(401, 403, 404)
+    "/{task_id}/history", response_model=HistoryPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404)
 )
 async def get_history(
     rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[HistoryQuery, Query()]

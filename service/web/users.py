@@ -9,12 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from service.accounts import AccountChange, AccountQuery, Member, MemberPage
 from service.web import replies
 from service.web.deps import Administrator, In, RowId, each_once, json_body, no_query
-from service.web.documents import problems
+from service.web.documents import PAGE, problems
 
 router = APIRouter(prefix="/users", tags=["administration"])
 
 
-@router.get("", response_model=MemberPage, dependencies=[each_once], responses=problems(401, 403))
+@router.get("", response_model=MemberPage, dependencies=[each_once], responses=PAGE | problems(401, 403))
 async def list_users(
     rooms: In, _viewer: Administrator, request: Request, query: Annotated[AccountQuery, Query()]
 ) -> Response:
