@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from service.db import Database
-from service.errors import StartError
+from service.errors import ConflictError, StartError
 from service.queries import q
 from service.security import Passwords
 
+NOT_EMPTY = "there are users or tasks already: demo fills an empty database"
 ADMINISTRATOR = "demo"
 USERS = ("alan", "barbara", "dennis", "donald", "edsger", "frances", "ken", "margaret", "niklaus", "radia", "sophie")
 MOST_TASKS, BATCH = 100_000, 500
@@ -48,8 +49,11 @@ async def fill(
     hashed = await passwords.hash(password)
     async with database.transaction() as db:
         if not await q.demo.is_empty(db):
-            raise StartError("there are users or tasks already: demo fills an empty database")
-        await q.accounts.create(db, username=ADMINISTRATOR, password_hash=hashed, role="admin")
+            raise StartError(NOT_EMPTY)
+        try:
+            await q.accounts.create(db, username=ADMINISTRATOR, password_hash=hashed, role="admin")
+        except ConflictError:  # another demo was sooner
+            raise StartError(NOT_EMPTY) from None
         users = [await q.accounts.create(db, username=name, password_hash=hashed, role="user") for name in USERS]
         invented = sorted(_invented([user["id"] for user in users], tasks), key=lambda task: task.created_at)
         for start in range(0, tasks, BATCH):

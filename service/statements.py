@@ -90,6 +90,8 @@ class Statement:
                 db.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
+                # A slow client reads on in its own time, and the role may have a limit for such pauses.
+                await connection.execute("set local idle_in_transaction_session_timeout = 0")
                 with self._seconds.time():
                     prepared = await connection.prepare(self.texts[""])
                     cursor = await prepared.cursor(*arguments)

@@ -14,7 +14,7 @@ from service.queries import q
 COLUMNS = {"total": "total_ms", "mean": "mean_ms", "calls": "calls", "rows": "rows"}
 MISSING = (
     "pg_stat_statements is not on: add it to shared_preload_libraries in postgresql.conf, restart the server, and run "
-    "`create extension pg_stat_statements` in this database"
+    "`create extension pg_stat_statements` in this database (the embedded one cannot: it comes without)"
 )
 OTHER = "other"
 

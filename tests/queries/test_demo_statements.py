@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
+from service import demo
 from service.db import Database
 from service.queries import q
+from service.security import Passwords
 from tests.factories import Factory
 
 THEN = datetime(2025, 5, 24, 14, 35, tzinfo=UTC)
@@ -21,6 +24,17 @@ async def test_administrators_alone_leave_it_empty_users_and_tasks_do_not(databa
     assert await q.demo.is_empty(database) is True
     await make.user()
     assert await q.demo.is_empty(database) is False
+
+
+async def test_of_two_at_once_one_fills_it_and_the_other_says_why_not(database: Database, make: Factory) -> None:
+    passwords = Passwords(cost=4)
+    both = [
+        demo.fill(database, tasks=600, password="correct horse", passwords=passwords, made=lambda _: None)
+        for _ in range(2)
+    ]
+    ended = await asyncio.gather(*both, return_exceptions=True)
+    assert sorted(map(str, ended)) == sorted(["None", demo.NOT_EMPTY])
+    passwords.close()
 
 
 async def test_tasks_are_as_given_in_their_order_and_done_when_last_changed(database: Database, make: Factory) -> None:

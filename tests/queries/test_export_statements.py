@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -32,6 +33,20 @@ async def test_an_export_is_of_one_moment(database: Database, make: Factory) -> 
             await make.task(ada, title="new")
     assert sizes == [200, 200, 50]
     assert titles == [f"task {n}" for n in range(1, 451)]
+
+
+async def test_a_stream_outlives_the_roles_patience_with_idle_transactions(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    await make.sql.execute("insert into tasks (user_id, title) select $1, n from generate_series(1, 201) n", ada.id)
+    async with database.connection() as connection:  # the pool's only one so far
+        await connection.execute("set idle_in_transaction_session_timeout = '500ms'")
+        backend = connection.get_server_pid()
+    idle = "select clock_timestamp() - state_change > '1 s' from pg_stat_activity where pid = $1"
+    async with aclosing(q.tasks.export.stream(database, viewer_id=ada.id, **EVERYTHING)) as batches:
+        assert len(await anext(batches)) == 200
+        while await make.sql.fetchval(idle, backend) is False:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert len(await anext(batches)) == 1
 
 
 async def test_a_stream_that_breaks_says_so_in_the_services_words(database: Database, make: Factory) -> None:
