@@ -31,6 +31,8 @@ BULK_CONNECTIONS = 2
 BULK_SECONDS = 20
 BULK_ACQUIRE_SECONDS = 15.0
 STATEMENTS = 100  # that a connection keeps prepared
+# Who reads a stream takes its own time, and the role may have a limit for such pauses.
+UNHURRIED = "set local idle_in_transaction_session_timeout = 0"
 KEPT_BY_POOLERS = ("application_name", "timezone")  # from transaction to transaction; they refuse others
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from service import metrics
-from service.db import Connection, Database, Executor, Transaction
+from service.db import UNHURRIED, Connection, Database, Executor, Transaction
 from service.db_errors import DRIVER_ERRORS, translate
 from service.timing import measured
 
@@ -90,8 +90,7 @@ class Statement:
                 db.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                # A slow client reads on in its own time, and the role may have a limit for such pauses.
-                await connection.execute("set local idle_in_transaction_session_timeout = 0")
+                await connection.execute(UNHURRIED)
                 with self._seconds.time():
                     prepared = await connection.prepare(self.texts[""])
                     cursor = await prepared.cursor(*arguments)

@@ -24,6 +24,7 @@ SQL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 ALLOWED_SQL = {
+    ("db.py", "set local idle_in_transaction_session_timeout = 0"),
     ("db.py", "set local plan_cache_mode = force_custom_plan"),
     ("migrations.py", "select migration_id from _yoyo_migration"),  # the tables are yoyo's, and absent at first
     ("migrations.py", "select pg_try_advisory_lock(%s)"),
