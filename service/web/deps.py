@@ -164,7 +164,7 @@ async def _each_once(request: Request) -> None:
         raise RequestValidationError(repeated)
 
 
-def media_type(request: Request) -> str:
+def media_type(request: HTTPConnection) -> str:
     """Give the body's media type without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 

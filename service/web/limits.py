@@ -17,6 +17,7 @@ from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.web import replies
 from service.web.deps import (
+    JSON,
     LARGEST_BODIES,
     LARGEST_BODY,
     MOST_VALUES,
@@ -24,6 +25,7 @@ from service.web.deps import (
     UPLOAD_FRAME,
     credential_of,
     identity_of,
+    media_type,
     rooms_of,
 )
 from service.web.middleware import VERDICTS
@@ -111,6 +113,8 @@ class Values:
 
     def __init__(self) -> None:
         self.count = 0
+        self.constants = False
+        """Whether there is NaN or Infinity, which are not JSON (RFC 8259, section 6) and which Python takes."""
         self._in_text = False
         self._escaped = False
 
@@ -122,6 +126,7 @@ class Values:
         self._escaped = bare.endswith(b"\\")
         pieces = bare.split(b'"')
         outside = b"".join(pieces[self._in_text :: 2])
+        self.constants |= b"N" in outside or b"I" in outside
         self.count += (len(pieces) - self._in_text) // 2 + sum(outside.count(sign) for sign in (b",", b"[", b"{"))
         self._in_text ^= len(pieces) % 2 == 0
 
@@ -135,6 +140,7 @@ class _FewValues:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         values = Values()
+        is_json = JSON.fullmatch(media_type(HTTPConnection(scope)))
 
         async def counted() -> Message:
             message = await receive()
@@ -142,6 +148,8 @@ class _FewValues:
             if b"\0" in body:  # JSON is UTF-8; what is not would be counted wrongly
                 raise HTTPException(400)
             values.add(body)
+            if is_json and values.constants:
+                raise HTTPException(400, "The body is not JSON.")
             if values.count > MOST_VALUES:
                 raise HTTPException(413)
             return message

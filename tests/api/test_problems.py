@@ -163,6 +163,7 @@ NOT_JSON = [
     b'"\xff"',
     b'{"title": "\\x"}',
 ]
+NOT_JSON += [b'{"title": NaN}', b"-Infinity", b'{"title": "x", "n": [Infinity]}']
 NOT_JSON += [b'{"title": "a\nb"}', b"\x00", b"[" * 20_000, b'{"a":' * 20_000, b"1e", b"--1", b" ", b"9" * 5_000]
 NOT_JSON += [b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 20_000 + b"1" + b"}" * 20_000]
 NO_OBJECT = [
@@ -225,8 +226,6 @@ async def test_an_unknown_field_is_refused(ada: httpx.AsyncClient, operation: Op
 BAD_VALUES = ['"long enough\\u0000"', '"long enough\\ud800"', '"\\udfff long enough"', "1", "1.5", "true", "1e999"]
 BAD_VALUES += [
     "-1e-999",
-    "NaN",
-    "-Infinity",
     "9" * 400,
     "[]",
     '["long enough"]',

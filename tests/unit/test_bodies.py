@@ -53,6 +53,16 @@ def test_what_a_body_holds_is_counted_however_it_is_cut(
     assert counted(*(body[n : n + 1] for n in range(len(body)))) == expected(value)
 
 
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_constants_that_are_no_json_are_seen_and_texts_are_not(constant: str) -> None:
+    said = json.dumps({constant: [f'"{constant}', 1e5, None, True]}).encode()
+    for body, there in ((said, False), (b"[" + said + b"," + constant.encode() + b"]", True)):
+        values = Values()
+        for n in range(len(body)):
+            values.add(body[n : n + 1])
+        assert values.constants == there
+
+
 @pytest.mark.parametrize("body", [b'"', b"\\", b'"\\', b'\xff\\\\"', b"}{]", b'""""', b""])
 def test_what_is_no_json_is_counted_without_an_error(body: bytes) -> None:
     assert counted(body, body) <= 2 * len(body)
