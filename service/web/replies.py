@@ -194,6 +194,8 @@ def _pointer(location: Sequence[Any]) -> str:
 
 
 def _message(one: Mapping[str, Any]) -> str:
+    if one["type"] == "extra_forbidden":
+        return "is not known here"
     message = str(one["msg"]).removeprefix("Value error, ")
     if isinstance(one.get("input"), str):  # of a text that is validated further the library says "items"
         message = message.replace(" items after validation", " characters").replace(
