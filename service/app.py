@@ -127,6 +127,10 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 bulk=many,
                 reports=reports,
                 exports=Turns("exports", most=db.EXPORTS, of_one=1),
+                bulks=Turns("bulk creations", most=db.BULK_CONNECTIONS, of_one=1),
+                searches=Turns(
+                    "searches", most=given.database_pool_size, of_one=max(1, given.database_pool_size * 2 // 5)
+                ),
                 accounts=accounts,
                 logins=Logins(
                     passwords=hashing,

@@ -29,7 +29,6 @@ REPORT_SECONDS = 30
 # And for many tasks at once: long texts take seconds to index, and more of them at once are done no sooner.
 BULK_CONNECTIONS = 2
 BULK_SECONDS = 20
-BULK_ACQUIRE_SECONDS = 15.0
 STATEMENTS = 100  # that a connection keeps prepared
 # Who reads a stream takes its own time, and the role may have a limit for such pauses.
 UNHURRIED = "set local idle_in_transaction_session_timeout = 0"
@@ -145,15 +144,12 @@ async def for_bulk(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
         size=BULK_CONNECTIONS,
         milliseconds=BULK_SECONDS * 1000,
         pooler=pooler,
-        acquire_seconds=BULK_ACQUIRE_SECONDS,
     ) as database:
         yield database
 
 
 @asynccontextmanager
-async def _pooled(
-    url: str, what_for: str, *, size: int, milliseconds: int, pooler: str, acquire_seconds: float | None = None
-) -> AsyncIterator[Database]:
+async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pooler: str) -> AsyncIterator[Database]:
     given = session_settings(what_for, milliseconds=milliseconds)
     pool = await asyncpg.create_pool(
         url,
@@ -172,7 +168,7 @@ async def _pooled(
         yield Database(
             pool,
             name=name,
-            acquire_seconds=acquire_seconds or ACQUIRE_SECONDS,
+            acquire_seconds=ACQUIRE_SECONDS,
             statement_seconds=milliseconds / 1000,
         )
     finally:

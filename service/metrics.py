@@ -30,6 +30,8 @@ from prometheus_client import (  # noqa: E402
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4  # noqa: E402
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 
+from service.errors import UnavailableError  # noqa: E402
+
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 OWN = CollectorRegistry()
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -79,11 +81,12 @@ def shared() -> Iterator[None]:
 
 
 def text() -> bytes:
-    """Give everything, in Prometheus's text format 0.0.4."""
+    """Give everything, in Prometheus's text format 0.0.4; UnavailableError where its folder was taken away."""
     if SHARED not in os.environ:
         return generate_latest(OWN)
     folder = Path(os.environ[SHARED])
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if not any(folder.glob(f"*_{os.getpid()}.db")):
+        raise UnavailableError("The workers' figures were taken away; restart the service.", retry_after=60)
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
         if not _lives(pid):
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

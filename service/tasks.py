@@ -92,7 +92,7 @@ class TaskFilters(Period):
             max_length=10_000,
             description=(
                 'Words of title and description: all of them, `"a phrase"`, `or`, `-not`; English by stems. '
-                "The first 32 words and 1,000 characters count."
+                "The first 32 words count."
             ),
             examples=["monthly reports"],
         ),

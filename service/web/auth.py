@@ -36,7 +36,7 @@ router = APIRouter(prefix="/auth", tags=["accounts"])
 
 async def _credentials(request: Request) -> Credentials:
     kind = media_type(request)
-    if JSON.fullmatch(kind):
+    if kind in JSON:
         fields = await _parsed(request)
     elif kind == FORM:
         fields = {name: value for name, value in await _form(request) if name not in OAUTH_FIELDS}

@@ -28,8 +28,13 @@ class Repeatable:
     route: str
     key: str | None
 
-    async def once(self, body: BaseModel, work: Callable[[Executor], Awaitable[Response]], *, on: Database) -> Response:
-        """Do the work on that database, or give the answer of the first time; without a key simply do it."""
+    async def once(
+        self, body: BaseModel, work: Callable[[Executor], Awaitable[Response]], *, on: Database, patience: float = 0
+    ) -> Response:
+        """Do the work on that database, or give the answer of the first time; without a key simply do it.
+
+        patience: how many seconds the work may wait, beside the weather's, before its first statement.
+        """
         if self.key is None:
             return await work(on)
 
@@ -39,7 +44,7 @@ class Repeatable:
             return Answer(response.status_code, headers, bytes(response.body))
 
         attempt = Attempt(self.user_id, self.route, self.key, body)
-        answer = await attempt.once(self.rooms.db, answered, on=on, seconds=self.rooms.weather.budget)
+        answer = await attempt.once(self.rooms.db, answered, on=on, seconds=self.rooms.weather.budget + patience)
         replayed = {REPLAYED: "true"} if answer.replayed else {}
         return Response(answer.body, answer.status, answer.headers | replayed)
 

@@ -17,9 +17,9 @@ from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.web import replies
 from service.web.deps import (
-    JSON,
     LARGEST_BODIES,
     LARGEST_BODY,
+    MERGE_PATCH,
     MOST_VALUES,
     UPLOAD,
     UPLOAD_FRAME,
@@ -140,7 +140,7 @@ class _FewValues:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         values = Values()
-        is_json = JSON.fullmatch(media_type(HTTPConnection(scope)))
+        is_json = media_type(HTTPConnection(scope)) in MERGE_PATCH
 
         async def counted() -> Message:
             message = await receive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -18,6 +19,9 @@ from service.web.documents import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, pro
 from service.web.exports import Export
 from service.web.idempotency import Once
 
+BULK_PATIENCE_SECONDS = 15.0
+# A search may cost much more than a list: who makes many at once waits, and others find a connection.
+SEARCH_PATIENCE_SECONDS = 3.0
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
 
@@ -49,9 +53,10 @@ async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once
     """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""
 
     async def create(db: Executor) -> Response:
-        return replies.json({"items": await bulk.create(db, viewer, new, weather=rooms.weather)}, status=201)
+        async with rooms.bulks.turn_within(BULK_PATIENCE_SECONDS, viewer.id):
+            return replies.json({"items": await bulk.create(db, viewer, new, weather=rooms.weather)}, status=201)
 
-    return await repeatable.once(new, create, on=rooms.bulk)
+    return await repeatable.once(new, create, on=rooms.bulk, patience=BULK_PATIENCE_SECONDS)
 
 
 @router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
@@ -64,7 +69,8 @@ async def refuse_method() -> None:
 @router.get("", response_model=TaskPage, dependencies=[each_once], responses=PAGE | problems(401, 403))
 async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
     """List one's own tasks; an administrator's list is of all."""
-    page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
+    async with nullcontext() if query.q is None else rooms.searches.turn_within(SEARCH_PATIENCE_SECONDS, viewer.id):
+        page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
     return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
 
 

@@ -13,6 +13,7 @@ import pytest
 from loguru import logger
 
 from service import db
+from service.web import tasks
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY
 from tests.api.problems import problem
 from tests.factories import Factory
@@ -65,6 +66,22 @@ async def test_what_makes_many_waits_for_its_like_and_in_nobodys_way(make: Facto
             problem(again, 409)
         assert not created.done()
     assert (await created).status_code == 201
+
+
+async def test_one_user_makes_many_once_at_a_time_and_others_need_not_wait(
+    make: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob, bulks = await make.user(), await make.user(), make.app.state.rooms.bulks
+    with bulks.turn(ada.id):
+        created = asyncio.create_task(ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]}))
+        assert (await bob.client.post("/tasks/bulk", json={"tasks": [WHOLE]})).status_code == 201
+        assert not created.done()
+    assert (await created).status_code == 201
+    monkeypatch.setattr(tasks, "BULK_PATIENCE_SECONDS", 0.05)
+    with bulks.turn(ada.id):
+        refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
+    assert problem(refused, 503)["detail"].startswith("There are as many bulk creations")
+    assert refused.headers["retry-after"]
 
 
 async def test_what_makes_many_does_not_wait_for_ever(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
+from service.web import tasks
 from tests.api.lists import NOON, SORTS, ids, in_order, read, refused, walk
 from tests.api.problems import problem
 from tests.factories import Factory, User
@@ -39,6 +41,19 @@ async def test_a_search_gives_the_tasks_that_have_its_words(make: Factory) -> No
     problem(await ada.client.get("/tasks", params={"q": "x", "user_id": bob.id}), 403)
     task = (await bob.client.get("/tasks", params={"q": "own"})).json()["items"]
     assert task == [(await bob.client.get(f"/tasks/{bobs}")).json()]
+
+
+async def test_one_users_searches_leave_connections_to_others(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada, bob, searches = await make.user(), await make.user(), make.app.state.rooms.searches
+    monkeypatch.setattr(tasks, "SEARCH_PATIENCE_SECONDS", 0.05)
+    with ExitStack() as stack:
+        for _ in range(4):  # of ten connections
+            assert (await ada.client.get("/tasks", params={"q": "x"})).status_code == 200
+            stack.enter_context(searches.turn(ada.id))
+        problem(await ada.client.get("/tasks", params={"q": "x"}), 503)
+        assert (await ada.client.get("/tasks")).status_code == 200
+        assert (await bob.client.get("/tasks", params={"q": "x"})).status_code == 200
+    assert (await ada.client.get("/tasks", params={"q": "x"})).status_code == 200
 
 
 async def test_a_search_goes_with_every_filter(make: Factory) -> None:

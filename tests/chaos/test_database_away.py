@@ -115,7 +115,6 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.5)
     monkeypatch.setattr(db, "REPORT_SECONDS", 1)
     monkeypatch.setattr(db, "BULK_SECONDS", 1)
-    monkeypatch.setattr(db, "BULK_ACQUIRE_SECONDS", 0.5)
 
 
 @asynccontextmanager

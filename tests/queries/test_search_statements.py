@@ -84,6 +84,22 @@ async def finds(database: Database, owner: User, sought: str) -> int:
         ("ｃａｆ＆ｅａｃｕｔｅ；", "caf&eacute;", True),  # noqa: RUF001
         ("Monthly", " ".join(["\t\u3000Monthly"] * 32 + ["report"]), True),
         ("Monthly", " ".join(["monthly"] * 31 + ["report"]), False),
+        ("Monthly", "/".join(["monthly"] * 31 + ["report"]) + " report", False),
+        ("x", "x" + "-x" * 40, False),
+        ("x|" + "https://host.example/a " * 20, "https://host.example/a " * 20, True),
+        ("x|host.example", "host.example " * 15 + "x host.invalid", True),
+        ("x|host.example", "host.example " * 15 + "host.invalid x", False),
+        ("Work #wip", "work -#wip", False),
+        ("Work #done", "work -#wip", True),
+        ("Work @bob", "work -@bob", False),
+        ("Work (later)", "work -(later)", False),
+        ("Run /tmp/a.sh", "run -/tmp/a.sh", False),
+        ("Run .env", "run -.env", False),
+        ("Pages 10--20", "pages 10--20", True),
+        ("git log --5", "git log --5", True),
+        ("Deploy v1.2- done", "deploy v1.2- done", True),
+        ("cd .. now", "cd .. now", True),
+        ("see..here", '"see..here"', True),
         ("x", "", False),
         ("x", " \t\n", False),
         ("x", "!!! 🦊 ---", False),
@@ -125,8 +141,14 @@ async def test_any_text_is_a_query(sql: Session, title: str, text: str) -> None:
 
 
 # Each is in what PostgreSQL's parser of texts takes for one word: tags, entities, addresses, paths, numbers.
+# No single hyphen begins one, as it would negate.
 ATOMS = [
-    *" \n!&|()<>:*\\'/@,;%?#=+~$^{}[]_aZ1",
+    *" \n!&|()<>:*\\'/@.,;%?#=+~$^{}[]_`aZ1",
+    "..",
+    "--",
+    "a-b",
+    "1- ",
+    "v1.2- ",
     "the",
     "é",
     "Я",
