@@ -250,7 +250,7 @@ def _permitted(row: Any) -> dict[str, Any]:
     if verdict == "forbidden":
         raise ForbiddenError("This task is another's.")
     if verdict == "stale":
-        raise StaleError("The task has changed since that version.", version=task["version"])
+        raise StaleError("The task has another version than the request expects.", version=task["version"])
     return task
 
 

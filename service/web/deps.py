@@ -173,7 +173,8 @@ def media_type(request: HTTPConnection) -> str:
 async def _json_body(request: Request) -> None:
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if has_body and media_type(request) not in (MERGE_PATCH if request.method == "PATCH" else JSON):
-        raise HTTPException(415, "The body takes Content-Type: application/json.")
+        merge_patch = " or application/merge-patch+json" if request.method == "PATCH" else ""
+        raise HTTPException(415, f"The body takes Content-Type: application/json{merge_patch}.")
 
 
 async def _whole_body(request: Request) -> None:
@@ -200,7 +201,9 @@ async def _if_match(
         list[str] | None, TAGS, Header(description="Entity tags; 412 where the task has another.")
     ] = None,
     if_none_match: Annotated[
-        list[str] | None, TAGS, Header(description="`*`: 412 where the task is there (RFC 9110, 13.1.2).")
+        list[str] | None,
+        TAGS,
+        Header(description="`*`: 412 where the task is there (RFC 9110, 13.1.2). Tags are not looked at."),
     ] = None,
 ) -> list[int] | None:
     if if_none_match and _tags(if_none_match) is None:

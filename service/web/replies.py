@@ -173,7 +173,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> list[str]:
     """Give all methods of the path; the framework names those of the first route alone."""
     path = getattr(request.scope.get("route"), "path_format", "")
-    return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, {}))
+    methods = {method.upper() for method in request.app.openapi()["paths"].get(path, {})}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def on_invalid_request(_request: Request, error: Exception) -> Response:

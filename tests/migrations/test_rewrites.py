@@ -25,7 +25,7 @@ def test_words_are_made_anew_where_their_marks_are_and_nowhere_else(empty_databa
         connection.execute("insert into users (username, password_hash) values ('ada', '!')")
         connection.execute("""
             insert into tasks (id, user_id, title) overriding system value
-            select n, u.id, 'Task ' || n
+            select n, u.id, 'Task ' || abs(n)
             from users as u, generate_series(-12000, 12000, 3) as n
         """)
         for number in (-12_000, 0, 12_000):
