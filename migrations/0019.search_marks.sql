@@ -52,7 +52,7 @@ return (
             w.words,
             websearch_to_tsquery('pg_catalog.english', w.words) as stems
         from regexp_replace(
-            value collate "pg_c_utf8", '(^|\s)-[^[:alnum:]\s"-]*(?=[[:alnum:]"])', '\1' || chr(1), 'g'
+            replace(value, chr(1), ' ') collate "pg_c_utf8", '(^|\s)-[^[:alnum:]\s"-]*(?=[[:alnum:]"])', '\1' || chr(1), 'g'
         ) as n (words)
         cross join lateral plain_words(n.words) as p (words)
         cross join lateral regexp_substr(

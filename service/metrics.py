@@ -13,11 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+GAPS = "taken-away"  # beside the files: not all of them are there
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks once, when it is imported
 if parent_process() is None:
     os.environ.pop(SHARED, None)  # somebody else's
-elif SHARED in os.environ:
-    Path(os.environ[SHARED]).mkdir(mode=0o700, exist_ok=True)  # who cleans a machine up may have taken it away
+elif SHARED in os.environ and not (folder := Path(os.environ[SHARED])).exists():
+    folder.mkdir(mode=0o700, exist_ok=True)  # who cleans a machine up has taken it away
+    (folder / GAPS).touch()
 
 from prometheus_client import (  # noqa: E402
     CollectorRegistry,
@@ -85,7 +87,7 @@ def text() -> bytes:
     if SHARED not in os.environ:
         return generate_latest(OWN)
     folder = Path(os.environ[SHARED])
-    if not any(folder.glob(f"*_{os.getpid()}.db")):
+    if (folder / GAPS).exists() or not any(folder.glob(f"*_{os.getpid()}.db")):
         raise UnavailableError("The workers' figures were taken away; restart the service.", retry_after=60)
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
         if not _lives(pid):

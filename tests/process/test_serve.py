@@ -326,6 +326,7 @@ def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_dat
         assert "figures were taken away" in server.log()
         psutil.Process(server.process.pid).children(recursive=True)[-1].kill()
         until(lambda: server.log().count(" ready\n") == 4)
+        assert {server.status("/metrics") for _ in range(8)} == {503}  # and not what the new one alone knows
         assert server.stop() == 0
     assert not folder.exists()
     assert not somebodys.exists()
