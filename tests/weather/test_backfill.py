@@ -14,7 +14,7 @@ from service.db import Database
 from service.settings import Settings
 from tests.chaos.gates import gate
 from tests.factories import Factory, User
-from tests.weather.conftest import Forecaster, Session, Start, until
+from tests.weather.conftest import BUDGET, Forecaster, Session, Start, until
 from tests.weather.provider import NO_CITY, Provider, temperature
 
 
@@ -52,7 +52,7 @@ async def test_missing_weather_is_there_once_the_provider_is_back(
     start: Start, provider: Provider, mode: str, others: int
 ) -> None:
     provider.mode = mode
-    async with start() as make:
+    async with start(weather_timeout_seconds=BUDGET) as make:
         ada = await make.user()
         task = await create(ada, "Moscow")
         assert task["weather"] is None

@@ -11,9 +11,8 @@ import pytest
 
 from service import backfill, weather
 from tests.factories import User
-from tests.weather.conftest import Start, until
+from tests.weather.conftest import BUDGET, MARGIN, Start, until
 from tests.weather.provider import Provider, temperature
-from tests.weather.test_weather import BUDGET, MARGIN
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +47,7 @@ async def test_each_city_is_asked_for_once(start: Start, provider: Provider) -> 
 @pytest.mark.parametrize("mode", ["hangs", "fails", "late"])
 async def test_many_cities_take_no_longer_than_one(start: Start, provider: Provider, mode: str) -> None:
     provider.mode = mode
-    async with start() as make:
+    async with start(weather_timeout_seconds=BUDGET) as make:
         ada = await make.user()
         began = time.monotonic()
         answer = await ada.client.post(
@@ -79,7 +78,7 @@ async def test_others_find_calls_free_meanwhile(start: Start, provider: Provider
 
 async def test_what_was_not_found_in_time_is_filled_in_later(start: Start, provider: Provider) -> None:
     provider.modes = {"Oslo": "held"}
-    async with start() as make:
+    async with start(weather_timeout_seconds=2) as make:
         ada = await make.user()
         items = await create(ada, "Moscow", "Oslo", "Oslo")
         assert temperatures(items) == [temperature("Moscow"), None, None]
