@@ -234,12 +234,20 @@ async def _update(
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
         expected_versions=versions,
-        weather=await weather.now(changes.get("city")),
+        weather=await weather.now(await _new_city(db, viewer, task_id, changes.get("city"))),
         **values,
     )
     task = _permitted(row)
     _log(viewer, task_id, "task updated", version=task["version"], sent=",".join(changes))
     return task
+
+
+async def _new_city(db: Executor, viewer: Viewer, task_id: int, city: str | None) -> str | None:
+    """Give the city where the viewer may change the task and it is not there yet: nobody waits for other weather."""
+    if city is None:
+        return None
+    task = await get(db, viewer, task_id)
+    return city if city != task["city"] else None
 
 
 def _permitted(row: Any) -> dict[str, Any]:

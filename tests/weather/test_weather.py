@@ -568,12 +568,26 @@ async def test_a_change_of_something_else_asks_for_nothing(start: Start, provide
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-async def test_the_same_city_again_changes_nothing(start: Start, method: str) -> None:
-    async with start() as make:
+async def test_the_same_city_again_changes_nothing_and_asks_for_nothing(
+    start: Start, provider: Provider, method: str
+) -> None:
+    async with start(weather_cache_seconds=0) as make:
         ada = await make.user()
         task = await create(ada)
         answer = await ada.client.request(method, f"/tasks/{task['id']}", json={"title": "x", "city": "Moscow"})
     assert answer.json() == task
+    assert provider.cities == ["Moscow"]
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+async def test_who_may_not_change_a_task_asks_for_nothing(start: Start, provider: Provider, method: str) -> None:
+    async with start() as make:
+        ada, eve = await make.user(), await make.user()
+        task_id = await make.task(ada)
+        for path, status in ((f"/tasks/{task_id}", 403), (f"/tasks/{task_id + 1}", 404)):
+            answer = await eve.client.request(method, path, json={"title": "x", "city": "Moscow"})
+            assert answer.status_code == status
+    assert provider.cities == []
 
 
 async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, provider: Provider) -> None:
