@@ -45,7 +45,7 @@ async def test_every_statement_is_listed_with_what_runs_it(make: Factory) -> Non
     listed = (await (await make.admin()).client.get("/admin/queries")).json()
     items = {one["name"]: one for one in listed["items"]}
     assert list(items) == [one.name for one in read_all()]
-    assert items["tasks.get"]["run_by"] == ["GET /tasks/{task_id}"]
+    assert items["tasks.get"]["run_by"] == [f"{method} /tasks/{{task_id}}" for method in ("GET", "PATCH", "PUT")]
     assert items["tasks.get"]["file"] == "sql/tasks/get.sql"
     assert "pg_stat_statements" in (listed["figures_missing"] or "pg_stat_statements")
 
