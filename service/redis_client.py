@@ -185,8 +185,11 @@ async def connected(url: str) -> AsyncIterator[RedisClient | None]:
     if not url:
         yield None
         return
-    # The older protocol and no word on the library: a new connection then takes no round trips of its own.
-    client = RedisClient(Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2, driver_info=None))
+    # The older protocol and no word on the library: a new connection then takes no round trips of its own. Every call
+    # has its budget: the library's own timeout would make a task of each, and lose what cancels it (Python 3.11).
+    client = RedisClient(
+        Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2, driver_info=None, socket_timeout=None)
+    )
     try:
         await client.answers()
         yield client

@@ -165,6 +165,22 @@ async def listening(
     accepting.close()
 
 
+async def test_a_call_that_is_cancelled_ends_wherever_it_is(server: RedisServer) -> None:
+    async with redis_client.connected(server.url) as client:
+        assert client
+        early = 0
+        for turns in range(50):  # of the event loop; a call takes fewer
+            call = asyncio.create_task(client.call(lambda redis: redis.ping()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if call.cancel():
+                early += 1
+                await asyncio.wait([call])
+                assert call.cancelled()
+        assert early > 3
+        assert await client.answers()
+
+
 @pytest.mark.parametrize("garbage", GARBAGE)
 async def test_what_is_not_redis_is_done_without(garbage: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

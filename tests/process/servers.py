@@ -82,7 +82,9 @@ class Server:
 
     def client(self, token: str = "") -> httpx.Client:
         """Give a client that keeps its connection."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"} if token else {})
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=30
+        )
 
     def status(self, path: str) -> int:
         """Ask once, on a connection of its own; 0 where nobody answers."""

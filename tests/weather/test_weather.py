@@ -93,11 +93,12 @@ async def test_a_hundred_at_once_make_one_call_and_wait_no_longer_than_the_budge
     start: Start, provider: Provider
 ) -> None:
     provider.mode = "hangs"
-    async with start(weather_timeout_seconds=BUDGET) as make:
+    budget = 2.0  # in which all hundred have to come
+    async with start(weather_timeout_seconds=budget) as make:
         ada = await make.user()
         began = time.monotonic()
         tasks = await asyncio.gather(*(create(ada, city) for city in ["Moscow", " moscow", "MOSCOW  ", "Moscow"] * 25))
-        assert time.monotonic() - began < BUDGET + MARGIN
+        assert time.monotonic() - began < budget + MARGIN
     assert [task["weather"] for task in tasks] == [None] * 100
     assert len(provider.calls) == 1
 
