@@ -281,9 +281,9 @@ def _expand(header: Header, body: str, line: int) -> Iterator[tuple[str, str]]:
     value, key = number["after_value"], number["after_id"]
     expected = []
     for name, ((column, kind), (tie, tie_kind)) in header.sorts.items():
-        for sign, operator, step, direction in (("-", "<=", "- 1", "desc"), ("", ">=", "+ 1", "asc")):
-            row = f"({value}::text::{kind}, {key}::{tie_kind} {step})"
-            after = f"({key}::{tie_kind} is null or ({column}, {tie}) {operator} {row})"
+        for sign, operator, own, others, direction in (("-", "<=", 1, 0, "desc"), ("", ">=", 0, 1, "asc")):
+            row = f"({value}::text::{kind}, {key}::{tie_kind}, {others})"
+            after = f"({key}::{tie_kind} is null or ({column}, {tie}, {own}) {operator} {row})"
             order = f"{column} {direction}, {tie} {direction}"
             expected.append((after, order))
             yield f"{sign}{name}", SORT.sub(f"/* sort */ {order}", AFTER.sub(f"/* after */ {after}", body))

@@ -8,6 +8,6 @@ from account_view as a
 where
     ($1::text is null or lower(a.username) >= $1)
     and ($2::text is null or lower(a.username) < $2)
-    and /* after */ ($4::bigint is null or (lower(a.username), a.id) <= ($3::text::text, $4::bigint - 1))
+    and /* after */ ($4::bigint is null or (lower(a.username), a.id, 1) <= ($3::text::text, $4::bigint, 0))
 order by /* sort */ lower(a.username) desc, a.id desc
 limit $5;

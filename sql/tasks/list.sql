@@ -20,6 +20,6 @@ where
     and ($5::text is null or t.city = $5)
     and ($6::timestamptz is null or t.created_at >= $6)
     and ($7::timestamptz is null or t.created_at < $7)
-    and /* after */ ($9::bigint is null or (t.created_at, t.id) <= ($8::text::timestamptz, $9::bigint - 1))
+    and /* after */ ($9::bigint is null or (t.created_at, t.id, 1) <= ($8::text::timestamptz, $9::bigint, 0))
 order by /* sort */ t.created_at desc, t.id desc
 limit $10 offset $11;

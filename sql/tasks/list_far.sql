@@ -27,7 +27,7 @@ with page as (
         and ($13::bigint is null or t.id <= $13)
         and ($14::timestamptz is null or t.updated_at >= $14)
         and ($15::timestamptz is null or t.updated_at < $15)
-        and /* after */ ($9::bigint is null or (t.created_at, t.id) <= ($8::text::timestamptz, $9::bigint - 1))
+        and /* after */ ($9::bigint is null or (t.created_at, t.id, 1) <= ($8::text::timestamptz, $9::bigint, 0))
     order by /* sort */ t.created_at desc, t.id desc
     limit $10 offset $11
 )

@@ -21,7 +21,7 @@ with walked as materialized (
         where
             ($2 or t.user_id = $1)
             and ($3::bigint is null or t.user_id = $3)
-            and /* after */ ($9::bigint is null or (t.title, t.id) <= ($8::text::text, $9::bigint - 1))
+            and /* after */ ($9::bigint is null or (t.title, t.id, 1) <= ($8::text::text, $9::bigint, 0))
         order by /* sort */ t.title desc, t.id desc
         limit 3 * ($10::bigint + $11::bigint) + 5000
     ) as t
@@ -48,7 +48,7 @@ sought as (
             and ($5::text is null or t.city = $5)
             and ($6::timestamptz is null or t.created_at >= $6)
             and ($7::timestamptz is null or t.created_at < $7)
-            and /* after */ ($9::bigint is null or (t.title, t.id) <= ($8::text::text, $9::bigint - 1))
+            and /* after */ ($9::bigint is null or (t.title, t.id, 1) <= ($8::text::text, $9::bigint, 0))
         offset 0 -- noqa: ambiguous.order_by_limit
     ) as t
     where (select count(*) from walked) < $10

@@ -38,7 +38,7 @@ with walked as materialized (
             and ($16::timestamptz is null or t.updated_at < $16)
             and (not $17 or $6::timestamptz is null or t.created_at >= $6)
             and (not $17 or $7::timestamptz is null or t.created_at < $7)
-            and /* after */ ($9::bigint is null or (t.created_at, t.id) <= ($8::text::timestamptz, $9::bigint - 1))
+            and /* after */ ($9::bigint is null or (t.created_at, t.id, 1) <= ($8::text::timestamptz, $9::bigint, 0))
         order by /* sort */ t.created_at desc, t.id desc
         limit 3 * ($10::bigint + $11::bigint) + 2000
     ) as t
@@ -70,7 +70,7 @@ sought as (
             and ($6::timestamptz is null or t.created_at >= $6)
             and ($7::timestamptz is null or t.created_at < $7)
             and t.words @@ words_sought($12)
-            and /* after */ ($9::bigint is null or (t.created_at, t.id) <= ($8::text::timestamptz, $9::bigint - 1))
+            and /* after */ ($9::bigint is null or (t.created_at, t.id, 1) <= ($8::text::timestamptz, $9::bigint, 0))
         offset 0 -- noqa: ambiguous.order_by_limit
     ) as t
     where (select count(*) from walked) < $10

@@ -39,7 +39,7 @@ SORTED = """\
 -- sort: id: t.id bigint, t.id bigint
 select t.title
 from tasks as t
-where /* after */ ($2::bigint is null or (t.title, t.id) <= ($1::text::text, $2::bigint - 1))
+where /* after */ ($2::bigint is null or (t.title, t.id, 1) <= ($1::text::text, $2::bigint, 0))
 order by /* sort */ t.title desc, t.id desc
 limit 1;
 """

@@ -65,7 +65,16 @@ def found(rows: list[Row], viewer: Viewer, sort: str, values: Mapping[str, Any])
 
 
 async def all_tasks(make: Factory) -> list[Row]:
-    return [dict(row) for row in await make.sql.fetch("select * from tasks")]
+    return [dict(row) for row in await make.sql.fetch("select * from tasks order by id")]
+
+
+def behind(row: Row | None, sort: str) -> dict[str, Any]:
+    """Give where a page goes on behind this row."""
+    value = row and row[sort.removeprefix("-")]
+    return {
+        "after_value": value.isoformat() if isinstance(value, datetime) else value and str(value),
+        "after_id": row and row["id"],
+    }
 
 
 def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, number: int) -> Iterator[Any]:
@@ -73,7 +82,6 @@ def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, numbe
     chance = random.Random(42)
     for _ in range(number):
         viewer, sort, after = chance.choice(viewers), chance.choice(sorts), chance.choice([None, chance.choice(rows)])
-        value = after and after[sort.removeprefix("-")]
         first, last = chance.choice(PERIODS)
         yield (
             viewer,
@@ -84,8 +92,7 @@ def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, numbe
                 "city": chance.choice([None, None, "Oslo", "Rome"]),
                 "created_from": None if first is None else DAY + timedelta(days=first),
                 "created_before": None if last is None else DAY + timedelta(days=last),
-                "after_value": value.isoformat() if isinstance(value, datetime) else value and str(value),
-                "after_id": after and after["id"],
+                **behind(after, sort),
                 "row_limit": chance.choice([1, 5, 21, 500]),
                 "row_offset": chance.choice([0, 0, 1, 30]),
             },
@@ -160,6 +167,18 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
         if sort in ("title", "-title"):
             assert page == [dict(row) for row in await q.tasks.list_of_period(database, sort=sort, **given)]
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
+
+
+@pytest.mark.parametrize("end", [-(2**63), 2**63 - 1])
+@pytest.mark.parametrize("sort", get_args(lists.Sort))
+async def test_a_page_goes_on_behind_the_ends_of_all_ids(
+    database: Database, make: Factory, viewers: list[Viewer], sort: Any, end: int
+) -> None:
+    rows = await all_tasks(make)
+    (row,) = [row for row in rows if row["id"] == end]
+    values = {**EVERYONES, "created_from": None, "created_before": None, **behind(row, sort)}
+    page = await lists.page(database, sort=sort, viewer_id=viewers[0].id, viewer_is_admin=True, **values)
+    assert [row["id"] for row in page] == found(rows, viewers[0], sort, values)
 
 
 async def test_between_its_bounds_lies_the_whole_period_and_little_else(

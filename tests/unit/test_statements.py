@@ -21,7 +21,7 @@ SORTED = """\
 select t.id from things as t
 where
     t.owner = $1
-    and /* after */ ($3::bigint is null or (t.made, t.id) <= ($2::text::timestamptz, $3::bigint - 1))
+    and /* after */ ($3::bigint is null or (t.made, t.id, 1) <= ($2::text::timestamptz, $3::bigint, 0))
 order by /* sort */ t.made desc, t.id desc
 limit 3;
 """
@@ -73,7 +73,7 @@ def test_a_header_is_read_whole(tmp_path: Path) -> None:
         (SORTED.replace("t.made timestamptz, t.id bigint", "t.made"), 4),
         (SORTED.replace("t.made timestamptz, t.id bigint", "t.made timestamptz desc, t.id bigint"), 4),
         (SORTED.replace("after_id bigint?", "other bigint?"), 6),
-        (SORTED.replace("(t.made, t.id) <", "(t.made, t.id) >"), 6),
+        (SORTED.replace("(t.made, t.id, 1) <", "(t.made, t.id, 1) >"), 6),
         (SORTED.replace("t.made desc, t.id desc", "t.made desc"), 6),
         (SORTED.replace("/* sort */ ", ""), 6),
         (SORTED.replace("limit 3", "/* sort */ t.made desc"), 6),
@@ -104,19 +104,19 @@ def test_a_sort_becomes_one_plain_statement_for_each_direction(tmp_path: Path) -
     }
     assert wheres == {
         "-made": [
-            "and /* after */ ($3::bigint is null or (t.made, t.id) <= ($2::text::timestamptz, $3::bigint - 1))",
+            "and /* after */ ($3::bigint is null or (t.made, t.id, 1) <= ($2::text::timestamptz, $3::bigint, 0))",
             "order by /* sort */ t.made desc, t.id desc",
         ],
         "made": [
-            "and /* after */ ($3::bigint is null or (t.made, t.id) >= ($2::text::timestamptz, $3::bigint + 1))",
+            "and /* after */ ($3::bigint is null or (t.made, t.id, 0) >= ($2::text::timestamptz, $3::bigint, 1))",
             "order by /* sort */ t.made asc, t.id asc",
         ],
         "-id": [
-            "and /* after */ ($3::bigint is null or (t.id, t.id) <= ($2::text::bigint, $3::bigint - 1))",
+            "and /* after */ ($3::bigint is null or (t.id, t.id, 1) <= ($2::text::bigint, $3::bigint, 0))",
             "order by /* sort */ t.id desc, t.id desc",
         ],
         "id": [
-            "and /* after */ ($3::bigint is null or (t.id, t.id) >= ($2::text::bigint, $3::bigint + 1))",
+            "and /* after */ ($3::bigint is null or (t.id, t.id, 0) >= ($2::text::bigint, $3::bigint, 1))",
             "order by /* sort */ t.id asc, t.id asc",
         ],
     }
