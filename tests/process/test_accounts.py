@@ -239,7 +239,7 @@ def acted(case: Case, a: httpx.Client) -> float:
 @every
 def test_an_act_on_one_process_acts_on_both_at_once(pair: Pair, made: Callable[[Pair], Case]) -> None:
     took = []
-    with httpx.Client(base_url=pair.a.url) as a, httpx.Client(base_url=pair.b.url) as b:
+    with pair.a.client() as a, pair.b.client() as b:
         for _ in range(ROUNDS):
             case = made(pair)
             ask = by(case.token, "GET", case.path)
@@ -259,7 +259,7 @@ def test_an_act_on_one_process_acts_on_both_at_once(pair: Pair, made: Callable[[
 def test_a_process_that_hears_nothing_asks_the_database(pair: Pair, made: Callable[[Pair], Case]) -> None:
     case = made(pair)
     ask = by(case.token, "GET", case.path)
-    with httpx.Client(base_url=pair.a.url) as a, httpx.Client(base_url=pair.b.url) as b:
+    with pair.a.client() as a, pair.b.client() as b:
         until(lambda: remembers(pair, b))
         assert [ask(b).status_code for _ in range(3)] == [case.before] * 3
         said = pair.b.log().count(LOST)
@@ -280,7 +280,7 @@ def test_a_process_whose_database_falls_silent_believes_what_it_knew_for_a_secon
 ) -> None:
     case = made(pair)
     ask = by(case.token, "GET", case.path)
-    with httpx.Client(base_url=pair.a.url) as a, httpx.Client(base_url=pair.b.url) as b:
+    with pair.a.client() as a, pair.b.client() as b:
         until(lambda: remembers(pair, b))
         assert [ask(b).status_code for _ in range(3)] == [case.before] * 3
         pair.door.shut("silent")
@@ -303,7 +303,7 @@ def remembers(pair: Pair, client: httpx.Client) -> bool:
 
 def test_who_is_known_costs_no_question_to_the_database(pair: Pair) -> None:
     """By a route that needs to know who asks, and nothing else."""
-    with httpx.Client(base_url=pair.b.url) as b:
+    with pair.b.client() as b:
         until(lambda: remembers(pair, b))
         user_id = pair.user()
         for credential in (pair.session(user_id)[1], pair.key(user_id)[1]):
@@ -319,7 +319,7 @@ def test_who_is_known_costs_no_question_to_the_database(pair: Pair) -> None:
 
 def test_while_nothing_is_heard_every_request_asks_the_database(pair: Pair) -> None:
     ask = by(pair.session(pair.user())[1], "GET", "/users")
-    with httpx.Client(base_url=pair.b.url) as b:
+    with pair.b.client() as b:
         until(lambda: remembers(pair, b))
         said = pair.b.log().count(LOST)
         pair.door.shut("refused")
