@@ -129,7 +129,9 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 exports=Turns("exports", most=db.EXPORTS, of_one=1),
                 bulks=Turns("bulk creations", most=db.BULK_CONNECTIONS, of_one=1),
                 searches=Turns(
-                    "searches", most=given.database_pool_size, of_one=max(1, given.database_pool_size * 2 // 5)
+                    "searches",
+                    most=max(1, given.database_pool_size * 4 // 5),
+                    of_one=max(1, given.database_pool_size * 2 // 5),
                 ),
                 accounts=accounts,
                 logins=Logins(

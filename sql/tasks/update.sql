@@ -10,7 +10,7 @@
 -- notifies: task_events
 -- why: the trigger that records the event reads the actor from the setting.
 --   The row is locked first, so that the verdict speaks of the version that the update then changes.
---   Weather belongs to its city: it comes in where the city changes. The view does not show which city that is, hence
+--   Weather belongs to its city: it comes in where the city changes; what is not that city's goes by a trigger. The view does not show which city that is, hence
 --   the table; its columns are the view's, to which the union holds them.
 with actor as materialized (
     select set_config('service.actor_id', $2::bigint::text, true)
@@ -37,7 +37,7 @@ changed as (
         description = case when $7 then $8 else t.description end,
         status = case when $9 then $10 else t.status end,
         city = case when $11 then $12 else t.city end,
-        weather = case when $11 and $12 is distinct from t.city then $13 else t.weather end,
+        weather = case when $11 and $12 is distinct from t.city and $13::jsonb is not null then $13 else t.weather end,
         weather_city = case
             when $11 and $12 is distinct from t.city and $13 is not null then $12
             else t.weather_city

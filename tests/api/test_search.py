@@ -56,6 +56,16 @@ async def test_one_users_searches_leave_connections_to_others(make: Factory, mon
     assert (await ada.client.get("/tasks", params={"q": "x"})).status_code == 200
 
 
+async def test_all_searches_leave_connections_to_others(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada, searches = await make.user(), make.app.state.rooms.searches
+    monkeypatch.setattr(tasks, "SEARCH_PATIENCE_SECONDS", 0.05)
+    with ExitStack() as stack:
+        for other in range(8):  # of ten connections
+            stack.enter_context(searches.turn(-1 - other))
+        problem(await ada.client.get("/tasks", params={"q": "x"}), 503)
+        assert (await ada.client.get("/tasks")).status_code == 200
+
+
 async def test_a_search_goes_with_every_filter(make: Factory) -> None:
     ada = await make.user()
     found = await fill(make, ada)

@@ -618,6 +618,17 @@ async def test_a_city_respelled_keeps_its_weather(start: Start, provider: Provid
     assert after["version"] == 2
 
 
+async def test_a_city_respelled_while_the_provider_is_away_keeps_its_weather(start: Start, provider: Provider) -> None:
+    async with start(weather_cache_seconds=0) as make:
+        ada = await make.user()
+        task = await create(ada)
+        provider.mode = "fails"
+        after = (await ada.client.patch(f"/tasks/{task['id']}", json={"city": "moscow"})).json()
+        gone = (await ada.client.patch(f"/tasks/{task['id']}", json={"city": "Oslo"})).json()
+    assert (after["city"], after["weather"], after["version"]) == ("moscow", task["weather"], 2)
+    assert (gone["city"], gone["weather"], gone["version"]) == ("Oslo", None, 3)
+
+
 @pytest.mark.parametrize(
     "garbage", ["garbage", "1", "[]", "", '{"temperature": "x", "condition": "y"}', '{"temperature": 1}']
 )
