@@ -11,7 +11,8 @@
 -- why: the trigger that records the event reads the actor from the setting.
 --   The row is locked first, so that the verdict speaks of the version that the update then changes.
 --   Weather belongs to its city: it comes in where the city changes; what is not that city's goes by a trigger.
---   The view does not show which city that is, hence the table; its columns are the view's, to which the union holds them.
+--   The view does not show which city that is, hence the table; its columns are the view's, to which the union
+--   holds them.
 with actor as materialized (
     select set_config('service.actor_id', $2::bigint::text, true)
 ),
