@@ -97,7 +97,6 @@ class Listener:
             await db.prepare(connection)
             await connection.add_listener(EVENTS, self._on_event)
             await connection.add_listener(ACCOUNTS, self._on_account)
-            await self._settle(connection)
             self._sessions.forget()
             await self._recheck(connection, list(self._hub.subscribers))
             logger.info("the listener listens")
@@ -128,6 +127,8 @@ class Listener:
     async def _look(self, connection: Connection) -> None:
         if self._position is None or not self._hub.followed:
             here = await self._feed.here(connection)
+            if self._position is None or here.epoch != self._position.epoch:
+                await self._settle(connection)  # after `here`: a restore that comes between is seen by the next look
             if self._position is None:
                 self._hub.reread()  # who came before this first look may not have read so far
             if self._position is None or not self._hub.followed:  # nobody came meanwhile

@@ -167,14 +167,31 @@ async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
     assert 0 < len(heard) < LONG, "all of it"
 
 
+async def dumped(dba: Sql, url: str, folder: Path) -> Path:
+    """Dump a database whose event is of a transaction of the cluster's future."""
+    await write(dba)
+    await dba.execute("update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8")
+    dump = folder / "dump.sql"
+    dump.write_text(program("pg_dump", "--clean", "--if-exists", url))
+    return dump
+
+
+async def restored(dump: Path, url: str) -> None:
+    stop = "--set=ON_ERROR_STOP=1"
+    await asyncio.to_thread(program, "psql", "--quiet", "--single-transaction", stop, f"--file={dump}", url)
+
+
+async def settled(dba: Sql) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):  # a subscriber may have seen the reset before the listener did
+        while await dba.fetchval("select xid::text from task_events") != "3":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_a_dump_restored_under_a_running_listener_is_settled(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, tmp_path: Path
 ) -> None:
     hub = Hub(pool, FEED)
-    await write(dba)
-    await dba.execute("update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8")
-    dump = tmp_path / "dump.sql"
-    dump.write_text(program("pg_dump", "--clean", "--if-exists", own_database_url))
+    dump = await dumped(dba, own_database_url, tmp_path)
     subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
@@ -182,16 +199,18 @@ async def test_a_dump_restored_under_a_running_listener_is_settled(
         async with listening(Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
             while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            await asyncio.to_thread(
-                program,
-                "psql",
-                "--quiet",
-                "--single-transaction",
-                "--set=ON_ERROR_STOP=1",
-                f"--file={dump}",
-                own_database_url,
-            )
+            await restored(dump, own_database_url)
             assert isinstance(await asked, Reset)
-            async with asyncio.timeout(PATIENCE_SECONDS):  # the subscriber may have seen it before the listener did
-                while await dba.fetchval("select xid::text from task_events") != "3":  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            await settled(dba)
+
+
+async def test_a_dump_restored_while_nobody_subscribes_is_settled(
+    own_database_url: str, pool: Database, dba: Sql, tmp_path: Path
+) -> None:
+    dump = await dumped(dba, own_database_url, tmp_path)
+    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    async with listening(listener):
+        while not listener.alive:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await restored(dump, own_database_url)
+        await settled(dba)
