@@ -17,6 +17,7 @@ with asked as materialized (
 target as materialized (
     select
         e.task,
+        e.completed_at,
         case
             when not (coalesce(t.user_id, e.user_id) = $2 or $3) then 'forbidden'
             when t.id is not null then 'present'
@@ -29,6 +30,7 @@ target as materialized (
     left join lateral (
         select
             e.task,
+            e.completed_at,
             e.type,
             e.at,
             e.user_id
@@ -42,8 +44,8 @@ target as materialized (
 ),
 
 restored as (
-    insert into task_view as t (
-        id, title, description, status, city, weather, user_id, created_at, updated_at, version
+    insert into tasks as t (
+        id, title, description, status, city, weather, user_id, created_at, updated_at, version, completed_at
     )
     overriding system value
     select
@@ -56,12 +58,23 @@ restored as (
         o.user_id,
         o.created_at,
         greatest(now(), o.updated_at) as updated_at,
-        o.version + 1 as next_version
+        o.version + 1 as next_version,
+        coalesce(target.completed_at, o.updated_at) as completed_at
     from target
     cross join lateral json_populate_record(null::task_view, target.task) as o
     where target.verdict = 'ok'
     on conflict (id) do nothing
-    returning t.*
+    returning
+        t.id,
+        t.title,
+        t.description,
+        t.status,
+        t.city,
+        t.weather,
+        t.user_id,
+        t.created_at,
+        t.updated_at,
+        t.version
 )
 
 select

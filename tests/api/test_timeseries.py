@@ -55,6 +55,17 @@ async def test_every_bucket_of_the_period_is_there(make: Factory) -> None:
     ]
 
 
+async def test_a_task_that_was_deleted_and_restored_counts_as_before(make: Factory) -> None:
+    ada = await make.user()
+    await done(make, ada, MAY, 20)
+    before = await buckets(ada, start_date="2025-05-23")
+    path = f"/tasks/{await make.sql.fetchval('select id from tasks')}"
+    assert (await ada.client.delete(path)).status_code == 204
+    assert await buckets(ada, start_date="2025-05-23") != before
+    assert (await ada.client.post(f"{path}/restore")).status_code == 200
+    assert await buckets(ada, start_date="2025-05-23") == before
+
+
 @pytest.mark.parametrize("tz", ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu"])
 @pytest.mark.parametrize(("bucket", "days"), [("day", 3), ("week", 14), ("month", 70)])
 async def test_figures_agree_with_python(make: Factory, tz: str, bucket: str, days: int) -> None:

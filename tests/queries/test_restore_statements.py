@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -45,7 +46,10 @@ async def test_a_task_comes_back_as_it_was_and_its_version_goes_on(
 ) -> None:
     ada = await make.user()
     task = await make.task(ada, **columns)
-    await make.sql.execute("update tasks set created_at = '2020-01-02 03:04:05.678901Z', updated_at = updated_at")
+    await make.sql.execute(
+        "update tasks set created_at = '2020-01-02 03:04:05.678901Z', updated_at = updated_at,"
+        " completed_at = '2020-02-03 04:05:06.789012Z'"
+    )
     before = await make.sql.fetchrow("delete from tasks returning *")
     assert before
     row = await restore(database, ada.viewer, task)
@@ -53,13 +57,22 @@ async def test_a_task_comes_back_as_it_was_and_its_version_goes_on(
     assert after
     assert row
     expected = {**before, "version": before["version"] + 1, "updated_at": after["updated_at"]}
-    kept_elsewhere = {name: after[name] for name in ("weather_due_at", "completed_at")}
-    assert dict(after) == {**expected, **kept_elsewhere}
+    assert dict(after) == {**expected, "weather_due_at": after["weather_due_at"]}
     assert after["updated_at"] > before["updated_at"]
     shown = {name: after[name] for name in row if name not in {"verdict", "weather"}}
     assert {name: row[name] for name in shown} == shown
     assert orjson.loads(orjson.dumps(row["weather"])) == orjson.loads(after["weather"] or "null")
     assert await make.sql.fetchval("insert into tasks (user_id, title) values ($1, 'next') returning id", ada.id) > task
+
+
+async def test_of_a_deletion_that_kept_no_completion_the_last_change_counts(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    task = await make.task(ada, status="done", created_at=datetime(2020, 1, 2, tzinfo=UTC))
+    await make.sql.execute("update tasks set title = 'y'")
+    changed_at = await make.sql.fetchval("delete from tasks returning updated_at")
+    await make.sql.execute("update task_events set completed_at = null")
+    assert await verdict(database, ada.viewer, task) == "ok"
+    assert await make.sql.fetchval("select completed_at from tasks") == changed_at
 
 
 async def test_its_event_says_restored_and_by_whom_and_the_next_one_does_not(database: Database, make: Factory) -> None:
