@@ -6,15 +6,17 @@ from collections.abc import Awaitable
 from typing import Any
 
 from fastapi_limiter.depends import RateLimiter
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import RateLimitedError
+from service.errors import RateLimitedError, UnavailableError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
+from service.turns import Turns
 from service.web import replies
 from service.web.deps import (
     LARGEST_BODIES,
@@ -28,10 +30,14 @@ from service.web.deps import (
     media_type,
     rooms_of,
 )
-from service.web.middleware import VERDICTS
+from service.web.middleware import VERDICTS, Body
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
+LARGE_BODIES = 4  # read or worked on at once: each takes up to 80 MB
+LARGE_BODIES_OF_ONE = 2
+LARGE_BODY_SECONDS = 60.0  # for the whole, which keeps others waiting
+PATIENCE_SECONDS = 15.0
 # The library's own limiter is not used: its limits are the application's, which is not made yet.
 NO_LIMITER: Any = None
 
@@ -157,6 +163,31 @@ class _FewValues:
         await self._app(scope, counted, send)
 
 
+class _FewLarge:
+    """Reads bodies that are larger than others' a few at a time; who comes then waits, unread."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._turns = Turns("bulk creations", most=LARGE_BODIES, of_one=LARGE_BODIES_OF_ONE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request of who is known."""
+        length = Headers(scope=scope).get("content-length", "")
+        is_small = length.isdecimal() and int(length) <= LARGEST_BODY
+        await (self._app if is_small else self._in_turn)(scope, receive, send)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = HTTPConnection(scope)
+        viewer = await identity_of(request)
+        assert isinstance(viewer, Viewer)
+        try:
+            async with self._turns.turn_within(PATIENCE_SECONDS, viewer.id):
+                await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, send)
+        except UnavailableError as error:
+            response = await replies.on_service_error(request, error)
+            await response(scope, receive, send)
+
+
 class BodyLimited:
     """Limits bodies and how much is in them; a route's own, larger limit is for those who are known."""
 
@@ -164,7 +195,7 @@ class BodyLimited:
         self.app = app
         few = _FewValues(app)
         self._common = RequestBodyLimitMiddleware(few, LARGEST_BODY)
-        self._own = {route: RequestBodyLimitMiddleware(few, size) for route, size in LARGEST_BODIES.items()}
+        self._own = {route: RequestBodyLimitMiddleware(_FewLarge(few), size) for route, size in LARGEST_BODIES.items()}
         self._upload = RequestBodyLimitMiddleware(app, largest_attachment + UPLOAD_FRAME)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -57,7 +57,7 @@ class Envelope:
         reply = _Reply(scope, send)
         token = logs.request_id.set(reply.request_id)
         try:
-            await self.app(scope, _Body(receive).receive, reply.send)
+            await self.app(scope, Body(receive, BODY_SECONDS).receive, reply.send)
         except ClientDisconnect:
             logger.debug("the client left")
         except asyncio.CancelledError:  # the server stops, and has waited as long as it does
@@ -104,18 +104,21 @@ def _limits(scope: Scope, headers: MutableHeaders) -> None:
         headers["RateLimit"] = ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in verdicts)
 
 
-class _Body:
-    """Passes a request's body on, as long as it comes."""
+class Body:
+    """Passes a request's body on, as long as it comes in time: each part of it, or the whole."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, seconds: float, *, whole: bool = False) -> None:
         self._receive = receive
+        self._seconds, self._whole = seconds, whole
+        self._ends = time.monotonic() + seconds
         self._complete = False
 
     async def receive(self) -> Message:
+        """Give the next message; 408 where it comes too late."""
         if self._complete:  # what comes now is the client's leaving, and may take long
             return await self._receive()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(self._ends - time.monotonic() if self._whole else self._seconds):
                 message = await self._receive()
         except TimeoutError:
             raise HTTPException(408) from None

@@ -13,7 +13,7 @@ import pytest
 from loguru import logger
 
 from service import db
-from service.web import tasks
+from service.web import limits, tasks
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY
 from tests.api.problems import problem
 from tests.factories import Factory
@@ -209,6 +209,51 @@ async def test_a_body_may_have_sixteen_megabytes(make: Factory, whole: bool) -> 
         assert ("Content-Length" in sent.request.headers) == whole
         assert sent.status_code == status, sent.text
     problem(sent, 413)
+
+
+async def test_of_one_user_two_large_bodies_are_read_at_once_and_others_need_not_wait(
+    make: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = await make.user(), await make.user()
+    begun, whole = [asyncio.Event() for _ in range(3)], asyncio.Event()
+
+    async def body(number: int) -> AsyncIterator[bytes]:
+        begun[number].set()
+        yield padded(100)
+        await whole.wait()
+        yield b" "
+
+    def send(number: int) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(ada.client.post("/tasks/bulk", content=body(number), headers=JSON))
+
+    sent = [send(0), send(1)]
+    await begun[0].wait()
+    await begun[1].wait()
+    third = send(2)
+    assert (await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})).status_code == 201
+    large = padded(LARGEST_BODY + 1)
+    assert (await bob.client.post("/tasks/bulk", content=large, headers=JSON)).status_code == 201
+    assert not begun[2].is_set()
+    monkeypatch.setattr(limits, "PATIENCE_SECONDS", 0.05)
+    refused = await ada.client.post("/tasks/bulk", content=large, headers=JSON)
+    assert problem(refused, 503)["detail"].startswith("There are as many bulk creations")
+    assert refused.headers["retry-after"]
+    whole.set()
+    assert [(await one).status_code for one in (*sent, third)] == [201, 201, 201]
+
+
+async def test_a_large_body_may_not_take_too_long_as_a_whole(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = await make.user()
+
+    async def trickle() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(limits, "LARGE_BODY_SECONDS", 0.2)
+    async with asyncio.timeout(10):
+        problem(await ada.client.post("/tasks/bulk", content=trickle(), headers=JSON), 408)
+    assert (await ada.client.post("/tasks/bulk", content=padded(LARGEST_BODY + 1), headers=JSON)).status_code == 201
 
 
 async def test_on_other_routes_and_for_who_is_not_known_it_may_have_one(
