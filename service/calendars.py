@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 # What systems have beside them: this machine's own zone, and that of one whose clock nobody has set.
 NOT_IANA = {"localtime", "Factory"}
 
+SECOND = timedelta(seconds=1)
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
 
@@ -30,10 +32,18 @@ def start_of(day: date, zone: ZoneInfo) -> datetime:
 
     FIRST or LAST where that is not in the calendar.
     """
+    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     try:
-        return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+        by_clocks_before = midnight.astimezone(UTC)
+        by_clocks_after = midnight.replace(fold=1).astimezone(UTC)
     except OverflowError:
         return FIRST if day.year == 1 else LAST
+    if by_clocks_before <= by_clocks_after:
+        return by_clocks_before
+    seconds = range((by_clocks_before - by_clocks_after) // SECOND)
+    return by_clocks_after + SECOND * bisect_left(
+        seconds, day, key=lambda n: (by_clocks_after + n * SECOND).astimezone(zone).date()
+    )
 
 
 def end_of(day: date, zone: ZoneInfo) -> datetime:

@@ -12,12 +12,14 @@ from service import calendars
 from service.calendars import Bucket, start_of, starts
 
 MINUTE = timedelta(minutes=1)
-# Berlin; no hour at midnight (Beirut), midnight twice (Havana, Azores), a half hour (Lord Howe), a day left out (Apia).
+# Berlin; no hour at midnight (Beirut), none from 23:30 on (Toronto), midnight twice (Havana, Azores), a half hour (Lord
+# Howe), a day left out (Apia).
 CASES = [
     ("UTC", date(2024, 2, 26)),
     ("Europe/Berlin", date(2025, 3, 28)),
     ("Europe/Berlin", date(2025, 10, 24)),
     ("Asia/Beirut", date(2024, 3, 29)),
+    ("America/Toronto", date(1919, 3, 28)),
     ("America/Havana", date(2024, 11, 1)),
     ("Atlantic/Azores", date(2024, 10, 25)),
     ("Australia/Lord_Howe", date(2025, 4, 4)),
