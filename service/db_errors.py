@@ -44,6 +44,9 @@ DRIVER_ERRORS = (
     TimeoutError,
 )
 
+# Another transaction stood in the way (40001, 40P01): what was rolled back may do when it is run again.
+ROLLED_BACK = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
 # SQLSTATE classes and codes (PostgreSQL documentation, appendix A) behind which a needed part is away, slow or full:
 # connection, transaction rollback, resources, operator intervention, authorization, unknown or closed database, lock,
 # read-only.

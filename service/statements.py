@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
 from service import metrics
 from service.db import UNHURRIED, Connection, Database, Executor, Transaction
-from service.db_errors import DRIVER_ERRORS, translate
-from service.timing import measured
+from service.db_errors import DRIVER_ERRORS, ROLLED_BACK, translate
+from service.timing import Stopwatch, measured
 
 if TYPE_CHECKING:
     from prometheus_client import Histogram  # which service.metrics imports first, for all
+
+Fetch: TypeAlias = Callable[[Connection], Awaitable[Any]]
 
 FOLDER = Path(__file__).parent.parent / "sql"
 RETURNS = ("value", "row", "row?", "rows", "stream", "count", "script")
@@ -75,29 +77,38 @@ class Statement:
 
     async def __call__(self, db: Executor, *, sort: str = "", **values: Any) -> Any:
         """Run the statement; ServiceError where the database refuses it or is away."""
-        return await self._run(db, self.texts[sort], self.header.returns, self._arguments(values))
+        fetch = partial(_fetch, self.texts[sort], self.header.returns, self._arguments(values), self._seconds)
+        return await self._run(db, fetch)
 
     async def estimate(self, db: Executor, *, sort: str = "", **values: Any) -> int:
         """Give the planner's guess at how many rows there would be, without reading any."""
-        plan = await self._run(db, f"explain (format json) {self.texts[sort]}", "value", self._arguments(values))
+        text = f"explain (format json) {self.texts[sort]}"
+        seconds = metrics.STATEMENTS.labels(f"{self.name} (estimate)")
+        plan = await self._run(db, partial(_fetch, text, "value", self._arguments(values), seconds))
         return int(orjson.loads(orjson.dumps(plan))[0]["Plan"]["Plan Rows"])
 
     async def stream(self, db: Database, **values: Any) -> AsyncGenerator[Any]:
         """Give all rows as they are at one moment, STREAMED_ROWS at a time; the statement ends with whoever reads."""
         arguments = self._arguments(values)
+        spent = Stopwatch()
         try:
             async with (
                 db.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 await connection.execute(UNHURRIED)
-                with self._seconds.time():
+                with spent.running():
                     prepared = await connection.prepare(self.texts[""])
                     cursor = await prepared.cursor(*arguments)
-                    while rows := await cursor.fetch(STREAMED_ROWS):
-                        yield rows
+                    rows = await cursor.fetch(STREAMED_ROWS)
+                while rows:
+                    yield rows
+                    with spent.running():
+                        rows = await cursor.fetch(STREAMED_ROWS)
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
+        finally:
+            self._seconds.observe(spent.seconds)
 
     def _arguments(self, values: dict[str, Any]) -> list[Any]:
         names = [parameter.name for parameter in self.header.params]
@@ -105,32 +116,22 @@ class Statement:
             raise TypeError(f"{self.name}: missing or unknown: {', '.join(sorted(wrong))}")
         return [values[name] for name in names]
 
-    async def _run(self, db: Executor, text: str, returns: str, arguments: list[Any]) -> Any:
+    async def _run(self, db: Executor, fetch: Fetch) -> Any:
         try:
             with measured("db"):
                 if isinstance(db, Database):
                     async with db.connection() as connection:
-                        result = await self._fetch(connection, text, returns, arguments)
+                        result = await _again_if_rolled_back(connection, fetch)
                     if self.header.notifies:
                         db.changed()
                     return result
                 if isinstance(db, Transaction):
-                    result = await self._fetch(await db.connection(), text, returns, arguments)
+                    result = await fetch(await db.connection())
                     db.notifies |= bool(self.header.notifies)
                     return result
-                return await self._fetch(db, text, returns, arguments)
+                return await fetch(db)
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
-
-    async def _fetch(self, connection: Connection, text: str, returns: str, arguments: list[Any]) -> Any:
-        with self._seconds.time():
-            if returns in {"row", "row?"}:
-                return await connection.fetchrow(text, *arguments)
-            if returns == "rows":
-                return await connection.fetch(text, *arguments)
-            if returns == "value":
-                return await connection.fetchval(text, *arguments)
-            return int((await connection.execute(text, *arguments)).rpartition(" ")[2])
 
     @cached_property
     def _seconds(self) -> Histogram:
@@ -140,6 +141,24 @@ class Statement:
         problem = translate(error)
         metrics.STATEMENT_ERRORS.labels(self.name, getattr(problem, "code", "internal")).inc()
         return problem
+
+
+async def _again_if_rolled_back(connection: Connection, fetch: Fetch) -> Any:
+    try:
+        return await fetch(connection)
+    except ROLLED_BACK:  # nothing is left of it, and whoever stood in its way goes on
+        return await fetch(connection)
+
+
+async def _fetch(text: str, returns: str, arguments: list[Any], seconds: Histogram, connection: Connection) -> Any:
+    with seconds.time():
+        if returns in {"row", "row?"}:
+            return await connection.fetchrow(text, *arguments)
+        if returns == "rows":
+            return await connection.fetch(text, *arguments)
+        if returns == "value":
+            return await connection.fetchval(text, *arguments)
+        return int((await connection.execute(text, *arguments)).rpartition(" ")[2])
 
 
 def read(path: Path, *, folder: Path = FOLDER) -> Statement:

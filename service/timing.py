@@ -26,3 +26,19 @@ def measured(part: str) -> Iterator[None]:
     finally:
         if (spent := _spent.get()) is not None:
             spent[part] = spent.get(part, 0.0) + (time.perf_counter() - begun) * 1000
+
+
+class Stopwatch:
+    """Adds up the time of some blocks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Add the time of a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - begun

@@ -176,17 +176,17 @@ def _database(template: str) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _held_to_its_types(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold what every statement gives here to the stub: no column is NULL that mypy takes for a value."""
-    run = Statement._run
+    call = Statement.__call__
 
-    async def running(self: Statement, db: Any, text: str, returns: str, arguments: list[Any]) -> Any:
-        given = await run(self, db, text, returns, arguments)
+    async def calling(self: Statement, db: Any, **values: Any) -> Any:
+        given, returns = await call(self, db, **values), self.header.returns
         rows = given if returns == "rows" else [given] if returns in {"row", "row?"} and given else []
         for row in rows:
             wrong = [name for name, value in row.items() if value is None and name in NEVER_NULL.get(self.name, ())]
             assert not wrong, f"{self.path}:1: {wrong} may be null: say so in `nullable`"
         return given
 
-    monkeypatch.setattr(Statement, "_run", running)
+    monkeypatch.setattr(Statement, "__call__", calling)
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ async def test_statements_count_by_their_file_and_those_that_fail_by_their_probl
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=make.app), base_url="http://test") as stranger:
         assert [(await stranger.post("/auth/register", json=account)).status_code for _ in range(2)] == [201, 409]
     assert (await ada.client.get("/tasks/export")).status_code == 200
+    assert [(await ada.client.get("/tasks?count=estimated")).status_code for _ in range(3)] == [200] * 3
     after = await figures(ada.client)
 
     def counted(name: str, statement: str, **labels: str) -> float:
@@ -82,6 +83,7 @@ async def test_statements_count_by_their_file_and_those_that_fail_by_their_probl
     assert counted(STATEMENTS, "tasks.get") == 2
     assert counted(STATEMENTS, "accounts.create") == 2
     assert counted(STATEMENTS, "tasks.export") == 1
+    assert counted(STATEMENTS, "tasks.export (estimate)") == 3
     assert counted("sql_statement_errors_total", "accounts.create", code="conflict") == 1
     assert counted("sql_statement_errors_total", "tasks.get") == 0
     assert counted("sql_statement_duration_seconds_sum", "tasks.get") > 0

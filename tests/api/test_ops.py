@@ -59,14 +59,14 @@ async def test_with_the_schema_behind_it_is_not_ready_until_migrated(own_databas
         not_ready(answer)
         assert "migrate" in answer.json()["detail"]
         assert (await client.get("/healthz")).status_code == 200
-        assert migrations.migrate(own_database_url) == [newest]
+        assert await asyncio.to_thread(migrations.migrate, own_database_url) == [newest]
         await ready(client)
 
 
 async def test_a_virgin_database_is_not_ready_until_migrated(empty_database_url: str) -> None:
     async with serving(make_settings(empty_database_url), listening=False) as client:
         not_ready(await client.get("/readyz"))
-        migrations.migrate(empty_database_url)
+        await asyncio.to_thread(migrations.migrate, empty_database_url)
         await ready(client)
 
 

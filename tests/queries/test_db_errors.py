@@ -121,6 +121,28 @@ async def test_of_two_that_lock_each_other_out_one_is_unavailable(database: Data
     assert isinstance(failure.__cause__, asyncpg.DeadlockDetectedError)
 
 
+async def test_a_statement_that_was_locked_out_by_another_transaction_is_run_again(
+    database: Database, make: Factory, sql: Any, tmp_path: Path
+) -> None:
+    ada = await make.user()
+    ids = sorted([await make.task(ada), await make.task(ada)])
+    change = statement(
+        tmp_path,
+        "with t as (select id from tasks order by id for update) update tasks set title = title || '!' from t"
+        " where tasks.id = t.id returning pg_sleep(0)::text",
+    )
+    await sql.execute("set deadlock_timeout = '30s'")
+    async with sql.transaction():
+        await sql.execute("update tasks set title = 'By hand' where id = $1", ids[1])
+        changing = asyncio.create_task(change(database))
+        async with asyncio.timeout(10):
+            while not await sql.fetchval("select exists (select from pg_locks where not granted)"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await sql.execute("update tasks set title = 'By hand' where id = $1", ids[0])
+    await changing
+    assert [row["title"] for row in await sql.fetch("select title from tasks")] == ["By hand!"] * 2
+
+
 async def test_a_failed_serialization_is_unavailable(database: Database, make: Factory, sql: Any) -> None:
     ada = await make.user()
     task = await make.task(ada)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service import metrics
 from service.db import Database
 from service.errors import InvalidError
 from service.statements import HeaderError, Parameter, Statement, load, read, read_all
@@ -209,3 +212,17 @@ async def test_an_estimate_is_near_the_number_of_rows_and_reads_none(tmp_path: P
         "-- Many.\n-- returns: stream\n-- params: most bigint\nselect n from generate_series(1, $1::bigint) as n;",
     )
     assert await one.estimate(database, most=10**15) == 10**15
+
+
+async def test_the_time_that_a_reader_takes_is_not_the_statements(tmp_path: Path, database: Database) -> None:
+    text = "-- Many.\n-- returns: stream\nselect n from generate_series(1, 1000) as n;"
+    path = write(tmp_path, text, name="slow.sql")
+    begun = time.perf_counter()
+    async for _ in read(path, folder=tmp_path).stream(database):
+        await asyncio.sleep(0.1)
+    (seconds,) = [
+        sample.value
+        for sample in next(iter(metrics.STATEMENTS.collect())).samples
+        if sample.name.endswith("_sum") and sample.labels == {"statement": "slow"}
+    ]
+    assert 0 < seconds < time.perf_counter() - begun - 0.5
