@@ -170,9 +170,13 @@ def media_type(request: HTTPConnection) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def has_body(request: HTTPConnection) -> bool:
+    """Say whether a body comes with the request, or may come."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
 async def _json_body(request: Request) -> None:
-    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    if has_body and media_type(request) not in (MERGE_PATCH if request.method == "PATCH" else JSON):
+    if has_body(request) and media_type(request) not in (MERGE_PATCH if request.method == "PATCH" else JSON):
         merge_patch = " or application/merge-patch+json" if request.method == "PATCH" else ""
         raise HTTPException(415, f"The body takes Content-Type: application/json{merge_patch}.")
 

@@ -26,6 +26,7 @@ from service.web.deps import (
     UPLOAD,
     UPLOAD_FRAME,
     credential_of,
+    has_body,
     identity_of,
     media_type,
     rooms_of,
@@ -203,9 +204,17 @@ class BodyLimited:
         return (self._limited if scope["type"] == "http" else self.app)(scope, receive, send)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._encoded(HTTPConnection(scope)):  # RFC 9110, section 15.5.16
+            detail = "The body takes no Content-Encoding."
+            await replies.problem(415, detail, headers={"Accept-Encoding": "identity"})(scope, receive, send)
+            return
         limited = self._common
         method, path = scope["method"], scope["path"]
         own = self._upload if method == "POST" and UPLOAD.fullmatch(path) else self._own.get((method, path))
         if own and isinstance(await identity_of(HTTPConnection(scope)), Viewer):
             limited = own
         await limited(scope, receive, send)
+
+    @staticmethod
+    def _encoded(request: HTTPConnection) -> bool:
+        return has_body(request) and request.headers.get("content-encoding", "identity").lower() != "identity"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -210,6 +211,14 @@ async def test_a_body_of_another_media_type_is_refused(ada: httpx.AsyncClient, o
     for kind in kinds if operation.method == "PATCH" else [*kinds, "application/merge-patch+json"]:
         refused = await send(ada, operation, body(operation), kind=kind)
         assert problem(refused, 415)["code"] == "unsupported_media_type"
+
+
+@with_body
+async def test_a_compressed_body_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    refused = await ada.request(operation.method, operation.path, content=gzip.compress(b"{}"), headers=headers)
+    assert problem(refused, 415)["code"] == "unsupported_media_type"
+    assert refused.headers["accept-encoding"] == "identity"
 
 
 @with_body
