@@ -18,11 +18,11 @@ from service import media
 from service.cursors import Cursors
 from service.db import Database, Executor
 from service.errors import (
-    ForbiddenError,
     NotFoundError,
     ServiceError,
     StartError,
     UnavailableError,
+    permitted,
 )
 from service.folder import Folder
 from service.queries import q
@@ -206,13 +206,10 @@ def _shown(row: Any) -> dict[str, Any]:
 
 
 def _permitted(row: Any) -> dict[str, Any]:
-    if row is None:
-        raise NotFoundError("There is no such task.")
-    if row["verdict"] == "forbidden":
-        raise ForbiddenError("This task is another's.")
-    if row["verdict"] == "absent":
+    found = permitted(row)
+    if found["verdict"] == "absent":
         raise NotFoundError("The task has no such attachment.")
-    return dict(row)
+    return found
 
 
 def check(given: Settings) -> None:

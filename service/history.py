@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from service.attachments import Attachments
 from service.cursors import Cursors
 from service.db import Database, Executor
-from service.errors import ConflictError, ForbiddenError, NotFoundError
+from service.errors import ConflictError, NotFoundError, permitted
 from service.queries import q
 from service.security import Viewer
 from service.tasks import Task
@@ -65,10 +65,7 @@ async def page(db: Executor, viewer: Viewer, task_id: int, query: HistoryQuery, 
         before_id=before,
         row_limit=query.limit + 1,
     )
-    if not rows:
-        raise NotFoundError("There is no such task.")
-    if rows[0]["verdict"] == "forbidden":
-        raise ForbiddenError("This task is another's.")
+    permitted(rows[0] if rows else None)
     found = [_event(row) for row in rows if row["is_event"]]
     items, more = found[: query.limit], len(found) > query.limit
     last = items[-1]["id"] if more else None
@@ -87,12 +84,8 @@ async def restore(db: Database, viewer: Viewer, task_id: int, *, attachments: At
         row = await q.tasks.restore(transaction, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
         if row and row["verdict"] == "ok":
             await q.attachments.restore(transaction, task_id=task_id, keys=there)
-    if row is None:
-        raise NotFoundError("There is no such task.")
-    task = dict(row)
+    task = permitted(row)
     match task.pop("verdict"):
-        case "forbidden":
-            raise ForbiddenError("This task is another's.")
         case "present":
             raise ConflictError("This task is not deleted.")
         case "ownerless":

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from service import lists
 from service.cursors import Cursors
 from service.db import Database, Executor
-from service.errors import ForbiddenError, InvalidError, NotFoundError, StaleError
+from service.errors import ForbiddenError, InvalidError, StaleError, permitted
 from service.lists import Sort
 from service.queries import q
 from service.security import Viewer
@@ -130,7 +130,7 @@ async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: Weather
 async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
     """Give a task; NotFoundError, ForbiddenError."""
     row = await q.tasks.get(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
-    return _permitted(row)
+    return _current(row)
 
 
 async def replace(
@@ -157,7 +157,7 @@ async def delete(db: Executor, viewer: Viewer, task_id: int, *, versions: list[i
     row = await q.tasks.delete(
         db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, expected_versions=versions
     )
-    _permitted(row)
+    _current(row)
     _log(viewer, task_id, "task deleted")
 
 
@@ -237,7 +237,7 @@ async def _update(
         weather=await weather.now(await _new_city(db, viewer, task_id, changes.get("city"))),
         **values,
     )
-    task = _permitted(row)
+    task = _current(row)
     _log(viewer, task_id, "task updated", version=task["version"], sent=",".join(changes))
     return task
 
@@ -250,14 +250,9 @@ async def _new_city(db: Executor, viewer: Viewer, task_id: int, city: str | None
     return city if city != task["city"] else None
 
 
-def _permitted(row: Any) -> dict[str, Any]:
-    if row is None:
-        raise NotFoundError("There is no such task.")
-    task = dict(row)
-    verdict = task.pop("verdict")
-    if verdict == "forbidden":
-        raise ForbiddenError("This task is another's.")
-    if verdict == "stale":
+def _current(row: Any) -> dict[str, Any]:
+    task = permitted(row)
+    if task.pop("verdict") == "stale":
         raise StaleError("The task has another version than the request expects.", version=task["version"])
     return task
 
