@@ -253,7 +253,8 @@ async def _new_city(db: Executor, viewer: Viewer, task_id: int, city: str | None
 def _current(row: Any) -> dict[str, Any]:
     task = permitted(row)
     if task.pop("verdict") == "stale":
-        raise StaleError("The task has another version than the request expects.", version=task["version"])
+        version = task["version"]
+        raise StaleError(f'The task has version "{version}", which the request does not expect.', version=version)
     return task
 
 

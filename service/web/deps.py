@@ -130,10 +130,18 @@ async def _anyone(request: Request, _token: Annotated[str | None, Depends(_beare
     return identity
 
 
-async def _viewer(viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
-    if viewer is None:
+async def viewer_of(request: HTTPConnection) -> Viewer:
+    """Give whom the token speaks for; ServiceError where it is none or not good."""
+    identity = await identity_of(request)
+    if identity is None:
         raise UnauthorizedError("A token is needed: `Authorization: Bearer …`.")
-    return viewer
+    if isinstance(identity, ServiceError):
+        raise identity
+    return identity
+
+
+async def _viewer(request: Request, _viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
+    return await viewer_of(request)
 
 
 async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:

@@ -42,7 +42,7 @@ EXAMPLES = {
     405: ("This path does not take this method; `Allow` says which it takes.", "method_not_allowed"),
     408: ("The body did not arrive in time.", "request_timeout"),
     409: ("This username is taken.", "conflict"),
-    412: ("The task has another version than the request expects.", "stale"),
+    412: ('The task has version "2", which the request does not expect.', "stale"),
     413: ("The body is too large, or has too many values in it.", "too_large"),
     415: ("The body takes Content-Type: application/json.", "unsupported_media_type"),
     416: ("The file does not reach that far; `Content-Range` says how far it does.", "range_not_satisfiable"),

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import RateLimitedError, UnavailableError
+from service.errors import RateLimitedError, ServiceError, UnavailableError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
 from service.turns import Turns
@@ -30,6 +30,7 @@ from service.web.deps import (
     identity_of,
     media_type,
     rooms_of,
+    viewer_of,
 )
 from service.web.middleware import VERDICTS, Body
 
@@ -179,8 +180,7 @@ class _FewLarge:
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HTTPConnection(scope)
-        viewer = await identity_of(request)
-        assert isinstance(viewer, Viewer)
+        viewer = await viewer_of(request)
         try:
             async with self._turns.turn_within(PATIENCE_SECONDS, viewer.id):
                 await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, send)
@@ -190,7 +190,7 @@ class _FewLarge:
 
 
 class BodyLimited:
-    """Limits bodies and how much is in them; a route's own, larger limit is for those who are known."""
+    """Limits bodies and how much is in them; where a route takes larger ones, who is not known is refused unread."""
 
     def __init__(self, app: ASGIApp, *, largest_attachment: int) -> None:
         self.app = app
@@ -204,17 +204,18 @@ class BodyLimited:
         return (self._limited if scope["type"] == "http" else self.app)(scope, receive, send)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._encoded(HTTPConnection(scope)):  # RFC 9110, section 15.5.16
-            detail = "The body takes no Content-Encoding."
-            await replies.problem(415, detail, headers={"Accept-Encoding": "identity"})(scope, receive, send)
-            return
-        limited = self._common
-        method, path = scope["method"], scope["path"]
-        own = self._upload if method == "POST" and UPLOAD.fullmatch(path) else self._own.get((method, path))
-        if own and isinstance(await identity_of(HTTPConnection(scope)), Viewer):
-            limited = own
-        await limited(scope, receive, send)
+        await (await self._app_for(HTTPConnection(scope)))(scope, receive, send)
 
-    @staticmethod
-    def _encoded(request: HTTPConnection) -> bool:
-        return has_body(request) and request.headers.get("content-encoding", "identity").lower() != "identity"
+    async def _app_for(self, request: HTTPConnection) -> ASGIApp:
+        if has_body(request) and request.headers.get("content-encoding", "identity").lower() != "identity":
+            detail = "The body takes no Content-Encoding."  # RFC 9110, section 15.5.16
+            return replies.problem(415, detail, headers={"Accept-Encoding": "identity"})
+        method, path = request.scope["method"], request.scope["path"]
+        own = self._upload if method == "POST" and UPLOAD.fullmatch(path) else self._own.get((method, path))
+        if own is None:
+            return self._common
+        try:
+            await viewer_of(request)
+        except ServiceError as error:
+            return await replies.on_service_error(request, error)
+        return own

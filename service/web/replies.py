@@ -197,6 +197,10 @@ def _pointer(location: Sequence[Any]) -> str:
 def _message(one: Mapping[str, Any]) -> str:
     if one["type"] == "extra_forbidden":
         return "is not known here"
+    if one["type"] == "missing" and one["loc"] == ("body",):
+        return "a body is needed"
+    if one["type"] in {"model_attributes_type", "model_type", "dict_type"}:
+        return "takes a JSON object"
     message = str(one["msg"]).removeprefix("Value error, ")
     if isinstance(one.get("input"), str):  # of a text that is validated further the library says "items"
         message = message.replace(" items after validation", " characters").replace(

@@ -194,14 +194,16 @@ async def test_what_is_not_json_is_malformed(ada: httpx.AsyncClient, operation: 
 @with_body
 async def test_json_that_is_no_object_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
     for content in NO_OBJECT:
-        problem(await send(ada, operation, content), 422, pointers={""})
+        refused = problem(await send(ada, operation, content), 422, pointers={""})
+        assert refused["errors"][0]["message"] in {"takes a JSON object", "a body is needed"}
 
 
 @with_body
 async def test_an_empty_body_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
-    problem(await send(ada, operation, b""), 400 if operation.template == "/auth/login" else 422)
-    refused = await ada.request(operation.method, operation.path)
-    problem(refused, 415 if operation.template == "/auth/login" else 422)
+    is_log_in = operation.template == "/auth/login"
+    problem(await send(ada, operation, b""), 400 if is_log_in else 422)
+    refused = problem(await ada.request(operation.method, operation.path), 415 if is_log_in else 422)
+    assert is_log_in or refused["errors"] == [{"pointer": "", "message": "a body is needed"}]
 
 
 @with_body
