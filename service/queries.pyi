@@ -1024,6 +1024,8 @@ class _Events:
     async def settle(
         self,
         db: Executor,
+        *,
+        row_limit: int,
     ) -> int: ...
 
 class _Idempotency:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from service import db
+from service import listener as listener_module
 from service.cursors import Cursors
 from service.db import Database
 from service.events import Event, Feed
@@ -214,3 +215,22 @@ async def test_a_dump_restored_while_nobody_subscribes_is_settled(
             await asyncio.sleep(0.01)
         await restored(dump, own_database_url)
         await settled(dba)
+
+
+async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_many(
+    own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "SETTLED_ROWS", 10)
+    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    async with listening(listener):
+        while not listener.alive:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await dba.execute(
+            "insert into task_events (xid, type, task_id, user_id, task, size)"
+            " select (pg_current_xact_id()::text::bigint + 5 * n)::text::xid8, 'task.created', n, $1, '{}', 2"
+            " from generate_series(1, 95) as n",
+            viewer.id,
+        )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await dba.fetchval("select count(*) from task_events where xid <> '3'"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
