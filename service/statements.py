@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -90,23 +91,29 @@ class Statement:
     async def stream(self, db: Database, **values: Any) -> AsyncGenerator[Any]:
         """Give all rows as they are at one moment, STREAMED_ROWS at a time; the statement ends with whoever reads."""
         arguments = self._arguments(values)
-        spent = Stopwatch()
         try:
             async with (
                 db.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 await connection.execute(UNHURRIED)
-                with spent.running():
-                    prepared = await connection.prepare(self.texts[""])
-                    cursor = await prepared.cursor(*arguments)
-                    rows = await cursor.fetch(STREAMED_ROWS)
-                while rows:
-                    yield rows
-                    with spent.running():
-                        rows = await cursor.fetch(STREAMED_ROWS)
+                async with aclosing(self._fetch_all(connection, arguments)) as batches:
+                    async for rows in batches:
+                        yield rows
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
+
+    async def _fetch_all(self, connection: Connection, arguments: list[Any]) -> AsyncGenerator[Any]:
+        spent = Stopwatch()
+        try:
+            with spent.running():
+                prepared = await connection.prepare(self.texts[""])
+                cursor = await prepared.cursor(*arguments)
+                rows = await cursor.fetch(STREAMED_ROWS)
+            while rows:
+                yield rows
+                with spent.running():
+                    rows = await cursor.fetch(STREAMED_ROWS)
         finally:
             self._seconds.observe(spent.seconds)
 

@@ -123,7 +123,7 @@ MERGE_PATCH = {"requestBody": {"content": {"application/merge-patch+json": _PATC
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Give the errors that a route may answer, for its `responses`; those of every route included."""
-    of_bodies = {408} if 413 in statuses else set()
+    of_bodies = {408, 415} if 413 in statuses else set()
     return {status: _problem(status) for status in sorted({*statuses, *of_bodies, *EVERYWHERE})}
 
 

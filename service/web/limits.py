@@ -36,8 +36,9 @@ from service.web.middleware import VERDICTS, Body
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
-LARGE_BODIES = 4  # read or worked on at once: each takes up to 80 MB
+LARGE_BODIES = 6  # read, worked on or answered at once: each takes some 50 MB
 LARGE_BODIES_OF_ONE = 2
+PIECE_BYTES = 64 * 1024  # so much of an answer may wait for its client when the turn is over
 LARGE_BODY_SECONDS = 60.0  # for the whole, which keeps others waiting
 PATIENCE_SECONDS = 15.0
 # The library's own limiter is not used: its limits are the application's, which is not made yet.
@@ -168,25 +169,39 @@ class _FewValues:
 class _FewLarge:
     """Reads bodies that are larger than others' a few at a time; who comes then waits, unread."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, largest: int) -> None:
         self._app = app
+        self._largest = largest
         self._turns = Turns("bulk creations", most=LARGE_BODIES, of_one=LARGE_BODIES_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request of who is known."""
         length = Headers(scope=scope).get("content-length", "")
-        is_small = length.isdecimal() and int(length) <= LARGEST_BODY
-        await (self._app if is_small else self._in_turn)(scope, receive, send)
+        is_large = not length.isdecimal() or LARGEST_BODY < int(length) <= self._largest
+        await (self._in_turn if is_large else self._app)(scope, receive, send)
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HTTPConnection(scope)
         viewer = await viewer_of(request)
         try:
             async with self._turns.turn_within(PATIENCE_SECONDS, viewer.id):
-                await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, send)
+                await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, _in_pieces(send))
         except UnavailableError as error:
             response = await replies.on_service_error(request, error)
             await response(scope, receive, send)
+
+
+def _in_pieces(send: Send) -> Send:
+    """Send bodies in pieces: the server takes the next one when the client has taken most of those before."""
+
+    async def send_pieces(message: Message) -> None:
+        body = message.get("body", b"")
+        last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+        for start in range(0, last, PIECE_BYTES):
+            await send({**message, "body": body[start : start + PIECE_BYTES], "more_body": True})
+        await send({**message, "body": body[last:]} if last > 0 else message)
+
+    return send_pieces
 
 
 class BodyLimited:
@@ -196,7 +211,9 @@ class BodyLimited:
         self.app = app
         few = _FewValues(app)
         self._common = RequestBodyLimitMiddleware(few, LARGEST_BODY)
-        self._own = {route: RequestBodyLimitMiddleware(_FewLarge(few), size) for route, size in LARGEST_BODIES.items()}
+        self._own = {
+            route: RequestBodyLimitMiddleware(_FewLarge(few, size), size) for route, size in LARGEST_BODIES.items()
+        }
         self._upload = RequestBodyLimitMiddleware(app, largest_attachment + UPLOAD_FRAME)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -207,10 +224,10 @@ class BodyLimited:
         await (await self._app_for(HTTPConnection(scope)))(scope, receive, send)
 
     async def _app_for(self, request: HTTPConnection) -> ASGIApp:
-        if has_body(request) and request.headers.get("content-encoding", "identity").lower() != "identity":
+        method, path = request.scope["method"], request.scope["path"]
+        if method != "GET" and has_body(request) and _encoded(request):
             detail = "The body takes no Content-Encoding."  # RFC 9110, section 15.5.16
             return replies.problem(415, detail, headers={"Accept-Encoding": "identity"})
-        method, path = request.scope["method"], request.scope["path"]
         own = self._upload if method == "POST" and UPLOAD.fullmatch(path) else self._own.get((method, path))
         if own is None:
             return self._common
@@ -219,3 +236,8 @@ class BodyLimited:
         except ServiceError as error:
             return await replies.on_service_error(request, error)
         return own
+
+
+def _encoded(request: HTTPConnection) -> bool:
+    codings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    return any(coding.strip() not in {"", "identity"} for coding in codings)

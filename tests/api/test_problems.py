@@ -217,10 +217,18 @@ async def test_a_body_of_another_media_type_is_refused(ada: httpx.AsyncClient, o
 
 @with_body
 async def test_a_compressed_body_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
-    headers = {**JSON, "Content-Encoding": "gzip"}
-    refused = await ada.request(operation.method, operation.path, content=gzip.compress(b"{}"), headers=headers)
-    assert problem(refused, 415)["code"] == "unsupported_media_type"
-    assert refused.headers["accept-encoding"] == "identity"
+    content = gzip.compress(body(operation))
+    for codings in (["gzip"], ["GZip, identity"], ["identity", "gzip"]):
+        headers = [*JSON.items(), *(("Content-Encoding", coding) for coding in codings)]
+        refused = await ada.request(operation.method, operation.path, content=content, headers=headers)
+        assert problem(refused, 415)["code"] == "unsupported_media_type"
+        assert refused.headers["accept-encoding"] == "identity"
+
+
+async def test_a_body_that_is_said_to_be_plain_is_taken(ada: httpx.AsyncClient) -> None:
+    for codings in (["identity"], ["Identity, identity"], ["", "identity"]):
+        headers = [*JSON.items(), *(("Content-Encoding", coding) for coding in codings)]
+        assert (await ada.post("/tasks", content=b'{"title": "x"}', headers=headers)).status_code == 201
 
 
 @with_body

@@ -12,7 +12,7 @@ import pytest
 
 from service import metrics
 from service.db import Database
-from service.errors import InvalidError
+from service.errors import InvalidError, UnavailableError
 from service.statements import HeaderError, Parameter, Statement, load, read, read_all
 
 SORTED = """\
@@ -220,9 +220,21 @@ async def test_the_time_that_a_reader_takes_is_not_the_statements(tmp_path: Path
     begun = time.perf_counter()
     async for _ in read(path, folder=tmp_path).stream(database):
         await asyncio.sleep(0.1)
-    (seconds,) = [
-        sample.value
-        for sample in next(iter(metrics.STATEMENTS.collect())).samples
-        if sample.name.endswith("_sum") and sample.labels == {"statement": "slow"}
-    ]
+    (seconds,) = measured("slow", "sum")
     assert 0 < seconds < time.perf_counter() - begun - 0.5
+
+
+async def test_a_stream_that_gets_no_connection_is_not_a_fast_statement(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "-- Many.\n-- returns: stream\nselect 1;", name="away.sql")
+    monkeypatch.setattr(database, "acquire_seconds", 0)
+    with pytest.raises(UnavailableError):
+        await anext(read(path, folder=tmp_path).stream(database))
+    assert measured("away", "count") in ([], [0])
+
+
+def measured(name: str, what: str) -> list[float]:
+    """Give a figure of a statement's times."""
+    (metric,) = metrics.STATEMENTS.collect()
+    return [one.value for one in metric.samples if one.name.endswith(what) and one.labels == {"statement": name}]

@@ -1,0 +1,77 @@
+"""Bodies that are larger than others': whose turn it is, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from service.security import Viewer
+from service.web.deps import IDENTITY, LARGEST_BODIES, LARGEST_BODY
+from service.web.limits import LARGE_BODIES, LARGE_BODIES_OF_ONE, PIECE_BYTES, BodyLimited
+
+LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]
+ANSWER = bytes(range(256)) * 1000
+
+
+class Served:
+    """An application whose clients take nothing of its answers until they are let."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.answers: dict[asyncio.Task[Any] | None, list[bytes]] = {}
+        self.taken = asyncio.Event()
+        self._limited = BodyLimited(self._app, largest_attachment=0)
+
+    async def ask(self, user_id: int, *headers: tuple[bytes, bytes]) -> bytes:
+        """Send a request and give its answer's body."""
+        viewer = Viewer(id=user_id, is_admin=False)
+        scope = {"type": "http", "method": "POST", "path": "/tasks/bulk", "headers": headers, IDENTITY: viewer}
+        await self._limited(scope, self._receive, self._send)
+        return b"".join(self.answers[asyncio.current_task()])
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.begun.append(scope[IDENTITY].id)
+        await receive()
+        await send({"type": "http.response.start", "status": 201, "headers": []})
+        await send({"type": "http.response.body", "body": ANSWER})
+
+    async def _receive(self) -> Message:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            self.answers.setdefault(asyncio.current_task(), []).append(message["body"])
+            await self.taken.wait()
+
+
+def length(size: int) -> tuple[bytes, bytes]:
+    return b"content-length", str(size).encode()
+
+
+@pytest.mark.parametrize("header", [length(LARGEST_BODY + 1), (b"transfer-encoding", b"chunked")])
+async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[bytes, bytes]) -> None:
+    served = Served()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        asked = [group.create_task(served.ask(user, header)) for user in (1, 1, 1, 2, 2, 3, 3, 4)]
+        while len(served.answers) < LARGE_BODIES:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert served.begun == [1, 1, 2, 2, 3, 3]
+        assert max(map(served.begun.count, served.begun)) == LARGE_BODIES_OF_ONE
+        served.taken.set()
+    assert sorted(served.begun[LARGE_BODIES:]) == [1, 4]
+    assert [one.result() for one in asked] == [ANSWER] * len(asked)
+    assert max(len(piece) for pieces in served.answers.values() for piece in pieces) == PIECE_BYTES
+
+
+@pytest.mark.parametrize("size", [0, 2, LARGEST_BODY, LARGEST + 1, 10**30])
+async def test_others_need_no_turn(size: int) -> None:
+    served = Served()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for header in [length(LARGEST_BODY + 1)] * LARGE_BODIES_OF_ONE + [length(size)]:
+            group.create_task(served.ask(1, header))
+        while len(served.begun) <= LARGE_BODIES_OF_ONE:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        served.taken.set()
