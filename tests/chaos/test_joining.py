@@ -227,7 +227,7 @@ async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_
             await asyncio.sleep(0.01)
         await dba.execute(
             "insert into task_events (xid, type, task_id, user_id, task, size)"
-            " select (pg_current_xact_id()::text::bigint + 5 * n)::text::xid8, 'task.created', n, $1, '{}', 2"
+            " select (pg_current_xact_id()::text::bigint + 1000000 + 5 * n)::text::xid8, 'task.created', n, $1, '{}', 2"
             " from generate_series(1, 95) as n",
             viewer.id,
         )
