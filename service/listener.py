@@ -15,7 +15,7 @@ from loguru import logger
 from service import db, metrics
 from service.db import CONNECT_SECONDS, Connection
 from service.db_errors import DRIVER_ERRORS, translate
-from service.errors import ServiceError
+from service.errors import ServiceError, UnavailableError
 from service.events import Feed, Position
 from service.hub import GONE, Hub, Subscriber
 from service.queries import q
@@ -145,9 +145,15 @@ class Listener:
             self._wake.set()
 
     async def _settle(self, connection: Connection) -> None:
-        if settled := await q.events.settle(connection, row_limit=SETTLED_ROWS):
-            logger.bind(events=settled).warning("the database was restored: old events are settled")
-            self._wake.set()
+        if not await q.events.unsettled(connection):
+            return
+        try:
+            settled = await q.events.settle(connection, row_limit=SETTLED_ROWS)
+        except UnavailableError as error:  # read-only or locked: until then they are not taken for new
+            logger.bind(cause=repr(error.__cause__)).warning("the database was restored: nothing can be settled yet")
+            return
+        logger.bind(events=settled).warning("the database was restored: old events are settled")
+        self._wake.set()
 
     async def _recheck(self, connection: Connection, subscribers: Sequence[Subscriber]) -> None:
         """End the subscriptions whose session or key is over, or whose account has another role now."""

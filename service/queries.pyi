@@ -1027,6 +1027,10 @@ class _Events:
         *,
         row_limit: int,
     ) -> int: ...
+    async def unsettled(
+        self,
+        db: Executor,
+    ) -> bool: ...
 
 class _Idempotency:
     async def claim(

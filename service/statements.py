@@ -128,7 +128,7 @@ class Statement:
             with measured("db"):
                 if isinstance(db, Database):
                     async with db.connection() as connection:
-                        result = await _again_if_rolled_back(connection, fetch)
+                        result = await self._again_if_rolled_back(connection, fetch)
                     if self.header.notifies:
                         db.changed()
                     return result
@@ -140,6 +140,13 @@ class Statement:
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
+    async def _again_if_rolled_back(self, connection: Connection, fetch: Fetch) -> Any:
+        try:
+            return await fetch(connection)
+        except ROLLED_BACK:  # nothing is left of it, and whoever stood in its way goes on
+            metrics.STATEMENT_ERRORS.labels(self.name, "rolled_back").inc()
+            return await fetch(connection)
+
     @cached_property
     def _seconds(self) -> Histogram:
         return metrics.STATEMENTS.labels(self.name)
@@ -148,13 +155,6 @@ class Statement:
         problem = translate(error)
         metrics.STATEMENT_ERRORS.labels(self.name, getattr(problem, "code", "internal")).inc()
         return problem
-
-
-async def _again_if_rolled_back(connection: Connection, fetch: Fetch) -> Any:
-    try:
-        return await fetch(connection)
-    except ROLLED_BACK:  # nothing is left of it, and whoever stood in its way goes on
-        return await fetch(connection)
 
 
 async def _fetch(text: str, returns: str, arguments: list[Any], seconds: Histogram, connection: Connection) -> Any:

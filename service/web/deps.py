@@ -122,26 +122,27 @@ async def _identity(rooms: Rooms, credential: str | None) -> Viewer | ServiceErr
 
 
 async def _anyone(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
+    return await _anyone_of(request)
+
+
+async def _anyone_of(request: HTTPConnection) -> Viewer | None:
     identity = await identity_of(request)
     if isinstance(identity, ServiceError):
         raise identity
-    if identity and identity.read_only and request.method != "GET" and request.url.path not in READING:
+    if identity and identity.read_only and request.scope["method"] != "GET" and request.url.path not in READING:
         raise ForbiddenError("This API key may only read.")
     return identity
 
 
 async def viewer_of(request: HTTPConnection) -> Viewer:
-    """Give whom the token speaks for; ServiceError where it is none or not good."""
-    identity = await identity_of(request)
-    if identity is None:
+    """Give who may ask for this; ServiceError where the token is none, not good, or for reading alone."""
+    return await _viewer(await _anyone_of(request))
+
+
+async def _viewer(viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
+    if viewer is None:
         raise UnauthorizedError("A token is needed: `Authorization: Bearer …`.")
-    if isinstance(identity, ServiceError):
-        raise identity
-    return identity
-
-
-async def _viewer(request: Request, _viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
-    return await viewer_of(request)
+    return viewer
 
 
 async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi_limiter.depends import RateLimiter
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,9 +38,10 @@ from service.web.middleware import VERDICTS, Body
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
 LARGE_BODIES = 6  # read, worked on or answered at once: each takes some 50 MB
-LARGE_BODIES_OF_ONE = 2
+LARGE_BODIES_OF_ONE = 2  # so that it takes three accounts to hold up all others
+MOST_DIGITS = 15
 PIECE_BYTES = 64 * 1024  # so much of an answer may wait for its client when the turn is over
-LARGE_BODY_SECONDS = 60.0  # for the whole, which keeps others waiting
+LARGE_BODY_SECONDS, ANSWER_SECONDS = 60.0, 60.0  # for the whole, which keeps others waiting
 PATIENCE_SECONDS = 15.0
 # The library's own limiter is not used: its limits are the application's, which is not made yet.
 NO_LIMITER: Any = None
@@ -176,23 +178,33 @@ class _FewLarge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request of who is known."""
-        length = Headers(scope=scope).get("content-length", "")
-        is_large = not length.isdecimal() or LARGEST_BODY < int(length) <= self._largest
+        request = HTTPConnection(scope)
+        is_large = has_body(request) and not self._is_small(request.headers.get("content-length", ""))
         await (self._in_turn if is_large else self._app)(scope, receive, send)
+
+    def _is_small(self, length: str) -> bool:
+        """Whether it is no more than others may send, or so much that it is refused at once."""
+        digits = length.lstrip("0") or "0"
+        return length.isdecimal() and (len(digits) > MOST_DIGITS or not LARGEST_BODY < int(digits) <= self._largest)
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HTTPConnection(scope)
-        viewer = await viewer_of(request)
-        try:
-            async with self._turns.turn_within(PATIENCE_SECONDS, viewer.id):
+        async with AsyncExitStack() as stack:
+            try:
+                turn = self._turns.turn_within(PATIENCE_SECONDS, (await viewer_of(request)).id)
+                await stack.enter_async_context(turn)
+            except UnavailableError as error:
+                response = await replies.on_service_error(request, error)
+                await response(scope, receive, send)
+            else:
                 await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, _in_pieces(send))
-        except UnavailableError as error:
-            response = await replies.on_service_error(request, error)
-            await response(scope, receive, send)
 
 
 def _in_pieces(send: Send) -> Send:
-    """Send bodies in pieces: the server takes the next one when the client has taken most of those before."""
+    """Send bodies in pieces: the server takes the next one when the client has taken most of those before.
+
+    Raises ClientDisconnect where it does not take all of one in ANSWER_SECONDS.
+    """
 
     async def send_pieces(message: Message) -> None:
         body = message.get("body", b"")
@@ -201,7 +213,14 @@ def _in_pieces(send: Send) -> Send:
             await send({**message, "body": body[start : start + PIECE_BYTES], "more_body": True})
         await send({**message, "body": body[last:]} if last > 0 else message)
 
-    return send_pieces
+    async def send_in_time(message: Message) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await send_pieces(message)
+        except TimeoutError:
+            raise ClientDisconnect from None
+
+    return send_in_time
 
 
 class BodyLimited:

@@ -242,6 +242,20 @@ async def test_of_one_user_two_large_bodies_are_read_at_once_and_others_need_not
     assert [(await one).status_code for one in (*sent, third)] == [201, 201, 201]
 
 
+async def test_of_a_key_that_may_only_read_no_large_body_is_read(make: Factory, client: httpx.AsyncClient) -> None:
+    ada = await make.user()
+    key = (await ada.client.post("/auth/keys", json={"name": "x", "read_only": True})).json()["key"]
+    pieces: list[int] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        pieces.append(1)
+        yield padded(LARGEST_BODY + 1)
+
+    headers = JSON | {"Authorization": f"Bearer {key}"}
+    problem(await client.post("/tasks/bulk", content=body(), headers=headers), 403)
+    assert not pieces
+
+
 async def test_a_large_body_may_not_take_too_long_as_a_whole(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = await make.user()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -215,6 +215,24 @@ async def test_a_dump_restored_while_nobody_subscribes_is_settled(
             await asyncio.sleep(0.01)
         await restored(dump, own_database_url)
         await settled(dba)
+
+
+@pytest.mark.parametrize("how", ["read-only", "locked"])
+async def test_a_listener_looks_while_nothing_can_be_settled(
+    own_database_url: str, pool: Database, dba: Sql, tmp_path: Path, how: str
+) -> None:
+    await dumped(dba, own_database_url, tmp_path)
+    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    async with AsyncExitStack() as stack:
+        if how == "locked":
+            await stack.enter_async_context(dba.transaction())
+            await dba.execute("set local lock_timeout = 0; lock table task_events in share mode")
+        else:
+            name = await dba.fetchval("select quote_ident(current_database())")
+            await dba.execute(f"alter database {name} set default_transaction_read_only = on")
+        async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
+            while not listener.alive:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_many(

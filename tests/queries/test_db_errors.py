@@ -15,7 +15,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from service import db, embedded, errors
+from service import db, embedded, errors, metrics
 from service.db import Database
 from service.queries import q
 from service.statements import Statement, read
@@ -142,6 +142,7 @@ async def test_a_statement_that_was_locked_out_by_another_transaction_is_run_aga
                 await asyncio.sleep(0.01)
         await sql.execute("update tasks set title = 'By hand' where id = $1", ids[0])
     await changing
+    assert metrics.STATEMENT_ERRORS.labels("any", "rolled_back")._value.get() == 1
     assert [row["title"] for row in await sql.fetch("select title from tasks")] == ["By hand!"] * 2
 
 

@@ -316,7 +316,9 @@ async def test_events_of_a_future_that_a_restore_brought_are_settled_once(databa
         await make.sql.execute(
             "update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8"
         )
+        assert await q.events.unsettled(make.sql)
         assert [await q.events.settle(make.sql, row_limit=9) for _ in range(2)] == [2, 0]
+        assert not await q.events.unsettled(make.sql)
     here = await FEED.here(database)
     await insert(make.sql, ada)
     assert (await drained(database, here))[0] == (await kept(make.sql))[2:]

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from service.security import Viewer
+from service.web import limits
 from service.web.deps import IDENTITY, LARGEST_BODIES, LARGEST_BODY
 from service.web.limits import LARGE_BODIES, LARGE_BODIES_OF_ONE, PIECE_BYTES, BodyLimited
 
@@ -66,12 +68,25 @@ async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[byte
     assert max(len(piece) for pieces in served.answers.values() for piece in pieces) == PIECE_BYTES
 
 
-@pytest.mark.parametrize("size", [0, 2, LARGEST_BODY, LARGEST + 1, 10**30])
-async def test_others_need_no_turn(size: int) -> None:
+async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.05)
+    served = Served()
+    async with asyncio.timeout(10):
+        asked = [asyncio.create_task(served.ask(1, length(LARGEST_BODY + 1))) for _ in range(LARGE_BODIES_OF_ONE + 1)]
+        await asyncio.wait(asked)
+    assert len(served.begun) == len(asked)
+    assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
+
+
+OTHERS = ["0", "2", str(LARGEST_BODY), "0" * 5000 + "2", str(LARGEST + 1), "9" * 5000]
+
+
+@pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])
+async def test_others_need_no_turn(headers: list[tuple[bytes, bytes]]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for header in [length(LARGEST_BODY + 1)] * LARGE_BODIES_OF_ONE + [length(size)]:
-            group.create_task(served.ask(1, header))
+        for sent in [[length(LARGEST_BODY + 1)]] * LARGE_BODIES_OF_ONE + [headers]:
+            group.create_task(served.ask(1, *sent))
         while len(served.begun) <= LARGE_BODIES_OF_ONE:  # noqa: ASYNC110
             await asyncio.sleep(0)
         served.taken.set()
