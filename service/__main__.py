@@ -18,7 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from service.errors import ServiceError, StartError
-from service.statements import HeaderError
+from service.headers import HeaderError
 
 try:
     from service import app, attachments, demo, embedded, logs, metrics, migrations, settings

@@ -1,11 +1,11 @@
-"""Finds the statements under `sql/`, reads their headers, expands their sorts and runs them."""
+"""Finds the statements under `sql/` and runs them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ import orjson
 from service import metrics
 from service.db import UNHURRIED, Connection, Database, Executor, Transaction
 from service.db_errors import DRIVER_ERRORS, ROLLED_BACK, translate
+from service.headers import Header, HeaderError, expand, split
 from service.timing import Stopwatch, measured
 
 if TYPE_CHECKING:
@@ -24,44 +25,8 @@ if TYPE_CHECKING:
 Fetch: TypeAlias = Callable[[Connection], Awaitable[Any]]
 
 FOLDER = Path(__file__).parent.parent / "sql"
-RETURNS = ("value", "row", "row?", "rows", "stream", "count", "script")
 STREAMED_ROWS = 200
-AFTER = re.compile(r"/\* after \*/ (.*)")
-SORT = re.compile(r"/\* sort \*/ (.*)")
 FIRST_WORD = re.compile(r"\w+")
-
-
-class HeaderError(Exception):
-    """A file that does not keep to the conventions of sql/README.md; says which and where."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One `$n`: its keyword in Python, its SQL type, and whether it may be NULL."""
-
-    name: str
-    type: str
-    nullable: bool
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself."""
-
-    sentence: str
-    returns: str
-    params: tuple[Parameter, ...] = ()
-    sorts: dict[str, tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=dict)
-    index: tuple[str, ...] = ()
-    raises: dict[str, str] = field(default_factory=dict)
-    nullable: tuple[str, ...] = ()
-    scans: tuple[str, ...] = ()
-    extension: str = ""
-    planned: str = ""
-    notifies: str = ""
-    why: str = ""
-    lines: dict[str, int] = field(default_factory=dict)
-    """Where each field begins."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +137,8 @@ def read(path: Path, *, folder: Path = FOLDER) -> Statement:
     """Read one file; HeaderError where its header does not hold, with the line."""
     name = ".".join(path.relative_to(folder).with_suffix("").parts)
     try:
-        header, body, line = _split(path.read_text(encoding="utf-8"))
-        texts = dict(_expand(header, body, line)) if header.sorts else {"": body}
+        header, body, line = split(path.read_text(encoding="utf-8"))
+        texts = dict(expand(header, body, line)) if header.sorts else {"": body}
     except UnicodeDecodeError as error:
         raise HeaderError(f"{path}:{error.object.count(10, 0, error.start) + 1}: {error}") from None
     except ValueError as error:
@@ -189,142 +154,6 @@ def _tagged(text: str, name: str, sort: str) -> str:
 def read_all(folder: Path = FOLDER) -> list[Statement]:
     """Read every file, in the order of their names."""
     return [read(path, folder=folder) for path in sorted(folder.rglob("*.sql"))]
-
-
-def _split(text: str) -> tuple[Header, str, int]:
-    lines = text.splitlines()
-    length = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
-    comments = [line.removeprefix("--").removeprefix(" ") for line in lines[:length]]
-    body = "\n".join(lines[length:]).rstrip().removesuffix(";")
-    if not comments or not comments[0].endswith("."):
-        raise ValueError("1: takes a comment that says in one sentence what the statement does")
-    if not body:
-        raise ValueError(f"{length + 1}: takes a statement")
-    return _header(comments[0], _fields(comments[1:])), body, length + 1
-
-
-def _fields(comments: list[str]) -> list[tuple[int, str, str]]:
-    fields: list[tuple[int, str, str]] = []
-    for line, comment in enumerate(comments, start=2):
-        name, colon, value = comment.partition(":")
-        if comment.startswith(" ") and fields:
-            begun, field_name, before = fields[-1]
-            fields[-1] = (begun, field_name, f"{before} {comment.strip()}")
-        elif colon and name in FIELDS:
-            fields.append((line, name, value.strip()))
-        else:
-            raise ValueError(f"{line}: {comment!r} is none of the fields {', '.join(FIELDS)}")
-    return fields
-
-
-def _header(sentence: str, fields: list[tuple[int, str, str]]) -> Header:
-    said: dict[str, Any] = {}
-    for line, name, value in fields:
-        try:
-            if name == "sort":
-                said.setdefault("sorts", {}).update([_sort(value)])
-            elif name in said:
-                raise ValueError("is there already")
-            else:
-                said[name] = FIELDS[name](value)
-        except ValueError as error:
-            raise ValueError(f"{line}: `{name}`: {error}") from None
-    if "returns" not in said:
-        raise ValueError(f"1: `returns` is missing; it takes one of {', '.join(RETURNS)}")
-    return Header(sentence=sentence, lines={name: line for line, name, _ in fields}, **said)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _returns(text: str) -> str:
-    if text not in RETURNS:
-        raise ValueError(f"takes one of {', '.join(RETURNS)}")
-    return text
-
-
-def _planned(text: str) -> str:
-    if text != "each time":
-        raise ValueError("takes `each time`: run it in `Database.snapshot()`")
-    return text
-
-
-def _parameters(text: str) -> tuple[Parameter, ...]:
-    parameters = tuple(_parameter(part) for part in _listed(text))
-    if len({parameter.name for parameter in parameters}) < len(parameters):
-        raise ValueError("takes each NAME once")
-    return parameters
-
-
-def _parameter(text: str) -> Parameter:
-    name, _, kind = text.partition(" ")
-    if not name.isidentifier() or not kind.removesuffix("?"):
-        raise ValueError(f"{text!r} takes NAME TYPE")
-    return Parameter(name, kind.removesuffix("?"), kind.endswith("?"))
-
-
-def _raises(text: str) -> dict[str, str]:
-    return dict(_raise(part) for part in _listed(text))
-
-
-def _raise(text: str) -> tuple[str, str]:
-    constraint, arrow, code = text.partition(" -> ")
-    if not arrow:
-        raise ValueError(f"{text!r} takes CONSTRAINT -> CODE")
-    return constraint, code
-
-
-def _sort(text: str) -> tuple[str, tuple[tuple[str, str], tuple[str, str]]]:
-    name, _, columns = text.partition(": ")
-    pairs = [tuple(column.split(" ")) for column in columns.split(", ")]
-    if [len(pair) for pair in pairs] != [2, 2]:
-        raise ValueError(f"{text!r} takes NAME: COLUMN TYPE, COLUMN TYPE; the second column is the primary key")
-    (column, kind), (key, key_kind) = pairs
-    return name, ((column, kind), (key, key_kind))
-
-
-FIELDS: dict[str, Callable[[str], Any]] = {
-    "returns": _returns,
-    "params": _parameters,
-    "sort": _sort,
-    "index": lambda text: tuple(_listed(text)),
-    "raises": _raises,
-    "nullable": lambda text: tuple(_listed(text)),
-    "scans": lambda text: tuple(_listed(text)),
-    "extension": str,
-    "planned": _planned,
-    "notifies": str,
-    "why": str,
-}
-"""What a header may say, and how that is read."""
-
-
-def _expand(header: Header, body: str, line: int) -> Iterator[tuple[str, str]]:
-    number = {parameter.name: f"${i}" for i, parameter in enumerate(header.params, start=1)}
-    if not {"after_value", "after_id"} <= number.keys():
-        raise ValueError(f"{line}: `sort` takes the parameters after_value and after_id")
-    value, key = number["after_value"], number["after_id"]
-    expected = []
-    for name, ((column, kind), (tie, tie_kind)) in header.sorts.items():
-        for sign, operator, own, others, direction in (("-", "<=", 1, 0, "desc"), ("", ">=", 0, 1, "asc")):
-            row = f"({value}::text::{kind}, {key}::{tie_kind}, {others})"
-            after = f"({key}::{tie_kind} is null or ({column}, {tie}, {own}) {operator} {row})"
-            order = f"{column} {direction}, {tie} {direction}"
-            expected.append((after, order))
-            yield f"{sign}{name}", SORT.sub(f"/* sort */ {order}", AFTER.sub(f"/* after */ {after}", body))
-    written = (_written(AFTER, body), _written(SORT, body))
-    if written != expected[0]:
-        raise ValueError(
-            "{}: the `after` and `sort` lines take the text of the first sort, descending: {} | {}".format(
-                line, *expected[0]
-            )
-        )
-
-
-def _written(marker: re.Pattern[str], body: str) -> str:
-    lines = set(marker.findall(body))
-    return str(lines.pop()) if len(lines) == 1 else ""
 
 
 def load(folder: Path = FOLDER) -> SimpleNamespace:

@@ -11,7 +11,8 @@ from pathlib import Path
 from service import db_errors
 from service.db import Connection
 from service.db_errors import CONSTRAINTS
-from service.statements import FOLDER, HeaderError, Statement, read
+from service.headers import HeaderError
+from service.statements import FOLDER, Statement, read
 from service.workbench import stub
 from service.workbench.callers import callers
 from service.workbench.schema import Catalogue, Prepared, catalogue, prepare, server_name

@@ -14,8 +14,9 @@ import orjson
 
 from service.db import Connection
 from service.errors import NotFoundError, StartError
+from service.headers import Parameter
 from service.queries import q
-from service.statements import Parameter, Statement, read_all
+from service.statements import Statement, read_all
 
 Values: TypeAlias = Mapping[str, str | None]
 """By a parameter's name, as PostgreSQL writes a value of its type."""

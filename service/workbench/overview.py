@@ -10,7 +10,7 @@ from typing import Any
 from service.db import Connection, Database
 from service.db_errors import DRIVER_ERRORS, translate
 from service.errors import StartError, UnavailableError
-from service.statements import HeaderError
+from service.headers import HeaderError
 from service.workbench import catalog, explain, top
 from service.workbench.callers import callers
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from service.db import Connection
 from service.errors import StartError
+from service.headers import Parameter
 from service.queries import q
-from service.statements import FOLDER, Parameter, Statement, read_all
+from service.statements import FOLDER, Statement, read_all
 from service.workbench.explain import NAME, Values, held, nodes, planned, values_of
 
 SNAPSHOTS = FOLDER.parent / "tests" / "plans"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from service.db import Connection
+from service.headers import HeaderError
 from service.queries import q
-from service.statements import HeaderError, Statement
+from service.statements import Statement
 from service.workbench.explain import nodes, planned
 
 # SQL's names of types → PostgreSQL's own, where they differ.

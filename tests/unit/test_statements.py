@@ -13,7 +13,8 @@ import pytest
 from service import metrics
 from service.db import Database
 from service.errors import InvalidError, UnavailableError
-from service.statements import HeaderError, Parameter, Statement, load, read, read_all
+from service.headers import HeaderError, Parameter
+from service.statements import Statement, load, read, read_all
 
 SORTED = """\
 -- A page of things.
