@@ -30,6 +30,7 @@ ANSWER_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 PAGE_BYTES = 4 * 1024 * 1024
 SETTLED_ROWS = 10_000  # in a fifth of a second
+SETTLING_WAIT = "100ms"  # for a lock: meanwhile nothing is heard
 
 
 class Listener:
@@ -51,6 +52,7 @@ class Listener:
         self._looked_at = float("-inf")
         self._heard_at = float("-inf")
         self._pid = 0
+        self._unsettled = ""
 
     @property
     def alive(self) -> bool:
@@ -146,14 +148,21 @@ class Listener:
 
     async def _settle(self, connection: Connection) -> None:
         if not await q.events.unsettled(connection):
+            self._unsettled = ""
             return
         try:
-            settled = await q.events.settle(connection, row_limit=SETTLED_ROWS)
+            async with connection.transaction():
+                await q.dba.set_for_transaction(connection, name="lock_timeout", value=SETTLING_WAIT)
+                settled = await q.events.settle(connection, row_limit=SETTLED_ROWS)
         except UnavailableError as error:  # read-only or locked: until then they are not taken for new
-            logger.bind(cause=repr(error.__cause__)).warning("the database was restored: nothing can be settled yet")
+            cause = repr(error.__cause__)
+            if cause != self._unsettled:
+                logger.bind(cause=cause).warning("the database was restored: nothing can be settled yet")
+            self._unsettled = cause
             return
-        logger.bind(events=settled).warning("the database was restored: old events are settled")
-        self._wake.set()
+        if settled:
+            logger.bind(events=settled).warning("the database was restored: old events are settled")
+            self._wake.set()
 
     async def _recheck(self, connection: Connection, subscribers: Sequence[Subscriber]) -> None:
         """End the subscriptions whose session or key is over, or whose account has another role now."""

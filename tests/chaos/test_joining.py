@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from service import db
 from service import listener as listener_module
@@ -24,6 +25,7 @@ from tests.conftest import SECRET_KEY, make_settings
 
 FEED = Feed(Cursors((SECRET_KEY,)))
 TOKENS = Tokens((SECRET_KEY,), minutes=15)
+OF_THE_FUTURE = "update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8"
 PATIENCE_SECONDS = 10
 LONG = 30_000  # events: many pages
 LISTENS = (
@@ -35,6 +37,14 @@ LISTENS = (
 async def pool(own_database_url: str) -> AsyncIterator[Database]:
     async with db.connected(own_database_url, make_settings(own_database_url)) as database:
         yield database
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    yield lines
+    logger.remove(sink)
 
 
 @pytest.fixture
@@ -171,7 +181,7 @@ async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
 async def dumped(dba: Sql, url: str, folder: Path) -> Path:
     """Dump a database whose event is of a transaction of the cluster's future."""
     await write(dba)
-    await dba.execute("update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8")
+    await dba.execute(OF_THE_FUTURE)
     dump = folder / "dump.sql"
     dump.write_text(program("pg_dump", "--clean", "--if-exists", url))
     return dump
@@ -219,9 +229,10 @@ async def test_a_dump_restored_while_nobody_subscribes_is_settled(
 
 @pytest.mark.parametrize("how", ["read-only", "locked"])
 async def test_a_listener_looks_while_nothing_can_be_settled(
-    own_database_url: str, pool: Database, dba: Sql, tmp_path: Path, how: str
+    own_database_url: str, pool: Database, dba: Sql, said: list[str], how: str
 ) -> None:
-    await dumped(dba, own_database_url, tmp_path)
+    await write(dba)
+    await dba.execute(OF_THE_FUTURE)
     listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
     async with AsyncExitStack() as stack:
         if how == "locked":
@@ -231,8 +242,31 @@ async def test_a_listener_looks_while_nothing_can_be_settled(
             name = await dba.fetchval("select quote_ident(current_database())")
             await dba.execute(f"alter database {name} set default_transaction_read_only = on")
         async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
-            while not listener.alive:  # noqa: ASYNC110
+            while not listener.current:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+            for _ in range(3):
+                await another_look(listener)
+    assert len([line for line in said if "nothing can be settled yet" in line]) == 1
+
+
+async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
+    own_database_url: str, pool: Database, dba: Sql, said: list[str]
+) -> None:
+    await write(dba)
+    name = await dba.fetchval("select quote_ident(current_database())")
+    await dba.execute(f"alter database {name} set default_transaction_read_only = on")
+    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
+        while not listener.current:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert [line for line in said if "settled" in line] == []
+
+
+async def another_look(listener: Listener) -> None:
+    looked = listener._looked_at
+    listener._wake.set()
+    while listener._looked_at == looked:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_many(
