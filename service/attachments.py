@@ -195,9 +195,18 @@ class Attachments:
         await self._uploads.ended()
         await self._downloads.ended()
 
-    async def still_there(self, db: Executor, task_id: int) -> list[str]:
-        """Give the keys of what went with a task and is still in the store; UnavailableError where it cannot say."""
-        rows = await q.attachments.restorable(db, task_id=task_id, row_limit=MOST_RESTORED)
+    async def still_there(self, db: Executor, viewer: Viewer, task_id: int) -> list[str]:
+        """Give the keys of what went with the viewer's task and is still in the store.
+
+        Raises UnavailableError where the store cannot say.
+        """
+        rows = await q.attachments.restorable(
+            db,
+            task_id=task_id,
+            viewer_id=viewer.id,
+            viewer_is_admin=viewer.is_admin,
+            row_limit=MOST_RESTORED,
+        )
         return [row["key"] for row in rows if not row["is_doubtful"] or await self.store.exists(row["key"])]
 
 

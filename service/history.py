@@ -78,7 +78,7 @@ async def restore(db: Database, viewer: Viewer, task_id: int, *, attachments: At
     Raises ForbiddenError, ConflictError where it is not deleted or its owner's account is gone, and NotFoundError where
     nothing is left of it or it was deleted too long ago.
     """
-    there = await attachments.still_there(db, task_id)
+    there = await attachments.still_there(db, viewer, task_id)
     async with db.transaction() as transaction:
         await q.tasks.lock_restoration(transaction, task_id=task_id)
         row = await q.tasks.restore(transaction, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)

@@ -876,6 +876,8 @@ class _Attachments:
         db: Executor,
         *,
         task_id: int,
+        viewer_id: int,
+        viewer_is_admin: bool,
         row_limit: int,
     ) -> Sequence[AttachmentsRestorableRow]: ...
     async def restore(

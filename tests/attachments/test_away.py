@@ -109,7 +109,7 @@ async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
     make: Factory, files: Attachments, door: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stays behind would not come another time."""
-    ada = await make.user()
+    ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     monkeypatch.setattr(make.app.state.rooms.attachments, "store", files.store)
     monkeypatch.setattr(sweep, "CLAIM_ROWS", 0)
@@ -119,6 +119,7 @@ async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
         await make.sql.execute("update removed_attachments set claimed_until = now()")  # somebody has tried
     await door.shut("cut")
     problem(await ada.client.post(f"/tasks/{task}/restore"), 503)
+    problem(await bob.client.post(f"/tasks/{task}/restore"), 403)
     await door.open()
     assert (await ada.client.post(f"/tasks/{task}/restore")).status_code == 200
     assert (await ada.client.get(f"/tasks/{task}/attachments")).json()["items"] == [one]

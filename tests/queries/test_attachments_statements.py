@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -258,22 +259,27 @@ async def test_what_is_gone_is_claimed_once_and_again_where_it_failed(make: Fact
 
 @pytest.mark.parametrize("how", ["task", "alone"])
 async def test_only_what_went_with_its_task_can_come_back_with_it(make: Factory, database: Database, how: str) -> None:
-    ada = await make.user()
+    ada, bob, root = await make.user(), await make.user(), await make.admin()
     task, other = await make.task(ada), await make.task(ada)
     one = await made(database, ada, task)
     await made(database, ada, other)
     (key, _) = await keys(make)
+
+    async def restorable(viewer: Viewer) -> Sequence[Any]:
+        return await q.attachments.restorable(database, task_id=task, **asked(viewer), row_limit=10)
+
     await make.sql.execute(
         "delete from tasks" if how == "task" else "delete from attachments where id = $1",
         *([one] if how == "alone" else []),
     )
-    rows = await q.attachments.restorable(database, task_id=task, row_limit=10)
-    assert [(row["key"], row["is_doubtful"]) for row in rows] == ([(key, False)] if how == "task" else [])
+    for viewer in (ada.viewer, root.viewer):
+        rows = await restorable(viewer)
+        assert [(row["key"], row["is_doubtful"]) for row in rows] == ([(key, False)] if how == "task" else [])
+    assert list(await restorable(bob.viewer)) == []
     assert await claimed(database)
-    assert await q.attachments.restorable(database, task_id=task, row_limit=10) == []  # somebody removes it now
+    assert list(await restorable(ada.viewer)) == []  # somebody removes it now
     await make.sql.execute("update removed_attachments set claimed_until = now()")
-    rows = await q.attachments.restorable(database, task_id=task, row_limit=10)
-    assert [row["is_doubtful"] for row in rows] == [True] * (how == "task")
+    assert [row["is_doubtful"] for row in await restorable(ada.viewer)] == [True] * (how == "task")
 
 
 async def test_what_comes_back_is_as_it_was_and_makes_no_event_of_its_own(make: Factory, database: Database) -> None:
@@ -295,7 +301,7 @@ async def test_what_comes_back_is_as_it_was_and_makes_no_event_of_its_own(make: 
     assert await make.sql.fetchval("select version from tasks") == 5
     # What stayed behind stays so.
     await make.sql.execute("delete from tasks")
-    rows = await q.attachments.restorable(database, task_id=task, row_limit=10)
+    rows = await q.attachments.restorable(database, task_id=task, **asked(ada.viewer), row_limit=10)
     assert [row["key"] for row in rows] == sorted(all_keys[:2])
     assert other
 
