@@ -13,6 +13,7 @@ from service.queries import q
 
 PAUSE_SECONDS = 60.0
 BATCH_ROWS = 1000
+ANSWER_ROWS = 50  # each may have some 16 MB
 
 
 async def run(db: Executor, *, days: int) -> None:
@@ -24,7 +25,7 @@ async def run(db: Executor, *, days: int) -> None:
                 logger.bind(events=expired).debug("old events are gone")
             while ended := await q.accounts.expire_sessions(db, row_limit=BATCH_ROWS):
                 logger.bind(sessions=ended).debug("expired sessions are gone")
-            while forgotten := await q.idempotency.expire(db, row_limit=BATCH_ROWS):
+            while forgotten := await q.idempotency.expire(db, row_limit=ANSWER_ROWS):
                 logger.bind(keys=forgotten).debug("old answers are gone")
         except ServiceError as error:
             logger.bind(cause=repr(error.__cause__)).warning("what is too old stays: {}", error.detail)

@@ -3,7 +3,8 @@
 -- params: user_id bigint, route text, key text, fingerprint bytea, holder bytea, seconds double precision
 -- index: idempotency_keys_pkey
 -- raises: idempotency_keys_user_id_fkey -> unauthorized, idempotency_keys_key_check -> invalid
--- why: a key is free again where its 24 hours are over, or where whoever claimed it for the same body has died. The
+-- why: an answer may have some 16 MB, and is read for who gets it alone.
+--   A key is free again where its 24 hours are over, or where whoever claimed it for the same body has died. The
 --   conflict locks the row, so that of many one claims it. No row: another has claimed it since this statement began.
 with claimed as (
     insert into idempotency_keys as i (user_id, route, key, fingerprint, holder, claimed_until)
@@ -44,7 +45,7 @@ select
     end as verdict,
     i.status,
     i.headers,
-    i.body
+    case when i.fingerprint = $4 then i.body end as body
 from idempotency_keys as i
 where
     i.user_id = $1

@@ -50,12 +50,16 @@ async def test_a_claim_runs_until_it_is_answered_and_the_answer_is_given_as_kept
     assert await keep(database, ada.id, holder=OTHER) == 0
     assert await keep(database, ada.id) == 1
     assert await keep(database, ada.id) == 0
-    assert await claim(database, ada.id, holder=OTHER, fingerprint=b"other") == "other"
-    row = await q.idempotency.claim(
-        database, user_id=ada.id, route="POST /tasks", key="k", fingerprint=b"body", holder=OTHER, seconds=1.0
-    )
+    rows = [
+        await q.idempotency.claim(
+            database, user_id=ada.id, route="POST /tasks", key="k", fingerprint=sent, holder=OTHER, seconds=1.0
+        )
+        for sent in (b"other", b"body")
+    ]
+    found = [(row["verdict"], row["status"], row["body"]) for row in rows if row]
+    assert found == [("other", 201, None), ("answered", 201, b"\x00answer")]
+    row = rows[-1]
     assert row
-    assert (row["verdict"], row["status"], row["body"]) == ("answered", 201, b"\x00answer")
     assert orjson.dumps(row["headers"]) == b'{"etag":"\\"1\\""}'
 
 
