@@ -47,7 +47,7 @@ class Token(BaseModel):
     expires_in: Annotated[int, Field(description="Seconds, of the access token.", examples=[900])]
     refresh_token: Annotated[
         str,
-        Field(description="Good once: `POST /auth/refresh` gives the next one.", examples=["eyJhbGciOiJIUzI1NiIs…"]),
+        Field(description="Good once: `POST /auth/refresh` gives the next one.", examples=["AAAAAAAAAAE…"]),
     ]
 
 
@@ -106,7 +106,7 @@ class KeyList(BaseModel):
 class Ticket(BaseModel):
     """Goes into the URL of `/ws` or `/events` as `?ticket=`; good once."""
 
-    ticket: Annotated[str, Field(examples=["eyJhbGciOiJIUzI1NiIs…"])]
+    ticket: Annotated[str, Field(examples=["XkQ2mW9c…"])]
     expires_in: Annotated[int, Field(description="Seconds.")] = 30
 
 

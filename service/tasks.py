@@ -254,7 +254,8 @@ def _current(row: Any) -> dict[str, Any]:
     task = permitted(row)
     if task.pop("verdict") == "stale":
         version = task["version"]
-        raise StaleError(f'The task has version "{version}", which the request does not expect.', version=version)
+        detail = f'The task has the ETag "{version}", quotes included, which the request does not expect.'
+        raise StaleError(detail, version=version)
     return task
 
 

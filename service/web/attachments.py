@@ -22,7 +22,7 @@ router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
     response_model=Attachment,
     dependencies=[no_query],
     openapi_extra=UPLOAD_BODY,
-    responses=LOCATION | problems(400, 401, 403, 404, 413),
+    responses=LOCATION | problems(401, 403, 404, 413),
 )
 async def add_attachment(rooms: In, viewer: Known, request: Request, task_id: RowId) -> Response:
     """Add a file to a task: multipart/form-data with one field, `file`.

@@ -69,7 +69,7 @@ async def _parsed(request: Request) -> Any:
     status_code=201,
     response_model=Account,
     dependencies=[no_query, json_body],
-    responses=LOCATION | problems(400, 401, 403, 409, 413),
+    responses=LOCATION | problems(401, 403, 409, 413),
     openapi_extra={"security": [{}]},
 )
 async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
@@ -83,7 +83,7 @@ async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
     response_model=Token,
     dependencies=[no_query],
     openapi_extra=LOGIN_BODY,
-    responses=problems(400, 401, 413),
+    responses=problems(401, 413),
 )
 async def login(request: Request, rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
     """Exchange username and password, as JSON or as a form, for an access token and a refresh token."""
@@ -107,7 +107,7 @@ async def me(rooms: In, viewer: Known) -> Response:
     "/refresh",
     response_model=Token,
     dependencies=[no_query, json_body],
-    responses=problems(400, 401, 413),
+    responses=problems(401, 413),
 )
 async def refresh(rooms: In, spent_token: Refresh) -> Response:
     """Exchange a refresh token for an access token and the next refresh token.
@@ -121,7 +121,7 @@ async def refresh(rooms: In, spent_token: Refresh) -> Response:
     status_code=204,
     response_class=Response,
     dependencies=[no_query, json_body],
-    responses=problems(400, 401, 403, 409, 413),
+    responses=problems(401, 403, 409, 413),
 )
 async def change_password(request: Request, rooms: In, viewer: Known, change: PasswordChange) -> Response:
     """Set a new password; one's other sessions end."""

@@ -42,7 +42,7 @@ EXAMPLES = {
     405: ("This path does not take this method; `Allow` says which it takes.", "method_not_allowed"),
     408: ("The body did not arrive in time.", "request_timeout"),
     409: ("This username is taken.", "conflict"),
-    412: ('The task has version "2", which the request does not expect.', "stale"),
+    412: ('The task has the ETag "2", quotes included, which the request does not expect.', "stale"),
     413: ("The body is too large, or has too many values in it.", "too_large"),
     415: ("The body takes Content-Type: application/json.", "unsupported_media_type"),
     416: ("The file does not reach that far; `Content-Range` says how far it does.", "range_not_satisfiable"),
@@ -106,7 +106,7 @@ PAGE: dict[int | str, dict[str, Any]] = {
         "headers": {
             "Link": {
                 "description": 'The next page, `rel="next"` (RFC 8288); absent on the last one.',
-                "schema": {"type": "string", "examples": ['<http://127.0.0.1:8000/tasks?cursor=…>; rel="next"']},
+                "schema": {"type": "string", "examples": ['</tasks?cursor=…>; rel="next"']},
             }
         }
     }
@@ -123,7 +123,7 @@ MERGE_PATCH = {"requestBody": {"content": {"application/merge-patch+json": _PATC
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Give the errors that a route may answer, for its `responses`; those of every route included."""
-    of_bodies = {408, 415} if 413 in statuses else set()
+    of_bodies = {400, 408, 415} if 413 in statuses else set()
     return {status: _problem(status) for status in sorted({*statuses, *of_bodies, *EVERYWHERE})}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -39,10 +40,10 @@ UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
 LARGE_BODIES = 6  # read, worked on or answered at once: each takes some 50 MB
 LARGE_BODIES_OF_ONE = 2  # so that it takes three accounts to hold up all others
-MOST_DIGITS = 15
 PIECE_BYTES = 64 * 1024  # so much of an answer may wait for its client when the turn is over
 LARGE_BODY_SECONDS, ANSWER_SECONDS = 60.0, 60.0  # for the whole, which keeps others waiting
 PATIENCE_SECONDS = 15.0
+SENSIBLE_LENGTH = re.compile(r"\d{1,15}", re.ASCII)
 # The library's own limiter is not used: its limits are the application's, which is not made yet.
 NO_LIMITER: Any = None
 
@@ -174,18 +175,14 @@ class _FewLarge:
     def __init__(self, app: ASGIApp, largest: int) -> None:
         self._app = app
         self._largest = largest
-        self._turns = Turns("bulk creations", most=LARGE_BODIES, of_one=LARGE_BODIES_OF_ONE)
+        self._turns = Turns("large bodies", most=LARGE_BODIES, of_one=LARGE_BODIES_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request of who is known."""
         request = HTTPConnection(scope)
-        is_large = has_body(request) and not self._is_small(request.headers.get("content-length", ""))
-        await (self._in_turn if is_large else self._app)(scope, receive, send)
-
-    def _is_small(self, length: str) -> bool:
-        """Whether it is no more than others may send, or so much that it is refused at once."""
-        digits = length.lstrip("0") or "0"
-        return length.isdecimal() and (len(digits) > MOST_DIGITS or not LARGEST_BODY < int(digits) <= self._largest)
+        length = request.headers.get("content-length", "")
+        is_small = SENSIBLE_LENGTH.fullmatch(length) and not LARGEST_BODY < int(length) <= self._largest
+        await (self._in_turn if has_body(request) and not is_small else self._app)(scope, receive, send)
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HTTPConnection(scope)

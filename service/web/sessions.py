@@ -49,7 +49,7 @@ async def end_session(rooms: In, viewer: Known, session_id: RowId) -> Response:
     status_code=201,
     response_model=MadeKey,
     dependencies=[no_query, json_body],
-    responses=problems(400, 401, 403, 409, 413),
+    responses=problems(401, 403, 409, 413),
 )
 async def make_key(rooms: In, viewer: Known, new: NewKey) -> Response:
     """Make an API key for a machine: it goes where a token goes, and is shown this once."""

@@ -30,7 +30,7 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     status_code=201,
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[201] | problems(400, 401, 403, 409, 413),
+    responses=TASK_HEADERS[201] | problems(401, 403, 409, 413),
 )
 async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) -> Response:
     """Make a task of one's own."""
@@ -47,7 +47,7 @@ async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) 
     status_code=201,
     response_model=TaskList,
     dependencies=[no_query, json_body],
-    responses=REPLAYED | problems(400, 401, 403, 409, 413),
+    responses=REPLAYED | problems(401, 403, 409, 413),
 )
 async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once) -> Response:
     """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""
@@ -108,7 +108,7 @@ async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -
     "/{task_id}",
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413),
+    responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413),
 )
 async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, versions: Versions) -> Response:
     """Replace title, description, status and city: what is absent is cleared, or back at its default."""
@@ -120,7 +120,7 @@ async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, v
     response_model=Task,
     dependencies=[no_query, json_body],
     openapi_extra=MERGE_PATCH,
-    responses=TASK_HEADERS[200] | problems(400, 401, 403, 404, 412, 413),
+    responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413),
 )
 async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPatch, versions: Versions) -> Response:
     """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""

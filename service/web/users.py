@@ -33,7 +33,7 @@ async def get_user(rooms: In, _viewer: Administrator, user_id: RowId) -> Respons
     "/{user_id}",
     response_model=Member,
     dependencies=[no_query, json_body],
-    responses=problems(400, 401, 403, 404, 409, 413),
+    responses=problems(401, 403, 404, 409, 413),
 )
 async def change_user(rooms: In, viewer: Administrator, user_id: RowId, change: AccountChange) -> Response:
     """Change role or active, from the account's next request on. The last active administrator stays (409)."""

@@ -53,7 +53,16 @@ def length(size: int) -> tuple[bytes, bytes]:
     return b"content-length", str(size).encode()
 
 
-@pytest.mark.parametrize("header", [length(LARGEST_BODY + 1), (b"transfer-encoding", b"chunked")])
+@pytest.mark.parametrize(
+    "header",
+    [
+        length(LARGEST_BODY + 1),
+        length(LARGEST),
+        (b"content-length", b"%015d" % LARGEST),
+        (b"content-length", b"%05000d" % LARGEST),
+        (b"transfer-encoding", b"chunked"),
+    ],
+)
 async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[bytes, bytes]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
@@ -78,7 +87,7 @@ async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytes
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
 
 
-OTHERS = ["0", "2", str(LARGEST_BODY), "0" * 5000 + "2", str(LARGEST + 1), "9" * 5000]
+OTHERS = ["0", "2", "002", str(LARGEST_BODY), str(LARGEST + 1)]
 
 
 @pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])
