@@ -48,6 +48,7 @@ from service.turns import Turns
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
 from service.web import attachments as attachment_routes
 from service.web import sessions as session_routes
+from service.web.answers import Answers
 from service.web.deps import Rooms
 from service.web.limits import BodyLimited, Limited
 from service.web.middleware import Envelope
@@ -179,6 +180,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app.add_exception_handler(HTTPException, replies.on_http_exception)
     app.add_middleware(live.Sockets)
     app.add_middleware(BodyLimited, largest_attachment=given.attachment_max_bytes)
+    app.add_middleware(Answers)
     app.add_middleware(Limited)  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
     if given.cors_origins:
         app.add_middleware(

@@ -17,6 +17,7 @@ from service.security import Viewer
 from service.tasks import Task
 from service.values import AS_DIGITS, Input
 
+PAGE_BYTES = 1024 * 1024
 FIELDS = ("id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task")
 
 
@@ -46,12 +47,14 @@ class HistoryPage(BaseModel):
 class HistoryQuery(Input):
     """Page of a task's history."""
 
-    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
+    limit: Annotated[
+        int, Field(ge=1, le=100, description="Of a page, which has fewer where they come to 1 MB."), AS_DIGITS
+    ] = 20
     cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 
 async def page(db: Executor, viewer: Viewer, task_id: int, query: HistoryQuery, *, cursors: Cursors) -> dict[str, Any]:
-    """Give a page `{items, next_cursor}`, the newest first, of a deleted task too.
+    """Give a page `{items, next_cursor}`, the newest first, of a deleted task too, some 1 MB at most.
 
     Raises InvalidError for a foreign cursor, ForbiddenError, and NotFoundError where nothing is left of the task.
     """
@@ -64,11 +67,11 @@ async def page(db: Executor, viewer: Viewer, task_id: int, query: HistoryQuery, 
         viewer_is_admin=viewer.is_admin,
         before_id=before,
         row_limit=query.limit + 1,
+        byte_limit=PAGE_BYTES,
     )
-    permitted(rows[0] if rows else None)
-    found = [_event(row) for row in rows if row["is_event"]]
-    items, more = found[: query.limit], len(found) > query.limit
-    last = items[-1]["id"] if more else None
+    first = permitted(rows[0] if rows else None)
+    items = [_event(row) for row in rows if row["is_event"]][: query.limit]
+    last = items[-1]["id"] if items and first["found_count"] > len(items) else None
     return {"items": items, "next_cursor": last and cursors.make(value=last, key=last, bound_to=bound_to)}
 
 

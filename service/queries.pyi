@@ -420,6 +420,7 @@ class TasksHistoryRow(TypedDict):
     at: datetime | None
     changes: Fragment | None
     task: Fragment | None
+    found_count: int | None
     is_event: bool
     verdict: str
 
@@ -1137,6 +1138,7 @@ class _Tasks:
         viewer_is_admin: bool,
         before_id: int | None,
         row_limit: int,
+        byte_limit: int,
     ) -> Sequence[TasksHistoryRow]: ...
     list: _TasksList
     list_far: _TasksListFar

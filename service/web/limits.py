@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -11,7 +10,7 @@ from typing import Any
 from fastapi_limiter.depends import RateLimiter
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,8 +39,7 @@ UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
 LARGE_BODIES = 6  # read, worked on or answered at once: each takes some 50 MB
 LARGE_BODIES_OF_ONE = 2  # so that it takes three accounts to hold up all others
-PIECE_BYTES = 64 * 1024  # so much of an answer may wait for its client when the turn is over
-LARGE_BODY_SECONDS, ANSWER_SECONDS = 60.0, 60.0  # for the whole, which keeps others waiting
+LARGE_BODY_SECONDS = 60.0  # for the whole, which keeps others waiting
 PATIENCE_SECONDS = 15.0
 SENSIBLE_LENGTH = re.compile(r"\d{1,15}", re.ASCII)
 # The library's own limiter is not used: its limits are the application's, which is not made yet.
@@ -194,30 +192,7 @@ class _FewLarge:
                 response = await replies.on_service_error(request, error)
                 await response(scope, receive, send)
             else:
-                await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, _in_pieces(send))
-
-
-def _in_pieces(send: Send) -> Send:
-    """Send bodies in pieces: the server takes the next one when the client has taken most of those before.
-
-    Raises ClientDisconnect where it does not take all of one in ANSWER_SECONDS.
-    """
-
-    async def send_pieces(message: Message) -> None:
-        body = message.get("body", b"")
-        last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
-        for start in range(0, last, PIECE_BYTES):
-            await send({**message, "body": body[start : start + PIECE_BYTES], "more_body": True})
-        await send({**message, "body": body[last:]} if last > 0 else message)
-
-    async def send_in_time(message: Message) -> None:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await send_pieces(message)
-        except TimeoutError:
-            raise ClientDisconnect from None
-
-    return send_in_time
+                await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, send)
 
 
 class BodyLimited:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service import history
 from tests.api.problems import problem
 from tests.factories import Factory, User
 
@@ -56,6 +57,18 @@ async def test_it_says_what_listeners_hear(make: Factory) -> None:
     heard = (await ada.client.get("/events", params={"since": cursor})).json()["items"]
     (said,) = await walk(ada, f"{path}/history", limit=20)
     assert [{**event, "cursor": ""} for event in said[::-1]] == [{**event, "cursor": ""} for event in heard]
+
+
+async def test_a_page_ends_where_its_events_are_large(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = await make.user()
+    task = await make.task(ada)
+    for number in range(3):
+        await make.sql.execute("update tasks set description = repeat('x', 9990 + $1::int)", number)
+    (whole,) = await walk(ada, f"/tasks/{task}/history", limit=100)
+    monkeypatch.setattr(history, "PAGE_BYTES", 25_000)
+    pages = await walk(ada, f"/tasks/{task}/history", limit=100)
+    assert [len(page) for page in pages] == [1, 1, 2]
+    assert [event for page in pages for event in page] == whole
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])

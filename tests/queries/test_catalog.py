@@ -36,7 +36,7 @@ async def test_an_entry_says_what_a_statement_takes_gives_and_touches(sql: Sessi
     assert {"name": "changes", "type": "json", "nullable": True} in history["columns"]
     assert {"name": "is_event", "type": "boolean", "nullable": False} in history["columns"]
     assert history["reads"] == ["task_events", "tasks"]
-    assert history["index"] == ["tasks_pkey", "task_events_task_idx"]
+    assert history["index"] == ["tasks_pkey", "task_events_task_idx", "task_events_pkey"]
     assert history["run_by"] == ["GET /tasks/{task_id}/history"]
     assert described["tasks.update"]["writes"] == ["tasks"]
     assert described["tasks.update"]["raises"]["tasks_title_check"] == "invalid"

@@ -16,7 +16,13 @@ EVENT = {"id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task"
 
 
 async def history(
-    db: Database, viewer: Viewer, task_id: int, *, before_id: int | None = None, row_limit: int = 100
+    db: Database,
+    viewer: Viewer,
+    task_id: int,
+    *,
+    before_id: int | None = None,
+    row_limit: int = 100,
+    byte_limit: int = 1 << 20,
 ) -> Sequence[Mapping[str, Any]]:
     rows = await q.tasks.history(
         db,
@@ -25,6 +31,7 @@ async def history(
         viewer_is_admin=viewer.is_admin,
         before_id=before_id,
         row_limit=row_limit,
+        byte_limit=byte_limit,
     )
     return [dict(row) for row in rows]
 
@@ -45,7 +52,7 @@ async def test_a_history_has_the_tasks_events_and_no_others_newest_first(databas
     kept = await make.sql.fetch("select id from task_events where task_id = $1 order by id desc", task)
     assert [row["id"] for row in rows] == [row["id"] for row in kept]
     assert [row["type"] for row in rows] == ["task.updated", "task.updated", "task.created"]
-    assert all(row.keys() == {*EVENT, "is_event", "verdict"} for row in rows)
+    assert all(row.keys() == {*EVENT, "found_count", "is_event", "verdict"} for row in rows)
     assert {(row["task_id"], row["is_event"], row["verdict"]) for row in rows} == {(task, True, "ok")}
 
 
@@ -57,6 +64,19 @@ async def test_a_page_goes_on_behind_an_event(database: Database, make: Factory)
     assert [row["id"] for row in await history(database, ada.viewer, task, before_id=first)] == [second, third]
     (end,) = await history(database, ada.viewer, task, before_id=third)
     assert (end["id"], end["is_event"], end["verdict"]) == (None, False, "ok")
+
+
+async def test_a_page_is_cut_where_its_events_come_to_so_many_bytes(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    task = await changed(make, ada, times=4)
+    rows = [
+        dict(row) for row in await make.sql.fetch("select * from task_events where task_id = $1 order by id desc", task)
+    ]
+    ids = [row["id"] for row in rows]
+    for byte_limit, count in [(1, 1), (rows[0]["size"], 1), (rows[0]["size"] + 1, 2), (1 << 20, 4)]:
+        found = await history(database, ada.viewer, task, row_limit=4, byte_limit=byte_limit)
+        assert [row["id"] for row in found] == ids[:count]
+        assert {row["found_count"] for row in found} == {4}
 
 
 @pytest.mark.parametrize("deleted", [False, True])

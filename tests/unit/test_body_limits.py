@@ -10,9 +10,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from service.security import Viewer
-from service.web import limits
+from service.web import answers
+from service.web.answers import PIECE_BYTES, Answers
 from service.web.deps import IDENTITY, LARGEST_BODIES, LARGEST_BODY
-from service.web.limits import LARGE_BODIES, LARGE_BODIES_OF_ONE, PIECE_BYTES, BodyLimited
+from service.web.limits import LARGE_BODIES, LARGE_BODIES_OF_ONE, BodyLimited
 
 LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]
 ANSWER = bytes(range(256)) * 1000
@@ -25,7 +26,7 @@ class Served:
         self.begun: list[int] = []
         self.answers: dict[asyncio.Task[Any] | None, list[bytes]] = {}
         self.taken = asyncio.Event()
-        self._limited = BodyLimited(self._app, largest_attachment=0)
+        self._limited = Answers(BodyLimited(self._app, largest_attachment=0))
 
     async def ask(self, user_id: int, *headers: tuple[bytes, bytes]) -> bytes:
         """Send a request and give its answer's body."""
@@ -78,7 +79,7 @@ async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[byte
 
 
 async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
         asked = [asyncio.create_task(served.ask(1, length(LARGEST_BODY + 1))) for _ in range(LARGE_BODIES_OF_ONE + 1)]

@@ -1,0 +1,43 @@
+"""Large answers, of the whole application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from service.web import answers
+from tests.api.problems import problem
+from tests.factories import Factory
+
+
+async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
+    make: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "LARGE_BYTES", 10)
+    monkeypatch.setattr(answers, "PATIENCE_SECONDS", 0.05)
+    ada = await make.user()
+    begun, taken = [], asyncio.Event()
+    headers = [(b"authorization", ada.client.headers["authorization"].encode())]
+    scope = {"type": "http", "method": "GET", "path": "/tasks", "query_string": b"", "headers": headers}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            begun.append(message["status"])
+            await taken.wait()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for _ in range(answers.LARGE_OF_ONE):
+            group.create_task(make.app({**scope}, receive, send))
+        while len(begun) < answers.LARGE_OF_ONE:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        refused = problem(await ada.client.get("/tasks"), 503)
+        taken.set()
+    assert refused["detail"].startswith("There are as many large answers")
+    assert begun == [200] * answers.LARGE_OF_ONE
+    assert (await ada.client.get("/tasks")).status_code == 200

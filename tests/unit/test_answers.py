@@ -1,0 +1,153 @@
+"""Answers that are large: whose turn it is, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from service.errors import UnauthorizedError
+from service.security import Viewer
+from service.web import answers
+from service.web.answers import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, Answers
+from service.web.deps import IDENTITY
+
+BODY = bytes(range(256)) * 1025
+ADA, BOB = Viewer(id=1, is_admin=False), Viewer(id=2, is_admin=False)
+
+
+class Served:
+    """An application whose clients take nothing of its answers until they are let."""
+
+    def __init__(self, *bodies: bytes) -> None:
+        self.bodies = bodies or (BODY,)
+        self.sent: list[Message] = []
+        self.taken = asyncio.Event()
+        self._answers = Answers(self._app)
+
+    async def ask(self, identity: Any, *, method: str = "GET") -> list[Message]:
+        """Send a request and give what was answered."""
+        answered: list[Message] = []
+
+        async def send(message: Message) -> None:
+            answered.append(message)
+            self.sent.append(message)
+            if message.get("body"):
+                await self.taken.wait()
+
+        await self._answers(
+            {"type": "http", "method": method, "path": "/", "headers": [], IDENTITY: identity}, receive, send
+        )
+        return answered
+
+    async def _app(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        length = str(sum(map(len, self.bodies))).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        for body in self.bodies[:-1]:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": self.bodies[-1]})
+
+    @property
+    def begun(self) -> int:
+        """How many answers have begun."""
+        return len([message for message in self.sent if message["type"] == "http.response.start"])
+
+
+async def receive() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def turned() -> None:
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_a_few_of_each_reader_are_sent_at_once_and_others_wait() -> None:
+    served = Served()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        asked = [group.create_task(served.ask(ADA)) for _ in range(LARGE_OF_ONE + 2)]
+        await turned()
+        assert served.begun == LARGE_OF_ONE
+        asked.append(group.create_task(served.ask(BOB)))
+        await turned()
+        assert served.begun == LARGE_OF_ONE + 1
+        served.taken.set()
+    for one in asked:
+        start, *pieces = one.result()
+        assert start["status"] == 200
+        assert b"".join(piece["body"] for piece in pieces) == BODY
+        assert max(len(piece["body"]) for piece in pieces) == PIECE_BYTES
+        assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+
+
+async def test_so_many_are_sent_at_once_in_all() -> None:
+    served = Served()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for user_id in range(LARGE + 5):
+            group.create_task(served.ask(Viewer(id=user_id, is_admin=False)))
+        await turned()
+        assert served.begun == LARGE
+        served.taken.set()
+
+
+async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "PATIENCE_SECONDS", 0.05)
+    served = Served()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for _ in range(LARGE_OF_ONE):
+            group.create_task(served.ask(ADA))
+        await turned()
+        refused = group.create_task(served.ask(ADA))
+        while served.begun == LARGE_OF_ONE:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        served.taken.set()
+    start, body = refused.result()
+    assert start["status"] == 503
+    assert b"retry-after" in dict(start["headers"])
+    assert b'"code":"unavailable"' in body["body"]
+
+
+async def test_an_answer_that_is_not_taken_is_broken_off_and_its_turn_is_the_next_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.05)
+    served = Served()
+    async with asyncio.timeout(10):
+        asked = [asyncio.create_task(served.ask(ADA)) for _ in range(LARGE_OF_ONE + 1)]
+        await asyncio.wait(asked)
+    assert served.begun == len(asked)
+    assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
+
+
+@pytest.mark.parametrize(
+    ("identity", "method", "bodies"),
+    [
+        (ADA, "GET", [BODY[:LARGE_BYTES]]),
+        (ADA, "POST", [BODY]),  # it is done, and the answer says so
+        (None, "GET", [BODY]),
+        (UnauthorizedError("x"), "GET", [BODY]),
+        (ADA, "GET", [BODY[:PIECE_BYTES]] * 10),  # a file
+        (ADA, "GET", [b""]),
+    ],
+)
+async def test_others_need_no_turn(identity: Any, method: str, bodies: list[bytes]) -> None:
+    served = Served(*bodies)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        asked = [group.create_task(served.ask(identity, method=method)) for _ in range(LARGE_OF_ONE + 1)]
+        await turned()
+        assert served.begun == len(asked)
+        served.taken.set()
+    assert {b"".join(message.get("body", b"") for message in one.result()) for one in asked} == {b"".join(bodies)}
+
+
+async def test_what_is_streamed_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.01)
+    served = Served(b"first", b"")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(served.ask(ADA))
+        await asyncio.sleep(0.1)
+        served.taken.set()
+    assert [message.get("body") for message in served.sent] == [None, b"first", b""]
