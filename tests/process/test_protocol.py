@@ -76,6 +76,33 @@ async def test_what_is_no_http_gets_a_problem(port: int) -> None:
     problem(await said(port, b"hello\r\n\r\n"), 400)
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\n{}\r\n-1\r\n", b"1" * 17 + b"\r\n"])
+async def test_a_body_that_is_no_http_gets_a_problem(body: bytes) -> None:
+    begun = asyncio.Event()
+
+    async def read(request: Request) -> Response:
+        begun.set()
+        await request.body()
+        return Response("read")
+
+    async with asyncio.timeout(10), serving(Envelope(Starlette(routes=[Route("/", read, methods=["POST"])]))) as port:
+        problem(await said(port, CHUNKED + body), 400)
+        begun.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CHUNKED)
+        await begun.wait()
+        writer.write(body)
+        problem(await reader.read(), 400)
+        writer.close()
+
+
+async def test_a_body_that_is_no_http_does_not_answer_the_request_before(port: int) -> None:
+    assert b"HTTP/1.1 400" not in await said(port, REQUEST + b"\r\n" + CHUNKED + b"zz\r\n")
+
+
 @pytest.mark.parametrize(
     "head", [REQUEST + b"X: ", b"GET /", REQUEST + b"X: y\r\n" * 100], ids=["value", "path", "fields"]
 )
