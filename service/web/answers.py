@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,7 +57,9 @@ class _Answer:
 
     def _is_large(self, start: Message) -> bool:
         is_read = self._scope["method"] == "GET" and isinstance(self._scope.get(IDENTITY), Viewer)
-        return is_read and int(Headers(raw=start["headers"]).get("content-length", "0")) > LARGE_BYTES
+        return is_read and any(
+            name == b"content-length" and int(value) > LARGE_BYTES for name, value in start["headers"]
+        )
 
     async def _begin(self) -> None:
         if self._start:
@@ -75,8 +76,8 @@ class _Answer:
             await response(self._scope, self._receive, self._send)
 
     async def _send_in_time(self, message: Message) -> None:
-        if message.get("more_body"):  # a file or a stream, which has limits of its own
-            await self._send(message)
+        if message.get("more_body") or len(message.get("body", b"")) <= PIECE_BYTES:
+            await self._send(message)  # a file or a stream, which has limits of its own, or little
             return
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -86,8 +87,8 @@ class _Answer:
 
     async def _send_in_pieces(self, message: Message) -> None:
         """Send a body in pieces: the server takes the next one when the client has taken most of those before."""
-        body = message.get("body", b"")
+        body = message["body"]
         last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
         for start in range(0, last, PIECE_BYTES):
             await self._send({**message, "body": body[start : start + PIECE_BYTES], "more_body": True})
-        await self._send({**message, "body": body[last:]} if last > 0 else message)
+        await self._send({**message, "body": body[last:]})
