@@ -241,17 +241,13 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         self._arrived()
-        if self._in_body and self._answers_nobody():
+        if not self._answering():
+            self.transport.write(_problem(status, detail))
+        elif self._in_body and not self.pipeline and not self.cycle.response_started:  # of this request and no other
             self.cycle.disconnected = True  # so that its handler's answer does not follow
             self.cycle.message_event.set()
             self.transport.write(_problem(status, detail))
-        elif not self._answering():
-            self.transport.write(_problem(status, detail))
         self.transport.close()
-
-    def _answers_nobody(self) -> bool:
-        """Whether no answer has begun, and none to an earlier request is awaited."""
-        return not self.cycle.response_started and not self.pipeline
 
 
 def _without_other_upgrade(data: bytes) -> bytes:
