@@ -144,10 +144,20 @@ async def test_others_need_no_turn(identity: Any, method: str, bodies: list[byte
 
 
 async def test_what_is_streamed_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.01)
-    served = Served(b"first", b"")
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0)
+    served = Served(BODY[: 2 * PIECE_BYTES], b"")
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(served.ask(ADA))
-        await asyncio.sleep(0.1)
+        await turned()
         served.taken.set()
-    assert [message.get("body") for message in served.sent] == [None, b"first", b""]
+    assert [message.get("body") for message in served.sent] == [None, *served.bodies]
+
+
+async def test_a_small_answer_waits_for_its_client_in_the_servers_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0)
+    served = Served(BODY[:PIECE_BYTES])
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(served.ask(ADA))
+        await turned()
+        served.taken.set()
+    assert [message.get("body") for message in served.sent] == [None, *served.bodies]
