@@ -234,6 +234,7 @@ def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(folder: Path
 def test_a_half_finished_cluster_is_made_anew(folder: Path, join: Callable[[], User]) -> None:
     killed = join()
     until(lambda: list(folder.parent.glob("*/PG_VERSION")))
+    os.killpg(killed.process.pid, signal.SIGKILL)  # its initdb, too, would write on in what is removed
     killed.kill()
     with running(folder, options=QUICK) as url:
         assert ask(url, "select 1")
