@@ -21,14 +21,15 @@ from service.errors import ServiceError, StartError
 from service.headers import HeaderError
 
 try:
-    from service import app, attachments, demo, embedded, logs, metrics, migrations, settings
+    from service import app, attachments, connections, demo, descriptors, embedded, logs, metrics, migrations, settings
     from service.workbench import commands as workbench
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
 
 from service.accounts import Accounts, check_admin
+from service.connections import ConnectionLimits
 from service.db import Database
-from service.protocol import LARGEST_MESSAGE, Protocol, Sockets
+from service.protocol import LARGEST_MESSAGE, protocols
 from service.security import Passwords
 from service.settings import Settings
 from service.wire import bound
@@ -114,6 +115,8 @@ def _tasks(text: str) -> int:
 def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     """Run the service until it is told to stop."""
     logs.setup(given)
+    descriptors.raise_limit()
+    connections.budget(given)
     settings.signing_keys(given)
     attachments.check(given)
     _check_admin(given)
@@ -146,11 +149,12 @@ def _check_admin(given: Settings) -> None:
 
 
 def _serve(given: Settings) -> None:
+    http, ws = protocols(ConnectionLimits(connections.budget(given).connections, trusted=given.trusted_proxies))
     config = uvicorn.Config(
         "service.app:from_environment",
         factory=True,
-        http=Protocol,
-        ws=Sockets,
+        http=http,
+        ws=ws,
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,
         host=given.host,

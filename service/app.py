@@ -22,7 +22,9 @@ from starlette.middleware.cors import CORSMiddleware
 from service import (
     attachments,
     backfill,
+    connections,
     db,
+    descriptors,
     embedded,
     logs,
     readiness,
@@ -33,6 +35,7 @@ from service import (
     weather,
 )
 from service.accounts import Accounts
+from service.connections import SubscriptionLimits
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import ServiceError
@@ -41,6 +44,7 @@ from service.hub import Hub
 from service.limits import Limits
 from service.listener import Listener
 from service.logins import Logins
+from service.refusals import Refusals
 from service.security import Passwords, RefreshTokens, Tokens
 from service.sessions import Sessions
 from service.settings import Settings
@@ -146,6 +150,9 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 weather=forecaster,
                 attachments=files,
                 limits=Limits.of(given, redis),
+                subscriptions=SubscriptionLimits(
+                    connections.budget(given).subscriptions, per_user=given.max_subscriptions_per_user
+                ),
                 redis=redis,
                 feed=feed,
                 hub=hub,
@@ -153,6 +160,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 origins=given.cors_origins,
             )
             await stack.enter_async_context(_running(listener.run()))
+            await stack.enter_async_context(_running(descriptors.watch(Refusals())))
             await stack.enter_async_context(_running(retention.run(database, days=given.event_retention_days)))
             await stack.enter_async_context(_running(sweep.run(database, files)))
             if given.openweather_api_key:

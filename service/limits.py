@@ -234,12 +234,13 @@ def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Ne
         bare for line in forwarded for hop in line.split(",") if (bare := WITH_PORT.sub(r"\1\2", hop.strip(' \t"')))
     ]
     address = peer or "unknown"
-    while _trusted(address, trusted) and hops:
+    while is_trusted(address, trusted) and hops:
         address = hops.pop()
     return _grouped(address)
 
 
-def _trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+def is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+    """Return whether the address is one of a trusted proxy."""
     parsed = _parsed(address)
     return parsed is not None and any(parsed in network for network in trusted)
 

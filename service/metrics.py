@@ -66,6 +66,8 @@ LISTENER_LOOKED = _gauge(
     of_all="livemin",
 )
 SUBSCRIBERS = _gauge("event_subscribers", "WebSockets and streams that listen for events.")
+SUBSCRIBERS_MAX = _gauge("event_subscribers_max", "WebSockets and streams that there may be.")
+CONNECTIONS_REFUSED = _counter("connections_refused", "Connections and subscriptions beyond a bound.", "bound")
 REDIS_CALLS = _histogram("redis_call_duration", "Calls of Redis that were answered.")
 REDIS_AWAY = _gauge("redis_away", "Whether Redis is configured and does not answer.", of_all="livemax")
 CACHE = _counter("weather_cache_lookups", "Looks into the cache of weather.", "result")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,7 @@ from websockets import http11
 from websockets.exceptions import SecurityError
 
 from service import logs
+from service.connections import RETRY_SECONDS, ConnectionLimits
 from service.web.replies import CODES
 from service.wire import STUCK_SECONDS, WIRE, Wire
 
@@ -38,20 +40,25 @@ class Sockets(WebSocketsSansIOProtocol):
     """Ends a connection whose peer takes nothing, and lets frames be written that were made once for many."""
 
     wire: Wire
+    _counted: str | None = None
     _frames_since = float("-inf")
     _frames_count = 0
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.logger = self.conn.logger = QUIET
+        self._limits = limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begin, in the place of the HTTP connection that was upgraded."""
         super().connection_made(transport)
+        self._counted = self._limits.acquire(transport.get_extra_info("peername"))
         self.wire = Wire(self.transport, self._stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
+        if self._counted is not None:
+            self._limits.release(self._counted)
         self.wire.ended()
         super().connection_lost(exc)
 
@@ -105,7 +112,7 @@ class Sockets(WebSocketsSansIOProtocol):
             status, detail = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large."
         else:
             status, detail = HTTPStatus.BAD_REQUEST, "This is no handshake of a WebSocket."
-        self.transport.write(_problem(status, detail))
+        self.transport.write(_logged_problem(status, detail))
         self.transport.close()
 
     def handle_events(self) -> None:
@@ -149,13 +156,24 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
     _in_body = False
     _patience: asyncio.TimerHandle | None = None
+    _counted: str | None = None
     _wire: Wire
 
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._limits = limits
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
-        """Begin to wait for the first request."""
+        """Begin to wait for the first request, unless there are too many connections."""
         super().connection_made(transport)
         self._wire = Wire(transport, transport.abort)
-        self._wait()
+        self._counted = self._limits.acquire(transport.get_extra_info("peername"))
+        if self._counted is not None:
+            self._wait()
+        else:
+            detail, request_id = "Too many connections are open.", secrets.token_hex(16)
+            transport.write(_problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, request_id=request_id))
+            transport.close()
 
     def pause_writing(self) -> None:
         """Watch the peer."""
@@ -175,12 +193,14 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._arrived()
+        self._release()
         self._wire.ended()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to Sockets."""
         self._wire.ended()
+        self._release()
         super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
@@ -220,6 +240,11 @@ class Protocol(HttpToolsProtocol):
         """Answer what is no HTTP."""
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
+    def _release(self) -> None:
+        if self._counted is not None:
+            self._limits.release(self._counted)
+            self._counted = None
+
     def _wait(self) -> None:
         self._arrived()
         self._in_head, self._head = True, 0
@@ -242,12 +267,17 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         self._arrived()
         if not self._answering():
-            self.transport.write(_problem(status, detail))
+            self.transport.write(_logged_problem(status, detail))
         elif self._in_body and not self.pipeline and not self.cycle.response_started:  # of this request and no other
             self.cycle.disconnected = True  # so that its handler's answer does not follow
             self.cycle.message_event.set()
-            self.transport.write(_problem(status, detail))
+            self.transport.write(_logged_problem(status, detail))
         self.transport.close()
+
+
+def protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
+    """Return what uvicorn makes its HTTP and its WebSocket connections with; each process counts its own."""
+    return partial(Protocol, limits=limits), partial(Sockets, limits=limits)
 
 
 def _without_other_upgrade(data: bytes) -> bytes:
@@ -256,15 +286,21 @@ def _without_other_upgrade(data: bytes) -> bytes:
     return OTHER_UPGRADE.sub(b"\r\nx-upgrade:", head + end) + rest if b"pgrade" in head.lower() else data
 
 
-def _problem(status: HTTPStatus, detail: str) -> bytes:
+def _logged_problem(status: HTTPStatus, detail: str) -> bytes:
     request_id = secrets.token_hex(16)
     token = logs.request_id.set(request_id)
     logger.bind(status=status.value).warning("refused before it was a request: {}", detail)
     logs.request_id.reset(token)
+    return _problem(status, detail, request_id=request_id)
+
+
+def _problem(status: HTTPStatus, detail: str, *, request_id: str) -> bytes:
     problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
     body = orjson.dumps(problem | {"code": CODES.get(status, status.name.lower()), "request_id": request_id})
+    retry = [f"retry-after: {RETRY_SECONDS}"] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
     head = [
         f"HTTP/1.1 {status.value} {status.phrase}",
+        *retry,
         "connection: close",
         "content-type: application/problem+json",
         f"content-length: {len(body)}",

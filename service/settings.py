@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     weather_cache_seconds: int = Field(default=3600, ge=0, le=7 * 24 * 3600)
     rate_limit_per_minute: int = Field(default=100, ge=0, le=1_000_000)
     login_limit_per_minute: int = Field(default=10, ge=0, le=1_000_000)
+    max_subscriptions_per_user: int = Field(default=20, ge=1, le=1_000_000)
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
     attachments_url: str = "file://.data/attachments"
     attachment_max_bytes: int = Field(default=26_214_400, ge=1, le=10_000_000_000)

@@ -230,8 +230,8 @@ def settings(database_url: str) -> Settings:
 
 
 def make_settings(database_url: str, **values: object) -> Settings:
-    """Give settings that nothing outside the test has a say in, without rate limits where the test sets none."""
-    unlimited = {"rate_limit_per_minute": 0, "login_limit_per_minute": 0}
+    """Give settings that nothing outside the test has a say in, without limits where the test sets none."""
+    unlimited = {"rate_limit_per_minute": 0, "login_limit_per_minute": 0, "max_subscriptions_per_user": 1_000_000}
     own = {
         "database_url": as_service(database_url),
         "secret_key": SECRET_KEY,

@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 
 from service.accounts import Accounts
 from service.attachments import Attachments
+from service.connections import SubscriptionLimits
 from service.cursors import Cursors
 from service.db import Database
 from service.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
@@ -65,6 +66,7 @@ class Rooms:
     weather: Weather
     attachments: Attachments
     limits: Limits
+    subscriptions: SubscriptionLimits
     redis: RedisClient | None
     feed: Feed
     hub: Hub

@@ -21,6 +21,7 @@ from service.values import AS_DIGITS, Input, Text
 from service.web import replies
 from service.web.deps import Anyone, In, Rooms, each_once
 from service.web.documents import problems
+from service.web.limits import address_of
 from service.web.streams import Items, first_of, greeting, is_ours, left, wire_of
 
 STREAM = "text/event-stream"
@@ -71,7 +72,10 @@ async def events(
         Header(max_length=LONGEST_CURSOR, description="Of a stream that is taken up again: in place of `since`."),
     ] = None,
 ) -> Response:
-    """Give the events that one may see: as a stream for `Accept: text/event-stream`, else as a page."""
+    """Return the events that the caller may see: as a stream for `Accept: text/event-stream`, else as a page.
+
+    A user has at most `MAX_SUBSCRIPTIONS_PER_USER` streams and WebSockets on a process (429), an address half of what
+    the process has; 503 when it has no more."""
     if not is_ours(request.headers.get("origin"), request.headers.get("host", ""), rooms.origins):
         raise ForbiddenError("This origin may not listen: CORS_ORIGINS names those that may.")
     if viewer is None:
@@ -79,7 +83,8 @@ async def events(
             raise UnauthorizedError("A token is needed: `Authorization: Bearer …`, or a ticket.")
         viewer = await rooms.logins.use_ticket(rooms.db, query.ticket)
     if STREAM in request.headers.get("accept", ""):
-        return await _stream(rooms, viewer, last_event_id if last_event_id is not None else query.since)
+        since = last_event_id if last_event_id is not None else query.since
+        return await _stream(rooms, viewer, since, address=await address_of(request))
     return await _page(rooms, viewer, query)
 
 
@@ -95,10 +100,10 @@ async def _page(rooms: Rooms, viewer: Viewer, query: EventQuery) -> Response:
     return replies.json({"items": items, "cursor": rooms.feed.cursor(page.position), "reset": page.reset})
 
 
-async def _stream(rooms: Rooms, viewer: Viewer, since: str | None) -> Response:
+async def _stream(rooms: Rooms, viewer: Viewer, since: str | None, *, address: str) -> Response:
     feed = rooms.feed
     position = await feed.here(rooms.db) if since is None else feed.position(since) or NOWHERE
-    return _EventStream(rooms, Subscriber(viewer, position, viewer.expires_at))
+    return _EventStream(rooms, Subscriber(viewer, position, viewer.expires_at), address=address)
 
 
 class _EventStream(Response):
@@ -106,13 +111,19 @@ class _EventStream(Response):
 
     media_type = STREAM
 
-    def __init__(self, rooms: Rooms, subscriber: Subscriber) -> None:
+    def __init__(self, rooms: Rooms, subscriber: Subscriber, *, address: str) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._rooms = rooms
         self._subscriber = subscriber
+        self._address = address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        subscriptions = self._rooms.subscriptions
+        with subscriptions.from_address(self._address), subscriptions.of_user(self._subscriber.viewer.id):
+            await self._run(scope, receive, send)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if scope.get(replies.HEAD):  # a stream would keep the next request on this connection waiting
             await send({"type": "http.response.body", "body": b""})

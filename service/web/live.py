@@ -13,7 +13,7 @@ from loguru import logger
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import UnauthorizedError, UnavailableError
+from service.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.events import NOWHERE, Event
 from service.hub import GONE, UNAUTHORIZED, EndedError, Ready, Reset, Subscriber, Wanted
 from service.security import Viewer
@@ -22,6 +22,7 @@ from service.values import Id, Input
 from service.web import replies
 from service.web.deps import Rooms
 from service.web.documents import problems
+from service.web.limits import address_of
 from service.web.streams import Items, first_of, greeting, is_ours, wire_of
 
 AUTH_SECONDS = 10.0
@@ -76,8 +77,9 @@ async def upgrade(_query: Annotated[Listening, Query()]) -> Response:
     `{"type": "auth", "token": "…", "since": "…"}` within ten seconds. The first frame is
     `{"type": "ready", "cursor": "…"}`, or `reset` where the cursor is of no use; then events as in `GET /events`.
     `{"type": "subscribe", "user_id": 1, "status": ["done"]}` narrows them; `auth` again keeps the socket open.
-    Close codes: 4401 authentication, 4403 session over, 4408 nothing read, 1008 too many messages, 1009 one too large,
-    1012 the service stops, 1013 the database is away."""
+    Close codes: 4401 authentication, 4403 session ended, 4408 nothing read, 1008 too many messages, or too many
+    subscriptions of the user or the address, 1009 a message too large, 1012 the service stops, 1013 the database is
+    unavailable, or too many subscriptions are open."""
     return replies.problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
 
 
@@ -90,13 +92,16 @@ async def listen(socket: WebSocket) -> None:
     offered = socket.scope["subprotocols"]
     await socket.accept("bearer" if "bearer" in offered else None)
     try:
-        await _Session(socket, rooms).run()
+        with rooms.subscriptions.from_address(await address_of(socket)):
+            await _Session(socket, rooms).run()
     except WebSocketDisconnect:
         pass
     except CloseError as closed:
         await _close(socket, closed.code, closed.reason)
     except EndedError as ended:
         await _close(socket, ended.code, REASONS.get(ended.code, "the time of this connection is over"))
+    except RateLimitedError as error:
+        await _close(socket, POLICY_VIOLATION, error.detail)
     except UnavailableError as error:
         await _close(socket, TRY_AGAIN_LATER, error.detail)
     except UnauthorizedError as error:
@@ -151,7 +156,7 @@ class _Session:
         feed = self._rooms.feed
         position = await feed.here(self._rooms.db) if since is None else feed.position(since) or NOWHERE
         subscriber = Subscriber(viewer, position, viewer.expires_at, self._direct)
-        with self._rooms.hub.subscribed(subscriber) as items:
+        with self._rooms.subscriptions.of_user(viewer.id), self._rooms.hub.subscribed(subscriber) as items:
             subscriber.viewer = await self._rooms.logins.sessions.present(viewer)
             logger.bind(actor_id=viewer.id).debug("a listener has come")
             sending = asyncio.create_task(self._send(items))

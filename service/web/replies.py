@@ -44,6 +44,7 @@ CODES = {
     416: "range_not_satisfiable",
     422: "invalid",
     500: "internal",
+    503: "unavailable",
 }
 DETAILS = {
     404: "There is nothing at this path.",

@@ -13,7 +13,8 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from service.protocol import Protocol, Sockets
+from service.connections import ConnectionLimits
+from service.protocol import protocols
 from tests.api.problems import OPERATIONS, Operation, problem
 from tests.factories import PASSWORD, Factory, User
 
@@ -119,7 +120,8 @@ async def world(make: Factory) -> World:
 @pytest.fixture
 async def port(make: Factory) -> AsyncIterator[int]:
     """The application on a port, as it is served."""
-    config = uvicorn.Config(make.app, port=0, http=Protocol, ws=Sockets, lifespan="off", log_config=None)
+    http, ws = protocols(ConnectionLimits(1000, trusted=()))
+    config = uvicorn.Config(make.app, port=0, http=http, ws=ws, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110

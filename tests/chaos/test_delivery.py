@@ -62,7 +62,7 @@ class Scene:
         self._count += 1
         folder = self._folder / f"process{self._count}"
         folder.mkdir()
-        values = {"DATABASE_URL": self.url, "RATE_LIMIT_PER_MINUTE": "0"}
+        values = {"DATABASE_URL": self.url, "RATE_LIMIT_PER_MINUTE": "0", "MAX_SUBSCRIPTIONS_PER_USER": "10000"}
         server = await asyncio.to_thread(self._stack.enter_context, serving(folder, **values))
         self.servers.append(server)
         self.replicas.append(server.url)

@@ -29,7 +29,9 @@ CLOSE, PING = 0x8, 0x9
 
 @pytest.fixture
 def server(own_database_url: str, tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0") as server:
+    with serving(
+        tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0", MAX_SUBSCRIPTIONS_PER_USER="10000"
+    ) as server:
         yield server
 
 

@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.protocol import LARGEST_MESSAGE, Protocol, Sockets
+from service.connections import ConnectionLimits
+from service.protocol import LARGEST_MESSAGE, protocols
 from service.security import Passwords
 from tests.conftest import TEMPLATE, _database, make_settings
 from tests.factories import Factory
@@ -41,10 +42,11 @@ async def live_app(live_database_url: str) -> AsyncIterator[FastAPI]:
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """Serve an application that is started, and give host and port."""
+    http, ws = protocols(ConnectionLimits(1000, trusted=()))
     config = uvicorn.Config(
         app,
-        http=Protocol,
-        ws=Sockets,
+        http=http,
+        ws=ws,
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,
         log_config=None,
@@ -54,7 +56,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: http(config, state, {}), "127.0.0.1", 0)
     yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
     for connection in list(state.connections):

@@ -72,7 +72,12 @@ class Service:
 def running(module: str, database: str) -> Iterator[Service]:
     """Start the service; whatever happens, it is gone afterwards."""
     given = {f"ADMIN_{name.upper()}": value for name, value in ADMIN.items()}
-    unlimited = {"RATE_LIMIT_PER_MINUTE": "0", "LOGIN_LIMIT_PER_MINUTE": "0", "ACCESS_TOKEN_MINUTES": "60"}
+    unlimited = {
+        "RATE_LIMIT_PER_MINUTE": "0",
+        "MAX_SUBSCRIPTIONS_PER_USER": "100000",
+        "LOGIN_LIMIT_PER_MINUTE": "0",
+        "ACCESS_TOKEN_MINUTES": "60",
+    }
     with tempfile.TemporaryDirectory() as folder:
         stdout = Path(folder, "stdout")
         with stdout.open("wb") as output:

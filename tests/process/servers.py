@@ -36,12 +36,18 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-m", "service", *arguments]
 
 
-def run(folder: Path, *arguments: str, given: str | None = None, **values: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end; given: what it reads from its standard input."""
+def run(
+    folder: Path,
+    *arguments: str,
+    given: str | None = None,
+    open_files: str = "",
+    **values: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end; given: what it reads from its standard input; open_files: as for `serving`."""
     if "DATABASE_URL" in values and arguments[:1] != ("migrate",):
         values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     return subprocess.run(
-        command(*arguments),
+        [*_limited(open_files), *command(*arguments)],
         cwd=folder,
         env=environment(**values),
         input=given,
@@ -51,6 +57,10 @@ def run(folder: Path, *arguments: str, given: str | None = None, **values: str) 
         timeout=PATIENCE_SECONDS,
         check=False,
     )
+
+
+def _limited(open_files: str) -> list[str]:
+    return ["prlimit", f"--nofile={open_files}"] if open_files else []
 
 
 def refusal(ended: subprocess.CompletedProcess[str]) -> str:
@@ -105,22 +115,22 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, **values: str) -> Iterator[Server]:
-    """Start the service and wait until it answers."""
-    with starting(folder, **values) as server:
+def serving(folder: Path, *, open_files: str = "", **values: str) -> Iterator[Server]:
+    """Start the service and wait until it answers; open_files: its soft and hard limit of them, as `64:256`."""
+    with starting(folder, open_files=open_files, **values) as server:
         until(lambda: server.status("/healthz") or server.process.poll() is not None)
         yield server
 
 
 @contextmanager
-def starting(folder: Path, **values: str) -> Iterator[Server]:
+def starting(folder: Path, *, open_files: str = "", **values: str) -> Iterator[Server]:
     """Start the service on a free port and wait until it has taken that; whatever happens, it is gone afterwards."""
     if "DATABASE_URL" in values:
         values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     stdout = folder / "stdout"
     with stdout.open("wb") as output:
         process = subprocess.Popen(
-            command("serve"),
+            [*_limited(open_files), *command("serve")],
             cwd=folder,
             env=environment(TMPDIR=str(folder), **values),
             stdout=output,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from service import protocol
+from service.connections import ConnectionLimits
 from service.protocol import LARGEST_HEAD, Protocol, Sockets
 from service.web import middleware
 from service.web.middleware import Envelope
@@ -27,14 +29,17 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, *, sockets: bool = False, protocol: type[Protocol] = Protocol) -> AsyncIterator[int]:
+async def serving(
+    app: ASGIApp, *, sockets: bool = False, protocol: type[Protocol] = Protocol, connections: int = 1000
+) -> AsyncIterator[int]:
     """Serve on a port of its own."""
-    ws: Any = Sockets if sockets else "none"
+    limits = ConnectionLimits(connections, trusted=())
+    ws: Any = partial(Sockets, limits=limits) if sockets else "none"
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: protocol(config, state, {}, limits=limits), "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
     for connection in list(state.connections):

@@ -36,6 +36,7 @@ GOOD: list[tuple[str, object, str, object]] = [
     ("WEATHER_CACHE_SECONDS", 3600, "0", 0),
     ("RATE_LIMIT_PER_MINUTE", 100, "0", 0),
     ("LOGIN_LIMIT_PER_MINUTE", 10, "5", 5),
+    ("MAX_SUBSCRIPTIONS_PER_USER", 20, "1", 1),
     ("TRUSTED_PROXIES", (), "10.0.0.1, fd00::/8", (ip_network("10.0.0.1/32"), ip_network("fd00::/8"))),
     (
         "ATTACHMENTS_URL",
@@ -88,6 +89,7 @@ BAD = [
     ("WEATHER_CACHE_SECONDS", "-1", "greater than or equal to 0"),
     ("RATE_LIMIT_PER_MINUTE", "-1", "greater than or equal to 0"),
     ("LOGIN_LIMIT_PER_MINUTE", "ten", "integer"),
+    ("MAX_SUBSCRIPTIONS_PER_USER", "0", "greater than or equal to 1"),
     ("TRUSTED_PROXIES", "proxy.example", "IPv4 or IPv6 network"),
     ("TRUSTED_PROXIES", "10.0.0.1/8", "IPv4 or IPv6 network"),
     ("ATTACHMENTS_URL", "/var/lib/attachments", "takes file://FOLDER or s3://BUCKET/PREFIX"),

@@ -1,0 +1,88 @@
+"""How many connections clients may hold at once, and how many of them as subscriptions to events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from service import db, descriptors, metrics
+from service.descriptors import DescriptorBudget
+from service.errors import RateLimitedError, UnavailableError
+from service.limits import Network, client_address, is_trusted
+from service.refusals import Refusals
+from service.settings import Settings
+from service.turns import Slots
+
+RETRY_SECONDS = 5
+
+
+def budget(settings: Settings) -> DescriptorBudget:
+    """Return how many connections and subscriptions this process may hold. Raises StartError if it is next to none."""
+    listener = 1
+    pools = settings.database_pool_size + db.REPORT_CONNECTIONS + db.BULK_CONNECTIONS
+    return descriptors.budget(database_connections=pools + listener)
+
+
+class ConnectionLimits:
+    """Bound the connections of one process: so many in all, and half of them from one address.
+
+    A proxy in TRUSTED_PROXIES has no bound of its own: it stands for many clients.
+    """
+
+    def __init__(self, most: int, *, trusted: tuple[Network, ...]) -> None:
+        self._slots = Slots[str](most=most, of_one=max(1, most // 2))
+        self._trusted = trusted
+        self._refusals = Refusals()
+
+    def acquire(self, peer: Any) -> str | None:
+        """Count a connection from a socket's peer name, and return the key to release it by; None if it is refused."""
+        host = peer[0] if isinstance(peer, tuple) else None
+        address = client_address(host, (), ())
+        bound = self._slots.full(address)
+        if bound == "all" or (bound and not is_trusted(address, self._trusted)):
+            self._refusals.add("process_connections" if bound == "all" else "address_connections")
+            return None
+        self._slots.acquire(address)
+        return address
+
+    def release(self, address: str) -> None:
+        """Count a connection no longer."""
+        self._slots.release(address)
+
+
+class SubscriptionLimits:
+    """Bound the WebSockets and event streams of one process: in all, half of them from one address, and by user."""
+
+    def __init__(self, most: int, *, per_user: int) -> None:
+        self._by_address = Slots[str](most=most, of_one=max(1, most // 2))
+        self._by_user = Slots[int](most=most, of_one=per_user)
+        self._per_user = per_user
+        self._refusals = Refusals()
+        metrics.SUBSCRIBERS_MAX.set(most)
+
+    @contextmanager
+    def from_address(self, address: str) -> Iterator[None]:
+        """Hold a slot of the process and of the address.
+
+        Raises UnavailableError if the process has none left, RateLimitedError if the address has none.
+        """
+        bound = self._by_address.full(address)
+        if bound == "all":
+            self._refusals.add("process_subscriptions")
+            raise UnavailableError("Too many subscriptions are open.", retry_after=RETRY_SECONDS)
+        if bound:
+            self._refusals.add("address_subscriptions")
+            raise RateLimitedError("Too many subscriptions are open from this address.", retry_after=RETRY_SECONDS)
+        with self._by_address.held(address):
+            yield
+
+    @contextmanager
+    def of_user(self, user_id: int) -> Iterator[None]:
+        """Hold a slot of the user. Raises RateLimitedError if the user has none left."""
+        if self._by_user.full(user_id):
+            self._refusals.add("user_subscriptions")
+            detail = f"A user has at most {self._per_user} subscriptions."
+            raise RateLimitedError(detail, retry_after=RETRY_SECONDS)
+        with self._by_user.held(user_id):
+            yield

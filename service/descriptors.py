@@ -1,0 +1,66 @@
+"""File descriptors: how many this process may open, and how many of them clients may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+
+from service.errors import StartError
+from service.refusals import Refusals
+
+with suppress(ImportError):  # Windows has none
+    import resource
+
+MAX_DESCRIPTORS = 65_536  # that are counted on: containers allow a thousand million, and memory ends before
+OWN_DESCRIPTORS = 64  # the listening socket, the event loop, logs, Redis, the provider of weather, libraries
+MIN_SHARED_DESCRIPTORS = 32
+CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class DescriptorBudget:
+    """How many descriptors clients may hold; a quarter of what they share is left for the files of their requests.
+
+    connections: sockets of clients, in all.
+    subscriptions: those of them that stay open for events.
+    """
+
+    connections: int
+    subscriptions: int
+
+
+def raise_limit() -> None:
+    """Raise the soft limit of open descriptors to the hard one; processes that are started afterwards inherit it."""
+    with suppress(NameError, ValueError, OSError):  # macOS refuses a hard limit without a bound
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def budget(*, database_connections: int) -> DescriptorBudget:
+    """Return how this process's descriptors are shared out. Raises StartError if there are too few."""
+    limit = _limit()
+    shared = limit - OWN_DESCRIPTORS - database_connections
+    if shared < MIN_SHARED_DESCRIPTORS:
+        needed = limit - shared + MIN_SHARED_DESCRIPTORS
+        raise StartError(f"the process may open {limit} files (`ulimit -n`), and needs at least {needed}")
+    return DescriptorBudget(connections=shared * 3 // 4, subscriptions=shared // 2)
+
+
+def _limit() -> int:
+    with suppress(NameError):
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            return min(soft, MAX_DESCRIPTORS)
+    return MAX_DESCRIPTORS
+
+
+async def watch(refusals: Refusals) -> None:
+    """Notice when no descriptor is left: the event loop then closes new connections without a word."""
+    while True:
+        await asyncio.sleep(CHECK_SECONDS)
+        try:
+            socket.socket().close()
+        except OSError:
+            refusals.add("descriptors")

@@ -1,0 +1,27 @@
+"""What is refused because too much is open: counted, and logged once a minute."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+from loguru import logger
+
+from service import metrics
+
+WARNING_SECONDS = 60.0
+
+
+class Refusals:
+    """Count refused connections and subscriptions by the bound that they met, and warn of each bound once a minute."""
+
+    def __init__(self) -> None:
+        self._warned_at: dict[str, float] = {}
+
+    def add(self, bound: str) -> None:
+        """Count one refusal; `bound` is the metric's label."""
+        metrics.CONNECTIONS_REFUSED.labels(bound).inc()
+        now = time.monotonic()
+        if now - self._warned_at.get(bound, -inf) >= WARNING_SECONDS:
+            self._warned_at[bound] = now
+            logger.bind(bound=bound).warning("connections refused")
