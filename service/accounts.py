@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, Field
 
+from service.attempts import LogInAttempt
 from service.cursors import Cursors
 from service.db import Executor
 from service.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, StartError, UnauthorizedError
@@ -95,12 +96,13 @@ class Accounts:
 
     passwords: Passwords
 
-    async def register(self, db: Executor, viewer: Viewer | None, new: Registration) -> Any:
+    async def register(self, db: Executor, viewer: Viewer | None, new: Registration, *, attempt: LogInAttempt) -> Any:
         """Make an account and give its row; ForbiddenError for a role beyond the viewer, ConflictError where taken."""
         if new.role == "admin" and not (viewer and viewer.is_admin):
             raise ForbiddenError("Only an administrator may register an administrator.")
+        hashed = await self.passwords.hash(new.password, payer=attempt)
         actor_id = viewer.id if viewer else None
-        return await self._create(db, username=new.username, password=new.password, role=new.role, actor_id=actor_id)
+        return await self._create(db, username=new.username, hashed=hashed, role=new.role, actor_id=actor_id)
 
     async def me(self, db: Executor, viewer: Viewer) -> Any:
         """Give the viewer's own row; UnauthorizedError where the account is gone."""
@@ -109,12 +111,14 @@ class Accounts:
             raise UnauthorizedError("The account of this token no longer exists.")
         return row
 
-    async def change_password(self, db: Executor, viewer: Viewer, change: PasswordChange) -> None:
+    async def change_password(
+        self, db: Executor, viewer: Viewer, change: PasswordChange, *, attempt: LogInAttempt
+    ) -> None:
         """Set a new password; the account's other sessions end. InvalidError where the present one is wrong."""
         kept = await q.accounts.password(db, user_id=viewer.id)
-        if not await self.passwords.verify(change.current_password, kept):
+        if not await self.passwords.verify(change.current_password, kept, payer=attempt):
             raise InvalidError("is not the present password", pointer="/current_password")
-        hashed = await self.passwords.hash(change.new_password)
+        hashed = await self.passwords.hash(change.new_password, payer=attempt)
         changed = await q.accounts.set_password(
             db, user_id=viewer.id, password_hash=hashed, known_hash=kept, kept_session_id=viewer.session_id
         )
@@ -157,8 +161,9 @@ class Accounts:
     async def create_admin(self, db: Executor, *, username: str, password: str) -> int:
         """Make an administrator for the operator and give its id; StartError where the name or password will not do."""
         check_admin(username, password)
+        hashed = await self.passwords.hash(password, payer=None)
         try:
-            row = await self._create(db, username=username, password=password, role="admin")
+            row = await self._create(db, username=username, hashed=hashed, role="admin")
         except ConflictError:
             raise StartError(f"the username {username!r} is taken") from None
         return int(row["id"])
@@ -167,18 +172,16 @@ class Accounts:
         """Make the first administrator where there is none."""
         if await q.accounts.has_admin(db):
             return
-        made = await q.accounts.create_first_admin(
-            db, username=username, password_hash=await self.passwords.hash(password)
-        )
+        hashed = await self.passwords.hash(password, payer=None)
+        made = await q.accounts.create_first_admin(db, username=username, password_hash=hashed)
         if made:
             logger.bind(username=username).info("first administrator made")
         elif not await q.accounts.has_admin(db):
             logger.bind(username=username).warning("there is no administrator, and ADMIN_USERNAME is taken by a user")
 
     async def _create(
-        self, db: Executor, *, username: str, password: str, role: Role, actor_id: int | None = None
+        self, db: Executor, *, username: str, hashed: str, role: Role, actor_id: int | None = None
     ) -> Any:
-        hashed = await self.passwords.hash(password)
         row = await q.accounts.create(db, username=username, password_hash=hashed, role=role)
         logger.bind(user_id=row["id"], role=role, actor_id=actor_id).info("user registered")
         return row

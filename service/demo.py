@@ -46,7 +46,7 @@ async def fill(
 
     `made` hears how many tasks each batch has made. StartError where the database is not empty.
     """
-    hashed = await passwords.hash(password)
+    hashed = await passwords.hash(password, payer=None)
     async with database.transaction() as db:
         if not await q.demo.is_empty(db):
             raise StartError(NOT_EMPTY)

@@ -183,7 +183,9 @@ class Limits:
 
 
 class LogIns:
-    """Against guessing: so many log-ins and registrations for each address, and ADDRESSES times as many for an account.
+    """Against guessing: so many log-ins for each address, and ADDRESSES times as many for an account.
+
+    Every hash that a request causes counts as one: see `service.attempts`.
 
     One address spends no more than its own budget, a small part of the account's, which bounds guessing from many
     addresses at once. An address from which an account has logged in before has a budget of its own for it, so that

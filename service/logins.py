@@ -13,6 +13,7 @@ from loguru import logger
 from pydantic import AfterValidator, BaseModel, Field
 
 from service.accounts import PASSWORD_LENGTH, USERNAME, Composed
+from service.attempts import LogInAttempt
 from service.db import Executor
 from service.errors import ConflictError, NotFoundError, UnauthorizedError
 from service.queries import q
@@ -120,12 +121,14 @@ class Logins:
     sessions: Sessions
     days: int
 
-    async def log_in(self, db: Executor, credentials: Credentials, *, address: str, agent: str | None) -> Token:
+    async def log_in(
+        self, db: Executor, credentials: Credentials, *, attempt: LogInAttempt, agent: str | None
+    ) -> Token:
         """Begin a session; UnauthorizedError, alike for an unknown or inactive user and a wrong password."""
         # Not PostgreSQL's idea of case for what cannot be a name: it takes a Turkish İ for an i, and limits do not.
         possible = re.fullmatch(USERNAME, credentials.username)
         row = await q.accounts.credentials(db, username=credentials.username) if possible else None
-        good = await self.passwords.verify(credentials.password, row and row["password_hash"])
+        good = await self.passwords.verify(credentials.password, row and row["password_hash"], payer=attempt)
         if not good or row is None or not row["active"]:
             raise UnauthorizedError("Wrong username or password.")
         secret = secrets.token_bytes(SECRET_BYTES)
@@ -136,7 +139,7 @@ class Logins:
             refresh_hash=RefreshToken(0, secret).hash,
             secret=secrets.token_bytes(SECRET_BYTES),
             days=self.days,
-            client_address=address,
+            client_address=attempt.address,
             user_agent=_storable(agent),
             most=MOST_SESSIONS,
         )

@@ -38,7 +38,7 @@ class Factory:
     async def user(self, *, username: str | None = None, role: str = "user", password: str = PASSWORD) -> User:
         """Make an account that can log in with the password."""
         name = username or f"user-{next(_numbers)}"
-        hashed = await self.app.state.rooms.accounts.passwords.hash(password)
+        hashed = await self.app.state.rooms.accounts.passwords.hash(password, payer=None)
         user_id = await self.sql.fetchval(
             "insert into users (username, password_hash, role) values ($1, $2, $3) returning id", name, hashed, role
         )

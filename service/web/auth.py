@@ -16,7 +16,8 @@ from service.values import MOST_FIELDS
 from service.web import replies
 from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
 from service.web.documents import LOCATION, problems
-from service.web.limits import address_of, spent
+from service.web.limits import attempt_of
+from service.web.streams import while_connected
 
 FORM = "application/x-www-form-urlencoded"
 # What an OAuth 2 client (Swagger UI's Authorize, say) sends beside the password grant's username and password.
@@ -72,9 +73,10 @@ async def _parsed(request: Request) -> Any:
     responses=LOCATION | problems(401, 403, 409, 413),
     openapi_extra={"security": [{}]},
 )
-async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
+async def register(request: Request, rooms: In, viewer: Anyone, new: Registration) -> Response:
     """Make an account. Only an administrator may set the role `admin`."""
-    row = await rooms.accounts.register(rooms.db, viewer, new)
+    registration = rooms.accounts.register(rooms.db, viewer, new, attempt=await attempt_of(request))
+    row = await while_connected(request.receive, registration)
     return replies.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
 
 
@@ -87,13 +89,12 @@ async def register(rooms: In, viewer: Anyone, new: Registration) -> Response:
 )
 async def login(request: Request, rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
     """Exchange username and password, as JSON or as a form, for an access token and a refresh token."""
-    limits, address = rooms.limits.log_ins, await address_of(request)
-    if limits:
-        spent(request, await limits.check_account(credentials.username, address))
+    attempt = await attempt_of(request, account=credentials.username)
     agent = request.headers.get("user-agent")
-    token = await rooms.logins.log_in(rooms.db, credentials, address=address, agent=agent)
-    if limits:
-        await limits.remember(credentials.username, address)
+    log_in = rooms.logins.log_in(rooms.db, credentials, attempt=attempt, agent=agent)
+    token = await while_connected(request.receive, log_in)
+    if limits := rooms.limits.log_ins:
+        await limits.remember(credentials.username, attempt.address)
     return replies.json(token)
 
 
@@ -124,10 +125,12 @@ async def refresh(rooms: In, spent_token: Refresh) -> Response:
     responses=problems(401, 403, 409, 413),
 )
 async def change_password(request: Request, rooms: In, viewer: Known, change: PasswordChange) -> Response:
-    """Set a new password; one's other sessions end."""
-    if limits := rooms.limits.log_ins:
-        account = await rooms.accounts.me(rooms.db, viewer)
-        spent(request, await limits.check_account(account["username"], await address_of(request)))
-    await rooms.accounts.change_password(rooms.db, viewer, change)
+    """Set a new password; one's other sessions end.
+
+    It hashes two passwords, each of which counts as a log-in of the client address and of the account."""
+    account = await rooms.accounts.me(rooms.db, viewer)
+    attempt = await attempt_of(request, account=account["username"])
+    change_made = rooms.accounts.change_password(rooms.db, viewer, change, attempt=attempt)
+    await while_connected(request.receive, change_made)
     rooms.logins.sessions.forget(viewer.id)
     return Response(status_code=204)

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.attempts import LogInAttempt
 from service.errors import RateLimitedError, ServiceError, UnavailableError
 from service.limits import Limit, Verdict, client_address
 from service.security import Viewer
@@ -36,7 +37,7 @@ from service.web.deps import (
 from service.web.middleware import VERDICTS, Body
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
-LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
+LOG_INS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})  # before the body is read
 LARGE_BODIES = 6  # read, worked on or answered at once: each takes some 50 MB
 LARGE_BODIES_OF_ONE = 2  # so that it takes three accounts to hold up all others
 LARGE_BODY_SECONDS = 60.0  # for the whole, which keeps others waiting
@@ -60,9 +61,19 @@ async def user_of(request: HTTPConnection) -> str:
 
 def spent(request: HTTPConnection, verdict: Verdict) -> None:
     """Put a verdict into the reply's headers; RateLimitedError where it is a refusal."""
-    request.scope.setdefault(VERDICTS, []).append(verdict)
+    request.scope.setdefault(VERDICTS, {})[verdict.policy] = verdict
     if verdict.retry_after:
         raise RateLimitedError("Too many requests.", retry_after=verdict.retry_after)
+
+
+async def attempt_of(request: HTTPConnection, *, account: str | None = None) -> LogInAttempt:
+    """Return what pays for the hashes of a request; `account` is the username that it names, if any."""
+    return LogInAttempt(
+        rooms_of(request).limits.log_ins,
+        address=await address_of(request),
+        account=account,
+        verdicts=request.scope.setdefault(VERDICTS, {}),
+    )
 
 
 class PerKey(RateLimiter):

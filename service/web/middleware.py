@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import logs, metrics, timing
 from service.web import replies
 
-# Where a request's scope keeps what its rate limits said: headers of the IETF draft "RateLimit header fields for HTTP".
+# Where a request's scope keeps the last verdict of each policy: headers of the IETF draft "RateLimit header fields for
+# HTTP".
 VERDICTS = "service.limits"
 BODY_SECONDS = 30
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -100,8 +101,8 @@ def _sane_id(scope: Scope) -> str:
 
 def _limits(scope: Scope, headers: MutableHeaders) -> None:
     if verdicts := scope.get(VERDICTS):
-        headers["RateLimit-Policy"] = ", ".join(f'"{one.policy}";q={one.limit};w=60' for one in verdicts)
-        headers["RateLimit"] = ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in verdicts)
+        headers["RateLimit-Policy"] = ", ".join(f'"{one.policy}";q={one.limit};w=60' for one in verdicts.values())
+        headers["RateLimit"] = ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in verdicts.values())
 
 
 class Body:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from service.events import Feed
@@ -15,6 +16,7 @@ from service.hub import Item, Ready, Reset
 from service.wire import WIRE, Wire
 
 Items: TypeAlias = AsyncGenerator[Item, None]
+T = TypeVar("T")
 
 
 def wire_of(scope: Scope) -> Wire | None:
@@ -41,7 +43,16 @@ async def left(receive: Receive) -> None:
             message = await receive()
 
 
-async def first_of(*tasks: asyncio.Task[None]) -> None:
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run work whose request has been read, and cancel it if the client leaves: ClientDisconnect."""
+    task = asyncio.create_task(work)
+    await first_of(task, asyncio.create_task(left(receive)))
+    if task.cancelled():
+        raise ClientDisconnect
+    return task.result()
+
+
+async def first_of(*tasks: asyncio.Task[Any]) -> None:
     """Wait for the first to end, end the others, and raise what the first one raised."""
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

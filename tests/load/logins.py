@@ -1,7 +1,7 @@
 """Measures whether reads stay quick while people log in: `python -m tests.load.logins [--seconds N] [--log-ins N]`.
 
 Serves the application in a process of its own on a PostgreSQL of its own, and reads pages of tasks at an even pace,
-first alone, then with so many log-ins in flight at any time, then alone again. Prints for each how long the pages took
+first alone, then while so many accounts log in all the time, then alone again. Prints for each how long the pages took
 and how late the service's event loop was, as a task of its own in it sees that every 5 ms. Then it prints what it costs
 a request that who asks is verified: remembered, and asked of the database.
 """
@@ -104,9 +104,9 @@ def _ready(address: str) -> bool:
         return False
 
 
-async def _log_ins(client: httpx.AsyncClient, over: asyncio.Event, seen: list[int]) -> None:
+async def _log_ins(client: httpx.AsyncClient, name: str, over: asyncio.Event, seen: list[int]) -> None:
     while not over.is_set():
-        answer = await client.post("/auth/login", json={"username": "grace", "password": PASSWORD})
+        answer = await client.post("/auth/login", json={"username": name, "password": PASSWORD})
         seen.append(answer.status_code)
 
 
@@ -131,8 +131,8 @@ async def _phase(name: str, client: httpx.AsyncClient, *, log_ins: int, seconds:
     async with asyncio.TaskGroup() as group:
         for _ in range(READERS):
             group.create_task(_reads(client, over, took))
-        for _ in range(log_ins):
-            group.create_task(_log_ins(client, over, seen))
+        for n in range(log_ins):  # of one account few would wait, one after the other
+            group.create_task(_log_ins(client, f"grace-{n}", over, seen))
         await asyncio.sleep(seconds)
         late = (await client.get("/probe/late")).json()
         over.set()
@@ -155,10 +155,11 @@ async def _costs(client: httpx.AsyncClient) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _client(address: str) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(address: str, *, log_ins: int) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
-        for name in ("ada", "grace"):  # who reads, and who logs in: the most sessions would end the reader's own
+        # Who reads, and who logs in: the most sessions would end the reader's own.
+        for name in ("ada", *(f"grace-{n}" for n in range(log_ins))):
             await client.post("/auth/register", json={"username": name, "password": PASSWORD})
         token = (await client.post("/auth/login", json={"username": "ada", "password": PASSWORD})).json()
         client.headers["Authorization"] = f"Bearer {token['access_token']}"
@@ -169,7 +170,7 @@ async def _client(address: str) -> AsyncIterator[httpx.AsyncClient]:
 
 async def measure(address: str, *, log_ins: int, seconds: float) -> None:
     """Measure, and print."""
-    async with _client(address) as client:
+    async with _client(address, log_ins=log_ins) as client:
         await _phase("alone", client, log_ins=0, seconds=seconds)
         await _phase(f"{log_ins} log-ins in flight", client, log_ins=log_ins, seconds=seconds)
         await _phase("alone again", client, log_ins=0, seconds=seconds)

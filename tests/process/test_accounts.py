@@ -78,7 +78,7 @@ class Pair:
     sql: Sql
 
     def __post_init__(self) -> None:
-        hashed = asyncio.run(Passwords(cost=4).hash(PASSWORD))
+        hashed = asyncio.run(Passwords(cost=4).hash(PASSWORD, payer=None))
         object.__setattr__(self, "_hash", hashed)
 
     def user(self, role: str = "user") -> int:

@@ -13,6 +13,7 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import Mock
 
@@ -24,8 +25,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import security
-from service.errors import UnauthorizedError, UnavailableError
+from service.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.security import Passwords, RefreshToken, RefreshTokens, Tokens, Viewer
+
+
+@dataclass
+class User:
+    """Pays for hashes from a budget of its own."""
+
+    key: str
+    budget: int = 1000
+    hashes: int = 0
+
+    async def charge(self) -> None:
+        """Count one."""
+        if self.hashes >= self.budget:
+            raise RateLimitedError("Too many requests.", retry_after=1)
+        self.hashes += 1
+
 
 KEY, OTHER_KEY = "a" * 32, "b" * 32
 TOKENS = Tokens((KEY,), minutes=15)
@@ -55,22 +72,22 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("password", ["correct horse", "пароль на кириллице", "密码" * 128, "\0nul", "x" * 256])
 async def test_a_password_is_known_again_and_no_other_is(passwords: Passwords, password: str) -> None:
-    kept = await passwords.hash(password)
-    assert await passwords.verify(password, kept)
-    assert not await passwords.verify(password + ".", kept)
-    assert not await passwords.verify(password[:-1], kept)
+    kept = await passwords.hash(password, payer=None)
+    assert await passwords.verify(password, kept, payer=None)
+    assert not await passwords.verify(password + ".", kept, payer=None)
+    assert not await passwords.verify(password[:-1], kept, payer=None)
     assert password not in kept
 
 
 async def test_the_two_spellings_of_an_accent_are_one_password(passwords: Passwords) -> None:
     composed, decomposed = (unicodedata.normalize(form, "crème brûlée") for form in ("NFC", "NFD"))
     assert composed != decomposed
-    assert await passwords.verify(decomposed, await passwords.hash(composed))
+    assert await passwords.verify(decomposed, await passwords.hash(composed, payer=None), payer=None)
 
 
 async def test_what_differs_behind_72_bytes_or_a_nul_differs(passwords: Passwords) -> None:
-    assert not await passwords.verify("x" * 72 + "b", await passwords.hash("x" * 72 + "a"))
-    assert not await passwords.verify("same\0b", await passwords.hash("same\0a"))
+    assert not await passwords.verify("x" * 72 + "b", await passwords.hash("x" * 72 + "a", payer=None), payer=None)
+    assert not await passwords.verify("same\0b", await passwords.hash("same\0a", payer=None), payer=None)
 
 
 def test_bcrypt_is_given_text_that_it_takes_whole() -> None:
@@ -79,7 +96,7 @@ def test_bcrypt_is_given_text_that_it_takes_whole() -> None:
 
 
 async def test_equal_passwords_have_different_hashes(passwords: Passwords) -> None:
-    assert await passwords.hash("one password") != await passwords.hash("one password")
+    assert await passwords.hash("one password", payer=None) != await passwords.hash("one password", payer=None)
 
 
 def test_the_cost_is_twelve_where_no_test_lowers_it() -> None:
@@ -93,53 +110,117 @@ async def test_an_unknown_user_costs_a_real_hash_and_is_never_let_in(
 ) -> None:
     checked = Mock(side_effect=bcrypt.checkpw)
     monkeypatch.setattr(bcrypt, "checkpw", checked)
-    kept = await passwords.hash("known")
-    assert await passwords.verify("known", kept)
-    assert not await passwords.verify("known", None)
+    kept = await passwords.hash("known", payer=None)
+    assert await passwords.verify("known", kept, payer=None)
+    assert not await passwords.verify("known", None, payer=None)
     known, unknown = (call.args[1] for call in checked.call_args_list)
     assert known[:7] == unknown[:7]  # the same algorithm and cost
 
     monkeypatch.setattr(bcrypt, "checkpw", Mock(return_value=True))
-    assert not await passwords.verify("a guess of nobody's password", None)
+    assert not await passwords.verify("a guess of nobody's password", None, payer=None)
 
 
 @pytest.mark.parametrize("kept", ["", "!", "locked", "$2b$99$" + "." * 53, "\N{CYRILLIC SMALL LETTER A}"])
 async def test_what_a_dba_puts_in_a_hashs_place_lets_nobody_in(passwords: Passwords, kept: str) -> None:
-    assert not await passwords.verify("any", kept)
+    assert not await passwords.verify("any", kept, payer=None)
 
 
 async def test_beyond_the_queue_a_log_in_is_refused_and_taken_again_later(gate: threading.Event) -> None:
     gate.set()
-    passwords = Passwords(cost=4, waiting=2)
+    passwords = Passwords(cost=4, max_waiting=2)
     gate.clear()
     threads = passwords._pool._max_workers
-    running = [asyncio.create_task(passwords.hash("any")) for _ in range(threads + 2)]
+    running = [asyncio.create_task(passwords.hash("any", payer=User(f"{n}"))) for n in range(threads + 2)]
     await asyncio.sleep(0)
     with pytest.raises(UnavailableError):
-        await passwords.hash("one too many")
+        await passwords.hash("one too many", payer=User("other"))
     with pytest.raises(UnavailableError):
-        await passwords.verify("one too many", None)
+        await passwords.verify("one too many", None, payer=User("other"))
     gate.set()
     assert len(await asyncio.gather(*running)) == threads + 2
-    assert await passwords.hash("again")
+    assert await passwords.hash("again", payer=User("other"))
     passwords.close()
 
 
-async def test_a_caller_that_leaves_keeps_its_place_until_its_hash_is_done(gate: threading.Event) -> None:
+async def test_a_caller_that_leaves_keeps_its_slot_until_its_hash_is_done(gate: threading.Event) -> None:
     gate.set()
-    passwords = Passwords(cost=4, waiting=0)
+    passwords = Passwords(cost=4, max_waiting=0)
     gate.clear()
-    running = [asyncio.create_task(passwords.hash("any")) for _ in range(passwords._room)]
+    running = [
+        asyncio.create_task(passwords.hash("any", payer=User(f"{n}"))) for n in range(passwords._pool._max_workers)
+    ]
     await asyncio.sleep(0)
     for task in running:
         task.cancel()
     await asyncio.wait(running)
     with pytest.raises(UnavailableError):  # the threads are at work still
-        await passwords.hash("one too many")
+        await passwords.hash("one too many", payer=User("other"))
     gate.set()
     async with asyncio.timeout(10):
-        while passwords._room < len(running):  # noqa: ASYNC110 - there is nothing to wait on
+        while passwords._slots._free < len(running):  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0)
+    passwords.close()
+
+
+async def test_a_caller_that_leaves_before_its_hash_runs_costs_none(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.set()
+    passwords = Passwords(cost=4)
+    gate.clear()
+    hashpw = Mock(side_effect=bcrypt.hashpw)
+    monkeypatch.setattr(bcrypt, "hashpw", hashpw)
+    ada = User("ada")
+    running, waiting, next_one = (asyncio.create_task(passwords.hash(n, payer=ada)) for n in ("a", "b", "c"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    gate.set()
+    await asyncio.gather(running, next_one)
+    assert waiting.cancelled()
+    assert {call.args[0] for call in hashpw.call_args_list} == {security._digest("a"), security._digest("c")}
+    passwords.close()
+
+
+async def test_a_hash_is_charged_before_it_runs(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = User("ada")
+    kept = await passwords.hash("password", payer=ada)
+    assert ada.hashes == 1
+    assert await passwords.verify("password", kept, payer=ada)
+    assert not await passwords.verify("password", None, payer=ada)
+    assert ada.hashes == 3
+    for name in ("hashpw", "checkpw"):
+        monkeypatch.setattr(bcrypt, name, Mock(side_effect=AssertionError))
+    spent = User("spent", budget=0)
+    with pytest.raises(RateLimitedError):
+        await passwords.hash("password", payer=spent)
+    with pytest.raises(RateLimitedError):
+        await passwords.verify("password", kept, payer=spent)
+
+
+async def test_a_user_waits_for_one_hash_of_each_other_user(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.set()
+    monkeypatch.setattr("service.security.os.cpu_count", lambda: 2)
+    passwords = Passwords(cost=4)
+    gate.clear()
+    order: list[bytes] = []
+    hashpw = bcrypt.hashpw
+
+    def noted(password: bytes, salt: bytes) -> bytes:
+        order.append(password)
+        return hashpw(password, salt)
+
+    monkeypatch.setattr(bcrypt, "hashpw", noted)
+    others = [User(f"other {n}") for n in range(3)]
+    hashes = [asyncio.create_task(passwords.hash("other", payer=one)) for one in others for _ in range(10)]
+    await asyncio.sleep(0)
+    ada = asyncio.create_task(passwords.hash("ada", payer=User("ada")))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await ada
+    assert order.index(security._digest("ada")) <= 1 + len(others)  # the one that runs, and one of each
+    await asyncio.gather(*hashes)
     passwords.close()
 
 
@@ -147,7 +228,7 @@ async def test_the_event_loop_turns_while_a_password_is_hashed(gate: threading.E
     gate.set()
     passwords = Passwords(cost=4)
     gate.clear()
-    hashing = asyncio.create_task(passwords.hash("any"))
+    hashing = asyncio.create_task(passwords.hash("any", payer=None))
     for _ in range(1000):
         await asyncio.sleep(0)
     assert not hashing.done()
