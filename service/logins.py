@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from service.accounts import PASSWORD_LENGTH, USERNAME, Composed
 from service.attempts import LogInAttempt
 from service.db import Executor
-from service.errors import ConflictError, NotFoundError, UnauthorizedError
+from service.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
 from service.queries import q
 from service.security import SECRET_BYTES, Passwords, RefreshToken, RefreshTokens, Tokens, Viewer
 from service.sessions import KEY_PREFIX, Sessions, hashed
@@ -90,6 +90,9 @@ class Key(BaseModel):
     read_only: bool
     created_at: datetime
     expires_at: datetime | None
+    last_used_at: Annotated[
+        datetime | None, Field(description="When it was last used, written at most once an hour. Null: never.")
+    ]
 
 
 class MadeKey(Key):
@@ -193,7 +196,12 @@ class Logins:
         logger.bind(user_id=viewer.id, session_id=session_id).info("session ended")
 
     async def make_key(self, db: Executor, viewer: Viewer, new: NewKey) -> dict[str, Any]:
-        """Make an API key and give it, this once."""
+        """Make an API key and return it, this once.
+
+        Raises: ForbiddenError for a key, which could outlive its own end by another one, and ConflictError.
+        """
+        if viewer.session_id is None:
+            raise ForbiddenError("Only a log-in session creates API keys; this request came with an API key.")
         key = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         row = await q.accounts.create_key(db, user_id=viewer.id, hash=hashed(key), **new.model_dump(), most=MOST_KEYS)
         if row is None:

@@ -26,6 +26,7 @@ class AccountsCreateKeyRow(TypedDict):
     read_only: bool
     created_at: datetime
     expires_at: datetime | None
+    last_used_at: datetime | None
 
 class AccountsCreateTicketRow(TypedDict):
     expires_at: datetime | None
@@ -62,6 +63,7 @@ class AccountsKeysRow(TypedDict):
     read_only: bool
     created_at: datetime
     expires_at: datetime | None
+    last_used_at: datetime | None
 
 class AccountsListRow(TypedDict):
     id: int
@@ -108,7 +110,7 @@ class AccountsRotateRow(TypedDict):
 class AccountsSessionsRow(TypedDict):
     id: int
     created_at: datetime
-    last_used_at: datetime
+    last_used_at: datetime | None
     expires_at: datetime | None
     client_address: str | None
     user_agent: str | None
@@ -707,6 +709,12 @@ class _Accounts:
         session_ids: Sequence[int],
         key_ids: Sequence[int],
     ) -> Sequence[AccountsLivingRow]: ...
+    async def note_key_use(
+        self,
+        db: Executor,
+        *,
+        key_id: int,
+    ) -> int: ...
     async def open_session(
         self,
         db: Executor,

@@ -5,23 +5,27 @@ What is remembered is believed only while the listener hears of changes.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
+from loguru import logger
 
 from service.db import Executor
-from service.errors import UnauthorizedError
+from service.errors import ServiceError, UnauthorizedError
 from service.queries import q
 from service.security import Tokens, Viewer
 
 KEY_PREFIX = "tm_"
 MOST_REMEMBERED = 50_000
+NOTED_SECONDS = 3605  # the statement's hour, and time for it to run: a use just within the hour is not written
 
 
 class _Remembered(LRUCache[Any, Viewer]):
@@ -56,6 +60,9 @@ class Sessions:
         self._tokens = tokens
         self._sessions, self._keys = _Remembered(), _Remembered()
         self._forgotten = 0
+        self._noted: TTLCache[int, bool] = TTLCache(MOST_REMEMBERED, NOTED_SECONDS)
+        self._uses: set[int] = set()
+        self._writer: asyncio.Task[None] | None = None
 
     async def viewer(self, credential: str) -> Viewer:
         """Give whom a token or a key speaks for; UnauthorizedError, UnavailableError."""
@@ -109,7 +116,24 @@ class Sessions:
                 self._keys[key_hash] = known
         if known.expires_at <= time.time():
             raise UnauthorizedError("The key has expired.")
+        if known.key_id is not None and known.key_id not in self._noted:
+            self._note_use(known.key_id)
         return known
+
+    def _note_use(self, key_id: int) -> None:
+        """Write the use of a key beside the request, which does not wait for it; one write at a time."""
+        self._noted[key_id] = True
+        self._uses.add(key_id)
+        if self._writer is None or self._writer.done():  # in no request's context, whose time would count it
+            self._writer = asyncio.create_task(self._write_uses(), context=Context())
+
+    async def _write_uses(self) -> None:
+        while self._uses:
+            key_id = self._uses.pop()
+            try:
+                await q.accounts.note_key_use(self._db, key_id=key_id)
+            except ServiceError as error:
+                logger.bind(key_id=key_id, cause=repr(error.__cause__)).debug("key use lost")
 
     async def over(self, viewers: Sequence[Viewer], *, db: Executor | None = None) -> list[Viewer]:
         """Give those whose session or key is over, or whose account has another role now; asks the database."""

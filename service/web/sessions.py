@@ -52,13 +52,15 @@ async def end_session(rooms: In, viewer: Known, session_id: RowId) -> Response:
     responses=problems(401, 403, 409, 413),
 )
 async def make_key(rooms: In, viewer: Known, new: NewKey) -> Response:
-    """Make an API key for a machine: it goes where a token goes, and is shown this once."""
+    """Make an API key for a machine: it goes where a token goes, and is shown this once.
+
+    Only a log-in session creates keys: 403 for a request that comes with a key."""
     return replies.json(await rooms.logins.make_key(rooms.db, viewer, new), status=201)
 
 
 @router.get("/keys", response_model=KeyList, dependencies=[no_query], responses=problems(401))
 async def list_keys(rooms: In, viewer: Known) -> Response:
-    """List one's own API keys, the newest first, without what they are."""
+    """List one's own API keys, the newest first, with when each was last used and without what they are."""
     return replies.json(await rooms.logins.keys(rooms.db, viewer))
 
 

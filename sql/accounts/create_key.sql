@@ -23,4 +23,5 @@ returning
     k.name,
     k.read_only,
     k.created_at,
-    k.expires_at;
+    k.expires_at,
+    k.last_used_at;

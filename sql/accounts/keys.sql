@@ -7,7 +7,8 @@ select
     k.name,
     k.read_only,
     k.created_at,
-    k.expires_at
+    k.expires_at,
+    k.last_used_at
 from api_key_view as k
 where k.user_id = $1
 order by k.id desc

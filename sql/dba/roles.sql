@@ -95,7 +95,7 @@ $$;
 revoke select on users, sessions, api_keys, tickets, idempotency_keys from tasks_reader;
 grant select (id, username, role, active, created_at) on users to tasks_reader;
 grant select (id, user_id, created_at, last_used_at, expires_at) on sessions to tasks_reader;
-grant select (id, user_id, name, read_only, created_at, expires_at) on api_keys to tasks_reader;
+grant select (id, user_id, name, read_only, created_at, expires_at, last_used_at) on api_keys to tasks_reader;
 grant select (user_id, route, claimed_at, claimed_until, status) on idempotency_keys to tasks_reader;
 
 -- Figures of all sessions, for `sql top` and sql/dba/.

@@ -1,6 +1,6 @@
 -- Indexes that have not been read since the statistics were last reset, the largest first; those that keep rules aside.
 -- returns: rows
--- nullable: last_used_at, statistics_since
+-- nullable: statistics_since
 -- why: on every server that reads: a standby counts for itself.
 select
     s.relname::text as of_table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -28,7 +29,7 @@ def bearer(key: str) -> dict[str, str]:
 async def test_a_key_is_shown_once_and_kept_as_its_hash(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
     ada = await make.user()
     key = await made(ada, name="nightly report")
-    assert key.keys() == {"id", "name", "read_only", "created_at", "expires_at", "key"}
+    assert key.keys() == {"id", "name", "read_only", "created_at", "expires_at", "last_used_at", "key"}
     assert (key["name"], key["read_only"], key["expires_at"]) == ("nightly report", False, None)
     assert key["key"].startswith("tm_")
     assert len(key["key"]) == 3 + 43  # 256 bits
@@ -168,3 +169,124 @@ async def test_what_is_no_key_is_refused(make: Factory, client: httpx.AsyncClien
     await made(await make.user())
     refused = await client.get("/auth/me", headers={b"Authorization": f"Bearer {key}".encode("latin-1")})
     assert problem(refused, 401)["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_only_a_log_in_session_creates_keys(
+    make: Factory, client: httpx.AsyncClient, sql: Sql, read_only: bool
+) -> None:
+    ada = await make.user()
+    soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    key = await made(ada, expires_at=soon, read_only=read_only)
+    client.headers.update(bearer(key["key"]))
+    for body in ({"name": "child"}, {"name": "child", "expires_at": soon, "read_only": True}):
+        assert problem(await client.post("/auth/keys", json=body), 403)["code"] == "forbidden"
+    ticket = (await client.post("/auth/ticket")).json()["ticket"]
+    for place in ({"params": {"ticket": ticket}}, {"headers": bearer(ticket)}):
+        refused = await client.post("/auth/keys", json={"name": "child"}, **place)
+        assert refused.status_code in {401, 403, 422}
+    assert await sql.fetchval("select count(*) from api_keys") == 1
+    await made(ada)
+
+
+async def test_a_key_that_has_been_there_keeps_its_other_rights(make: Factory, client: httpx.AsyncClient) -> None:
+    admin = await make.admin()
+    key, other = await made(admin), await made(admin)
+    client.headers.update(bearer(key["key"]))
+    task = await client.post("/tasks", json={"title": "by a machine"})
+    assert task.status_code == 201
+    assert (await client.delete(f"/tasks/{task.json()['id']}")).status_code == 204
+    assert len((await client.get("/auth/keys")).json()["items"]) == 2
+    assert (await client.delete(f"/auth/keys/{other['id']}")).status_code == 204
+    assert (await client.get("/auth/sessions")).status_code == 200
+    assert (await client.get("/users")).status_code == 200
+    new = {"username": "newcomer", "password": PASSWORD}
+    assert (await client.post("/auth/register", json=new)).status_code == 201
+
+
+CANCEL = (
+    "select pg_cancel_backend(pid) from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))"
+)
+
+
+async def used(user: User, number: int = 0) -> datetime | None:
+    """Return when a key of the user was last used, by its place in the list."""
+    said = (await user.client.get("/auth/keys")).json()["items"][number]["last_used_at"]
+    return None if said is None else datetime.fromisoformat(said)
+
+
+async def noted(make: Factory) -> None:
+    """Wait until the uses so far are written."""
+    writer = make.app.state.rooms.logins.sessions._writer
+    if writer:
+        await asyncio.wait_for(writer, 10)
+
+
+async def test_the_list_says_when_a_key_was_last_used(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+    ada = await make.user()
+    key = await made(ada)
+    assert key["last_used_at"] is None
+    await made(ada)
+    before = await sql.fetchval("select now()")
+    assert [await used(ada), await used(ada, 1)] == [None, None]
+    assert (await client.get("/tasks", headers=bearer(key["key"]))).status_code == 200
+    await noted(make)
+    said = await used(ada, 1)
+    assert said is not None
+    assert before <= said <= await sql.fetchval("select now()")
+    assert await used(ada) is None  # the other key
+
+
+async def test_a_use_is_written_once_an_hour(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+    ada = await make.user()
+    key = await made(ada)
+    sessions = make.app.state.rooms.logins.sessions
+
+    async def use_again() -> datetime:
+        sessions._noted.clear()  # as in another process, or in this one after an hour
+        assert (await client.get("/tasks", headers=bearer(key["key"]))).status_code == 200
+        await noted(make)
+        said = await used(ada)
+        assert said is not None
+        return said
+
+    first = await use_again()
+    assert await use_again() == first
+    set_back = "update api_keys set last_used_at = last_used_at - make_interval(mins => $1)"
+    await sql.execute(set_back, 59)
+    assert await use_again() == first - timedelta(minutes=59)
+    await sql.execute(set_back, 2)
+    assert await use_again() > first
+
+
+async def test_a_key_that_is_refused_is_not_used(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+    ada, bob, eve = await make.user(), await make.user(), await make.user()
+    keys = [await made(user) for user in (ada, bob, eve)]
+    await sql.execute("update api_keys set expires_at = now() where user_id = $1", ada.id)
+    await sql.execute("update users set active = false where id = $1", bob.id)
+    for key in keys[:2]:
+        problem(await client.get("/tasks", headers=bearer(key["key"])), 401)
+    assert (await client.get("/tasks", headers=bearer(keys[2]["key"]))).status_code == 200
+    await noted(make)
+    rows = await sql.fetch("select user_id from api_keys where last_used_at is not null")
+    assert [row["user_id"] for row in rows] == [eve.id]
+
+
+async def test_a_use_that_cannot_be_written_holds_nobody_up(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+    ada = await make.user()
+    key, other = await made(ada), await made(ada)
+    sessions = make.app.state.rooms.logins.sessions
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("select from api_keys for update")
+    for one in (key, other):
+        assert (await client.get("/tasks", headers=bearer(one["key"]))).status_code == 200
+    async with asyncio.timeout(10):
+        while not await sql.fetchval(CANCEL):
+            assert not sessions._writer.done()
+    await transaction.rollback()
+    await noted(make)
+    uses = [one["last_used_at"] for one in (await ada.client.get("/auth/keys")).json()["items"]]
+    assert [use is None for use in uses].count(True) == 1  # the write that was cancelled
+    for one in (key, other):
+        assert (await client.get("/tasks", headers=bearer(one["key"]))).status_code == 200

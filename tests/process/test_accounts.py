@@ -111,9 +111,10 @@ class Pair:
         return int(row[0])
 
     def asked(self) -> list[tuple[datetime, ...]]:
-        """When a statement of the processes' pools began last, but for what they do every minute by themselves."""
+        """When a statement of the processes' pools began last, but for what they do by themselves."""
         statement = "select max(query_start) from pg_stat_activity where application_name = %s"
         statement += " and query !~ '/. (attachments|events.expire|idempotency.expire|accounts.expire_sessions)'"
+        statement += " and query !~ '/. accounts.note_key_use'"
         statement += " and datname = current_database() and query !~* '^ *(begin|commit|rollback)'"
         return self.sql.execute(statement, [db.APPLICATION_NAME]).fetchall()
 

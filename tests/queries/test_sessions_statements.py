@@ -334,7 +334,7 @@ async def test_nothing_is_given_for_what_is_over(database: Database, make: Facto
 async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     row = await key(database, ada, hash=b"one", name="nightly", read_only=True, expires_at=LATER)
-    assert dict(row).keys() == {"id", "name", "read_only", "created_at", "expires_at"}
+    assert dict(row).keys() == {"id", "name", "read_only", "created_at", "expires_at", "last_used_at"}
     assert (row["name"], row["read_only"], row["expires_at"]) == ("nightly", True, LATER)
     await key(database, root, hash=b"other")
     found = await q.accounts.key(database, hash=b"one")
@@ -350,6 +350,23 @@ async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, mak
     assert other is not None
     assert (other["user_id"], other["role"], other["read_only"], other["expires_at"]) == (root.id, "admin", False, None)
     assert await q.accounts.key(database, hash=b"none") is None
+
+
+async def test_a_use_of_a_key_is_noted_at_most_once_an_hour(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    one, other = await key(database, ada, hash=b"one"), await key(database, ada, hash=b"other")
+    assert (one["last_used_at"], other["last_used_at"]) == (None, None)
+    at_once = [q.accounts.note_key_use(database, key_id=one["id"]) for _ in range(20)]
+    assert sum(await asyncio.gather(*at_once)) == 1
+    for minutes, written in ((59, 0), (2, 1), (0, 0)):
+        await make.sql.execute(f"update api_keys set last_used_at = last_used_at - interval '{minutes} min'")
+        assert await q.accounts.note_key_use(database, key_id=one["id"]) == written
+    rows = {row["id"]: row["last_used_at"] for row in await q.accounts.keys(database, user_id=ada.id, row_limit=9)}
+    assert rows[other["id"]] is None
+    last = rows[one["id"]]
+    assert last is not None
+    assert datetime.now(UTC) - last < timedelta(minutes=1)
+    assert await q.accounts.note_key_use(database, key_id=0) == 0
 
 
 async def test_a_key_beyond_the_most_is_not_made(database: Database, make: Factory) -> None:
@@ -442,6 +459,7 @@ async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], A
         "delete from api_keys where user_id = $1",
         "update api_keys set expires_at = now() where user_id = $1",
         "update api_keys set read_only = true where user_id = $1",
+        "update api_keys set hash = 'other' where user_id = $1",
         "update users set role = 'admin' where id = $1",
         "update users set active = false where id = $1",
         "update users set password_hash = 'x' where id = $1",
@@ -463,7 +481,8 @@ async def test_what_takes_nothing_away_is_not_told(
 ) -> None:
     ada = await make.user()
     begun = await begin(database, ada)
-    await key(database, ada)
+    made = await key(database, ada)
+    assert await q.accounts.note_key_use(database, key_id=made["id"]) == 1
     await q.accounts.rotate(database, refresh_token=begun.token, days=30)
     await q.accounts.use_ticket(database, hash=await ticket(database, ada))
     await make.sql.execute(

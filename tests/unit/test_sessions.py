@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -19,6 +19,7 @@ from service.errors import UnauthorizedError
 from service.queries import q
 from service.security import Tokens, Viewer
 from service.sessions import Sessions, hashed
+from service.statements import Statement
 from tests.factories import Factory, User
 
 TOKENS = Tokens(("k" * 32,), minutes=15)
@@ -219,3 +220,32 @@ async def test_who_is_over_is_asked_of_the_database(database: Database, sessions
     assert await sessions.over([machine]) == [machine]
     with pytest.raises(UnauthorizedError):
         await sessions.present(machine)
+
+
+async def test_a_use_of_a_key_is_written_once_by_a_process_that_remembers_it(
+    database: Database, sessions: Sessions, make: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await make.user()
+    for key in (KEY, KEY + "other"):
+        await q.accounts.create_key(
+            database, user_id=ada.id, name="x", hash=hashed(key), read_only=False, expires_at=None, most=9
+        )
+    written: list[int] = []
+    arguments = Statement._arguments
+
+    def counted(self: Statement, values: dict[str, Any]) -> list[Any]:
+        if self.name == "accounts.note_key_use":
+            written.append(values["key_id"])
+        return arguments(self, values)
+
+    monkeypatch.setattr(Statement, "_arguments", counted)
+    for believed in (True, False):
+        sessions.believed = lambda believed=believed: believed  # type: ignore[misc]
+        for key in (KEY, KEY + "other") * 3:
+            await sessions.viewer(key)
+    sessions.forget()
+    await sessions.viewer(KEY)
+    assert sessions._writer
+    await asyncio.wait_for(sessions._writer, 10)
+    assert len(written) == len(set(written)) == 2
+    assert module.NOTED_SECONDS > 3600
