@@ -1,14 +1,13 @@
 FROM python:3.13-slim AS build
 WORKDIR /app
-COPY requirements.txt .
+COPY requirements.lock requirements-s3.lock ./
 # Set (--build-arg WITH_S3=1), the image can keep attachments in S3, too.
 ARG WITH_S3=""
 # The environment is made without pip: the base image's own installs into it, from wheels alone, so that no compiler is missed.
-RUN if [ -n "$WITH_S3" ]; then sed -i 's/^#s3 //' requirements.txt; fi \
- && python -m venv --without-pip /venv \
+RUN python -m venv --without-pip /venv \
  && python -m pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check --only-binary=:all: \
-    -r requirements.txt \
- && rm requirements.txt
+    --require-hashes -r requirements.lock ${WITH_S3:+-r requirements-s3.lock} \
+ && rm requirements*.lock
 COPY migrations migrations
 COPY sql sql
 COPY service service

