@@ -127,9 +127,8 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     with embedded.database(given) as url:
         if given.embedded:
             logger.warning("DATABASE_URL is empty: an embedded PostgreSQL serves, for development only: {}", url)
-        if given.migrates_on_start:
-            for name in migrations.migrate(url):
-                logger.info("migration {} applied", name)
+        if given.migrates_on_start and (applied := migrations.migrate(url)):
+            logger.bind(first=applied[0], last=applied[-1]).info("{} migrations applied", len(applied))
         try:
             _serve(given)
         except SystemExit as stopped:

@@ -50,6 +50,7 @@ def setup(settings: Settings) -> None:
     logging.basicConfig(
         handlers=[_Intercept()], level=max(logging.INFO, logger.level(settings.log_level).no), force=True
     )
+    logging.getLogger("yoyo").setLevel(logging.WARNING)  # it has a line for each statement of a migration: 241 at first
 
 
 class _Intercept(logging.Handler):

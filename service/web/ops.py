@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
+from starlette.responses import RedirectResponse
 
 from service import metrics, readiness
 from service.errors import UnavailableError
@@ -16,10 +18,46 @@ from service.web.documents import problems
 router = APIRouter(tags=["operations"], dependencies=[no_query])
 
 
+DOCS = "/docs"
+WEIGHT = re.compile(r"q=([01](?:\.\d{0,3})?)", re.ASCII)
+
+
+class Index(BaseModel):
+    """The service's name and release, and where it is documented."""
+
+    name: str
+    version: str
+    docs: str
+    openapi: str
+
+
 class Health(BaseModel):
     """That it is well."""
 
     status: str
+
+
+@router.get(
+    "/",
+    response_model=Index,
+    responses={307: {"description": "To `/docs`, for a browser: `Accept` prefers `text/html`."}, **problems()},
+)
+async def index(request: Request) -> Response:
+    """Return the service's name, its release, and the paths of its documentation; redirect a browser to `/docs`."""
+    if _prefers_html(",".join(request.headers.getlist("accept"))):
+        return RedirectResponse(DOCS)
+    app = request.app
+    return replies.json(Index(name=app.title, version=app.version, docs=DOCS, openapi=app.openapi_url))
+
+
+def _prefers_html(accept: str) -> bool:
+    """Compare the weights of HTML and JSON (RFC 9110, section 12.5.1), each as it is named; `*/*` names neither."""
+    weights: dict[str, float] = {}
+    for one in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in one.split(";"))
+        matches = [WEIGHT.fullmatch(part) for part in parameters if part.startswith("q=")]
+        weights[name] = min((float(match[1]) if match else 0 for match in matches), default=1)
+    return weights.get("text/html", 0) > weights.get("application/json", 0)
 
 
 @router.get("/healthz", response_model=Health, responses=problems())

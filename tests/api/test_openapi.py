@@ -19,7 +19,7 @@ from tests.conftest import make_settings
 from tests.factories import PASSWORD, Factory
 
 every = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-OPEN = {"POST /auth/login", "POST /auth/refresh", "GET /healthz", "GET /readyz", "GET /metrics", "GET /ws"}
+OPEN = {"POST /auth/login", "POST /auth/refresh", "GET /", "GET /healthz", "GET /readyz", "GET /metrics", "GET /ws"}
 OPTIONAL = {"POST /auth/register"}
 UNLIMITED = {"GET /healthz", "GET /readyz", "GET /metrics"}
 LIMIT_HEADERS = {"RateLimit", "RateLimit-Policy"}
@@ -66,6 +66,7 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
         "GET /ws",
         "GET /analytics",
         "GET /analytics/timeseries",
+        "GET /",
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",

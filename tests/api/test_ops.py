@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from service import migrations
+from service.app import VERSION
 from tests.api.problems import problem
 from tests.api.serving import serving
 from tests.conftest import make_settings
@@ -38,6 +39,45 @@ async def test_a_service_with_its_database_is_healthy_and_ready(client: httpx.As
         answer = await client.get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
         assert answer.headers["Cache-Control"] == "no-store"
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        (BROWSER, True),
+        ("TEXT/HTML", True),
+        ("application/json;q=0.5, text/html;level=1;q=0.6", True),
+        ("*/*", False),
+        ("", False),
+        ("application/json", False),
+        ("text/html, application/json", False),
+        ("text/html;q=0.1, application/json;q=0.2", False),
+        ("text/html;q=0", False),
+        ("text/html;q=nan", False),
+        ("text/html;q=1;q=x", False),
+        (";;,;q=,text/html ;q=1", True),
+    ],
+)
+async def test_the_root_leads_a_browser_to_the_documentation_and_tells_others_where_it_is(
+    client: httpx.AsyncClient, accept: str, html: bool
+) -> None:
+    answer = await client.get("/", headers={"Accept": accept})
+
+    if html:
+        assert (answer.status_code, answer.headers["Location"], answer.content) == (307, "/docs", b"")
+    else:
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "name": "Task Manager",
+            "version": VERSION,
+            "docs": "/docs",
+            "openapi": "/openapi.json",
+        }
+        for path in (answer.json()["docs"], answer.json()["openapi"]):
+            assert (await client.get(path)).status_code == 200
 
 
 async def test_without_a_database_the_process_is_healthy_and_not_ready() -> None:

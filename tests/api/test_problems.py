@@ -74,7 +74,16 @@ async def reach(client: httpx.AsyncClient, operation: Operation, path: str) -> h
 # Paths, methods, parameters
 
 
-UNKNOWN_PATHS = ["/", "/nothing", "/tasks/", "/tasks/1/", "/tasks/1/2", "/auth", "/AUTH/me", "//tasks", "/tasks%2F1"]
+UNKNOWN_PATHS = [
+    "/nothing",
+    "/tasks/",
+    "/tasks/1/",
+    "/tasks/1/2",
+    "/auth",
+    "/AUTH/me",
+    "http://test//tasks",
+    "/tasks%2F1",
+]
 UNKNOWN_PATHS += ["/%00", "/%ff", "/..%2f..%2fetc/passwd", "/auth/%6De%2e", "/static-offline-docs/none.js"]
 UNKNOWN_PATHS += ["/static-offline-docs/%2e%2e/app.py", "/%", "/%zz", "/" + "x" * 60_000]
 

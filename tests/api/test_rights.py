@@ -54,6 +54,7 @@ MAY: dict[str, tuple[int, int, int, int, int, int]] = {
     "GET /ws": (4401, 0, 1, 1, 1, 1),  # closed with; or how many of the owner's events are heard
     "GET /analytics": (401, 200, 200, 200, 200, 200),
     "GET /analytics/timeseries": (401, 200, 200, 200, 200, 200),
+    "GET /": (200, 200, 200, 200, 200, 200),
     "GET /healthz": (200, 200, 200, 200, 200, 200),
     "GET /readyz": (200, 200, 200, 200, 200, 200),
     "GET /metrics": (200, 200, 200, 200, 200, 200),

@@ -244,7 +244,7 @@ async def none_work(user: User, *, but: frozenset[str] = frozenset()) -> None:
 def test_every_route_is_tried() -> None:
     app = create_app(make_settings("postgresql://localhost/tasks"))
     known = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
-    without_it = {("get", "/healthz"), ("get", "/metrics"), ("get", "/ws")}
+    without_it = {("get", "/"), ("get", "/healthz"), ("get", "/metrics"), ("get", "/ws")}
     assert known == {(method, path) for method, path, _ in ROUTES} | without_it
 
 

@@ -81,6 +81,9 @@ def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url
         assert log_in(server, "root").status_code == 200
         assert "not ready" not in server.log()
         assert "embedded" not in server.log()
+        known = migrations.known()
+        (line,) = [line for line in server.log().splitlines() if "migration" in line or "yoyo" in line]
+        assert line.endswith(f": {len(known)} migrations applied first={known[0]} last={known[-1]}")
 
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
