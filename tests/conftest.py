@@ -35,9 +35,10 @@ from service.security import Passwords
 from service.settings import Settings
 from service.statements import FOLDER, Statement, read_all
 from service.workbench.stub import STUB, class_name
-from tests.factories import Factory
-from tests.redis_server import RedisServer
+from tests.support.factories import Factory
+from tests.support.redis_server import RedisServer
 
+pytest_plugins = ["tests.support.attachments", "tests.support.weather"]
 SECRET_KEY = "tests-" + "k" * 32
 FILES = tempfile.mkdtemp(prefix="attachments-")
 atexit.register(shutil.rmtree, FILES, ignore_errors=True)

@@ -20,7 +20,7 @@ from service.queries import q
 from service.statements import FOLDER
 
 TESTS = FOLDER.parent / "tests"
-SEEDS = (TESTS / "load" / "seed.sql", TESTS / "plans" / "seed.sql")
+SEEDS = (TESTS / "benchmarks" / "seed.sql", TESTS / "plans" / "seed.sql")
 STATEMENT_SECONDS = 1800
 WIDTH = 30
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 NONE = {"todo": 0, "in_progress": 0, "done": 0}
 

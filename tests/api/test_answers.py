@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.web import answers
-from tests.api.problems import problem
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.problems import problem
 
 
 async def test_of_one_readers_large_answers_a_few_are_sent_at_once(

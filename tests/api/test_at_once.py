@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.security import Passwords
 from tests.conftest import make_settings
-from tests.factories import PASSWORD, Factory, User
+from tests.support.factories import PASSWORD, Factory, User
 
 NOWHERE = "postgresql://127.0.0.1:1/none"
 

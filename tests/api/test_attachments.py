@@ -15,10 +15,10 @@ from service import sweep
 from service.attachments import Attachments
 from service.db import Database
 from service.errors import NotFoundError
-from tests.api.problems import problem
-from tests.attachments.conftest import LARGEST, Kind
-from tests.attachments.test_stores import content_of
-from tests.factories import Factory, User
+from tests.api.test_stores import content_of
+from tests.support.attachments import LARGEST, Kind
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 MEMBERS = ["id", "task_id", "filename", "content_type", "size", "sha256", "created_at"]
 

@@ -13,10 +13,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api.problems import problem
-from tests.api.serving import serving
 from tests.conftest import SECRET_KEY, make_settings
-from tests.factories import PASSWORD, Factory, User
+from tests.support.factories import PASSWORD, Factory, User
+from tests.support.problems import problem
+from tests.support.serving import serving
 
 JSON = {"Content-Type": "application/json"}
 

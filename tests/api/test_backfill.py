@@ -12,10 +12,10 @@ from service import backfill, circuit, db, weather
 from service.circuit import WeatherAwayError
 from service.db import Database
 from service.settings import Settings
-from tests.chaos.gates import gate
-from tests.factories import Factory, User
-from tests.weather.conftest import BUDGET, Forecaster, Session, Start, until
-from tests.weather.provider import NO_CITY, Provider, temperature
+from tests.support.factories import Factory, User
+from tests.support.gates import gate
+from tests.support.provider import NO_CITY, Provider, temperature
+from tests.support.weather import BUDGET, Forecaster, Session, Start, until
 
 
 @pytest.fixture(autouse=True)

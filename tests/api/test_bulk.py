@@ -15,8 +15,8 @@ from loguru import logger
 from service import db
 from service.web import limits, tasks
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY
-from tests.api.problems import problem
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.problems import problem
 
 JSON = {"Content-Type": "application/json"}
 LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]

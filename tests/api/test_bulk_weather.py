@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from service import backfill, weather
-from tests.factories import User
-from tests.weather.conftest import BUDGET, MARGIN, Start, until
-from tests.weather.provider import Provider, temperature
+from tests.support.factories import User
+from tests.support.provider import Provider, temperature
+from tests.support.weather import BUDGET, MARGIN, Start, until
 
 
 @pytest.fixture(autouse=True)

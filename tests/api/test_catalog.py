@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.workbench.callers import EVERY_REQUEST, callers, entries
-from tests.api.problems import OPERATIONS
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.problems import OPERATIONS
 
 COMMANDS = {
     "serve",

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from service.stores import CHUNK_BYTES
 from service.web import downloads
 from service.web.downloads import disposition
-from tests.api.problems import problem
-from tests.factories import Factory, User
-from tests.process.test_protocol import serving
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
+from tests.support.sockets import on_port
 
 CONTENT = bytes(range(256)) * 4  # 1024 bytes
 
@@ -156,7 +156,7 @@ def test_a_name_is_told_to_clients_old_and_new(name: str, said: str) -> None:
 @pytest.fixture
 async def port(app: FastAPI) -> AsyncIterator[int]:
     """Where the application is served."""
-    async with serving(app) as port:
+    async with on_port(app) as port:
         yield port
 
 

@@ -8,10 +8,10 @@ from loguru import logger
 
 from service.app import create_app
 from service.web.deps import LARGEST_BODY
-from tests.api.problems import problem
-from tests.api.serving import serving
 from tests.conftest import make_settings
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.problems import problem
+from tests.support.serving import serving
 
 JSON = {"Content-Type": "application/json"}
 SECURITY = {

@@ -19,10 +19,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import db, protocol, wire
 from service.web import exports, replies
-from tests.api.lists import NOON
-from tests.api.problems import problem
-from tests.factories import Factory, User
-from tests.process.test_protocol import serving
+from tests.support.factories import Factory, User
+from tests.support.lists import NOON
+from tests.support.problems import problem
+from tests.support.sockets import on_port
 
 RUNNING = "select count(*) from pg_stat_activity where datname = current_database() and query like '%tasks.export%'"
 RUNNING += " and state <> 'idle' and pid <> pg_backend_pid()"
@@ -156,7 +156,7 @@ async def test_what_an_export_does_not_take_is_refused(make: Factory, params: di
 
 @pytest.fixture
 async def port(app: FastAPI) -> AsyncIterator[int]:
-    async with serving(app) as port:
+    async with on_port(app) as port:
         yield port
 
 

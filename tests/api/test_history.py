@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from service import history
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 
 async def walk(user: User, path: str, *, limit: int) -> list[list[dict[str, Any]]]:

@@ -10,8 +10,8 @@ import pytest
 
 from service import retention
 from service.db import Database
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 POINTER = {"/header/idempotency-key"}
 BODIES: dict[str, Any] = {

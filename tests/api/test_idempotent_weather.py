@@ -1,21 +1,18 @@
-"""A request with an Idempotency-Key while it looks the weather up: sent again, taken over, killed."""
+"""A request with an Idempotency-Key while it looks the weather up: sent again, taken over."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from service import backfill
-from tests.api.problems import problem
-from tests.factories import User
-from tests.process.servers import serving
-from tests.weather.conftest import Start, until
-from tests.weather.provider import KEY, Provider, temperature
+from tests.support.factories import User
+from tests.support.problems import problem
+from tests.support.provider import Provider, temperature
+from tests.support.weather import Start, until
 
 SENT = {"title": "x", "city": "Moscow"}
 HEADERS = {"Idempotency-Key": "k"}
@@ -86,35 +83,3 @@ async def test_who_was_taken_for_dead_makes_nothing(start: Start, provider: Prov
         assert (await heir).status_code == 201
         assert await make.sql.fetchval("select count(*) from tasks") == 1
         assert (await send(ada)).content == (await heir).content
-
-
-async def test_a_process_that_is_killed_leaves_no_half_state(
-    start: Start, provider: Provider, database_url: str, tmp_path: Path
-) -> None:
-    provider.mode = "held"
-    async with start() as make:
-        ada = await make.user()
-        settings = {"OPENWEATHER_API_KEY": KEY, "OPENWEATHER_URL": provider.url, "WEATHER_TIMEOUT_SECONDS": "30"}
-        context = serving(tmp_path, DATABASE_URL=database_url, **settings)
-        server = await asyncio.to_thread(context.__enter__)
-        try:
-            async with httpx.AsyncClient(base_url=server.url, timeout=60, headers=ada.client.headers) as client:
-                first = asyncio.create_task(client.post("/tasks", json=SENT, headers=HEADERS))
-                await until(asked(provider, 1))
-                await asyncio.to_thread(server.stop, signal.SIGKILL)
-                with pytest.raises(httpx.TransportError):
-                    await first
-        finally:
-            await asyncio.to_thread(context.__exit__, None, None, None)
-        provider.mode = "ok"
-        assert await make.sql.fetchval("select count(*) from tasks") == 0
-        problem(await send(ada), 409)
-        lease = await make.sql.fetchval(
-            "select extract(epoch from claimed_until - now())::float8 from idempotency_keys"
-        )
-        assert 0 < lease < 60
-        await make.sql.execute("update idempotency_keys set claimed_until = now()")
-        made = await send(ada)
-        assert (made.status_code, "Idempotency-Replayed" in made.headers) == (201, False)
-        assert (await send(ada)).content == made.content
-        assert await make.sql.fetchval("select count(*) from tasks") == 1

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from service import limits
 from service.limits import Limit, Verdict
 from service.redis_client import RedisClient
-from tests.limits.clocks import Clock, replicas, stopped_clock
+from tests.support.clocks import Clock, replicas, stopped_clock
 
 WHERE = ["redis", "process"]
 

@@ -18,10 +18,10 @@ from service.app import create_app
 from service.limits import client_address
 from service.security import Passwords, Tokens, Viewer
 from service.web.deps import LARGEST_BODY
-from tests.api.problems import problem
 from tests.conftest import make_settings
-from tests.factories import PASSWORD, Factory, User
-from tests.limits.clocks import Clock, stopped_clock
+from tests.support.clocks import Clock, stopped_clock
+from tests.support.factories import PASSWORD, Factory, User
+from tests.support.problems import problem
 
 POLICY = re.compile(r'"requests";q=(\d+);w=60')
 LIMIT = re.compile(r'"requests";r=(\d+);t=(\d+)')

@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api.lists import NOON, STATUSES, TITLES, fill, ids, refused
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.lists import NOON, STATUSES, TITLES, fill, ids, refused
+from tests.support.problems import problem
 
 # Filters
 

@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.hub import Subscriber
-from tests.api.serving import serving
 from tests.conftest import make_settings
-from tests.factories import Factory
-from tests.figures import Figures
-from tests.redis_server import RedisServer
+from tests.support.factories import Factory
+from tests.support.figures import Figures
+from tests.support.redis_server import RedisServer
+from tests.support.serving import serving
 
 REQUESTS, STATEMENTS = "http_request_duration_seconds_count", "sql_statement_duration_seconds_count"
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.api.lists import NOON, SORTS, STATUSES, Tasks, in_order, read, walk
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.lists import NOON, SORTS, STATUSES, Tasks, in_order, read, walk
+from tests.support.problems import problem
 
 against_a_model = settings(
     max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -14,9 +14,9 @@ from service.app import create_app
 from service.security import Passwords
 from service.web.deps import READING
 from service.web.middleware import HEADERS
-from tests.api.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation
 from tests.conftest import make_settings
-from tests.factories import PASSWORD, Factory
+from tests.support.factories import PASSWORD, Factory
+from tests.support.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation
 
 every = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 OPEN = {"POST /auth/login", "POST /auth/refresh", "GET /", "GET /healthz", "GET /readyz", "GET /metrics", "GET /ws"}
@@ -215,7 +215,7 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
     for operation in in_turn:
         body = bodies[operation.template] if operation.fields else None
         path = re.sub(r"\{\w+\}", lambda name: str(ids[name[0]]), operation.template)
-        if path in {"/ws", "/tasks/export"}:  # tests/live and test_export have them
+        if path in {"/ws", "/tasks/export"}:  # tests/realtime and test_export have them
             continue
         files = {"file": b"x"} if operation.takes_file else None
         answer = await ada.client.request(operation.method, path, json=body, files=files)

@@ -11,9 +11,9 @@ import pytest
 
 from service import migrations
 from service.app import VERSION
-from tests.api.problems import problem
-from tests.api.serving import serving
 from tests.conftest import make_settings
+from tests.support.problems import problem
+from tests.support.serving import serving
 
 PATIENCE_SECONDS = 30
 NOWHERE = "postgresql://nobody:hidden@127.0.0.1:1/nothing"

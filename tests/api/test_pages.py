@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.lists import NOON, SORTS, STATUSES, TITLES, fill, ids, in_order, read, refused, walk
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.lists import NOON, SORTS, STATUSES, TITLES, fill, ids, in_order, read, refused, walk
 
 # Order and pages
 

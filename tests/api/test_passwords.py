@@ -17,10 +17,10 @@ import pytest
 from fastapi import FastAPI
 
 from service.security import MAX_WAITING, MAX_WAITING_PER_KEY, Passwords, _digest
-from tests.api.problems import problem
-from tests.factories import PASSWORD, Factory, User
-from tests.limits.clocks import Clock, stopped_clock
-from tests.limits.test_requests import browser, limited, log_in
+from tests.api.test_limited_requests import browser, limited, log_in
+from tests.support.clocks import Clock, stopped_clock
+from tests.support.factories import PASSWORD, Factory, User
+from tests.support.problems import problem
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 OTHER = "another horse, another staple"

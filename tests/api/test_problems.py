@@ -13,8 +13,8 @@ import pytest
 from loguru import logger
 
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY
-from tests.api.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation, filled, problem
-from tests.factories import PASSWORD, Factory
+from tests.support.factories import PASSWORD, Factory
+from tests.support.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation, filled, problem
 
 JSON = {"Content-Type": "application/json"}
 VALID: dict[str, dict[str, Any]] = {

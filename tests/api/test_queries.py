@@ -16,9 +16,9 @@ from service.errors import UnavailableError
 from service.security import Passwords
 from service.statements import read_all
 from service.workbench import overview, top
-from tests.api.problems import problem
 from tests.conftest import make_settings
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.problems import problem
 
 PATHS = ["/admin/queries", "/admin/queries/tasks.get/plan"]
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from service.queries import q
-from tests.api.problems import problem
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.problems import problem
 
 WHOLE = {"title": "Prepare Report", "description": "Collect data", "status": "in_progress", "city": "Moscow"}
 

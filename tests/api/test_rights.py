@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed
 
 from service.connections import ConnectionLimits
 from service.protocol import protocols
-from tests.api.problems import OPERATIONS, Operation, problem
-from tests.factories import PASSWORD, Factory, User
+from tests.support.factories import PASSWORD, Factory, User
+from tests.support.problems import OPERATIONS, Operation, problem
 
 WHO = ("anonymous", "other", "owner", "administrator", "read-only key", "full key")
 # What is answered to each of them; the keys are the owner's.

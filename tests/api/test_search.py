@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from service.web import tasks
-from tests.api.lists import NOON, SORTS, ids, in_order, read, refused, walk
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.lists import NOON, SORTS, ids, in_order, read, refused, walk
+from tests.support.problems import problem
 
 
 async def fill(make: Factory, owner: User) -> list[int]:

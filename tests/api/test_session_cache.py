@@ -20,7 +20,7 @@ from service.queries import q
 from service.security import Tokens, Viewer
 from service.sessions import Sessions, hashed
 from service.statements import Statement
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
 
 TOKENS = Tokens(("k" * 32,), minutes=15)
 KEY = "tm_" + "x" * 43

@@ -16,10 +16,10 @@ import pytest
 from service.app import create_app
 from service.security import NICE, Passwords, Viewer
 from service.sessions import MOST_REMEMBERED, Sessions
-from tests.api.problems import problem
-from tests.api.serving import serving
 from tests.conftest import SECRET_KEY, make_settings
-from tests.factories import PASSWORD, Factory, User
+from tests.support.factories import PASSWORD, Factory, User
+from tests.support.problems import problem
+from tests.support.serving import serving
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 OTHER = "another horse, another staple"

@@ -10,7 +10,7 @@ import pytest
 
 from service.bucket import PART_BYTES
 from service.stores import CHUNK_BYTES, MissingError, Store
-from tests.attachments.conftest import Kind
+from tests.support.attachments import Kind
 
 FOLDER = "0123456789abcdef" * 2
 SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 999_999, 1_000_000, 1_000_001]

@@ -16,10 +16,10 @@ from service.attachments import Attachments
 from service.db import Database
 from service.errors import UnavailableError
 from service.stores import Store
-from tests.attachments.conftest import Kind
-from tests.attachments.test_attachments import added
-from tests.attachments.test_stores import put
-from tests.factories import Factory
+from tests.api.test_attachments import added
+from tests.api.test_stores import put
+from tests.support.attachments import Kind
+from tests.support.factories import Factory
 
 DUE = "update attachment_store set sweep_due_at = '-infinity'"
 LATER = "update attachment_store set sweep_due_at = 'infinity'"

@@ -11,8 +11,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 WHOLE = {"title": "Prepare Report", "description": "Collect data", "status": "in_progress", "city": "Moscow"}
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 MAY = datetime(2025, 5, 24, 12, tzinfo=UTC)
 EMPTY = {"created": 0, "completed": 0, "hours_to_done_p50": None, "hours_to_done_p90": None}

@@ -13,10 +13,10 @@ from fastapi import FastAPI
 
 from service.web import middleware, uploads
 from service.web.deps import LARGEST_BODY, UPLOAD_FRAME
-from tests.api.problems import problem
 from tests.conftest import FILES
-from tests.factories import Factory, User
-from tests.process.test_protocol import serving
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
+from tests.support.sockets import on_port
 
 BOUNDARY = "boundary"
 KIND = f"multipart/form-data; boundary={BOUNDARY}"
@@ -231,7 +231,7 @@ async def test_a_parameter_is_refused_and_another_method_is_told_which(ada: User
 @pytest.fixture
 async def port(app: FastAPI) -> AsyncIterator[int]:
     """Where the application is served."""
-    async with serving(app) as port:
+    async with on_port(app) as port:
         yield port
 
 

@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api.problems import problem
-from tests.factories import PASSWORD, Factory, User
+from tests.support.factories import PASSWORD, Factory, User
+from tests.support.problems import problem
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 NAMES = ["ada", "Bob", "carol", "DAN", "a.b", "a-b", "a_b", "a0b", "zoe", "Zed", "...", "ADAM", "adamant", "ad_", "0ad"]

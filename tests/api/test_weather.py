@@ -15,11 +15,11 @@ from service import backfill, circuit, metrics, weather
 from service.circuit import WeatherAwayError
 from service.weather import Weather
 from service.weather_cache import Cache, City
-from tests.factories import User
-from tests.figures import Figures
-from tests.redis_server import RedisServer
-from tests.weather.conftest import BUDGET, MARGIN, Forecaster, Start, until
-from tests.weather.provider import FAILING, KEY, NO_CITY, Provider, temperature
+from tests.support.factories import User
+from tests.support.figures import Figures
+from tests.support.provider import FAILING, KEY, NO_CITY, Provider, temperature
+from tests.support.redis_server import RedisServer
+from tests.support.weather import BUDGET, MARGIN, Forecaster, Start, until
 
 
 @pytest.fixture(autouse=True)

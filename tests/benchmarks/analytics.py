@@ -1,10 +1,10 @@
-"""Measures analytics of 30 days at a million tasks: `python -m tests.load.analytics [--rows N] [--keep FOLDER]`.
+"""Measures analytics of 30 days at a million tasks: `python -m tests.benchmarks.analytics [--rows N] [--keep FOLDER]`.
 
 Prints how long an administrator's `analytics.summary` takes and how many a second four callers at once get, and beside
 it the plain way to the same figures, a `group by` for each: off an index on created_at alone, from copies whose rows
 lie in the order of their creation, as they do while nothing is changed, in the order of their last change, since an
 update writes its row anew, and anywhere; and without an index. Everything is in memory; each round asks all in turn.
-The folder is that of `tests.load.lists`, whose tasks these are.
+The folder is that of `tests.benchmarks.lists`, whose tasks these are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service import db, embedded, migrations
 from service.db import Connection, Database
 from service.queries import q
 from service.settings import Settings
-from tests.load.lists import seed
+from tests.benchmarks.lists import seed
 
 OPTIONS = {"fsync": "off", "shared_buffers": "2GB", "max_wal_size": "4GB"}
 PERIOD = (datetime(2026, 10, 2, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))

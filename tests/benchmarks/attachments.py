@@ -1,4 +1,4 @@
-"""Measures what large attachments cost the service: `python -m tests.load.attachments [--megabytes N] [--at-once N]`.
+"""Measures what large attachments cost: `python -m tests.benchmarks.attachments [--megabytes N] [--at-once N]`.
 
 Prints, for each store, how long it takes to send a file in and out, and how much memory the service takes for that at
 most, beyond what it held before. A minute, and twice the files on disk.
@@ -20,8 +20,8 @@ from secrets import token_bytes
 from urllib.parse import urlsplit
 
 from service import embedded, migrations
-from tests.attachments.s3_server import S3Server
-from tests.process.servers import Server, serving
+from tests.support.s3_server import S3Server
+from tests.support.servers import Server, serving
 
 MEGABYTE = 1_000_000
 PIECE = 65_536

@@ -1,4 +1,4 @@
-"""Measures what the largest bodies cost others: `python -m tests.load.bodies [--rounds N]`.
+"""Measures what the largest bodies cost others: `python -m tests.benchmarks.bodies [--rounds N]`.
 
 Starts the service in a process of its own, sends 16 MB to `POST /tasks/bulk` in every shape that is slow to read, and
 asks `/healthz` again and again meanwhile: prints how long the slowest of those took, which is how long the event loop
@@ -20,7 +20,7 @@ import httpx
 
 from service import embedded, migrations
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY, MOST_VALUES
-from tests.process.servers import Server, serving
+from tests.support.servers import Server, serving
 
 PATIENCE_SECONDS = 300
 LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]

@@ -1,4 +1,4 @@
-"""Measures creations: `python -m tests.load.bulk [--tasks N]`.
+"""Measures creations: `python -m tests.benchmarks.bulk [--tasks N]`.
 
 Prints how many tasks a second come in one by one (a client that waits for each, and eight at once) and a thousand at a
 time, through the API of a process of its own.
@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from service import embedded, migrations
-from tests.load.events import ADMIN, is_ready, running
-from tests.process.servers import until
+from tests.benchmarks.events import ADMIN, is_ready, running
+from tests.support.servers import until
 
 AT_ONCE, IN_BULK = 8, 1000
 TASK = {"title": "Prepare Report", "description": "Collect monthly data", "status": "todo"}

@@ -1,4 +1,4 @@
-"""Measures listening: `python -m tests.load.events [--listeners N] [--most N] [--seconds N]`.
+"""Measures listening: `python -m tests.benchmarks.events [--listeners N] [--most N] [--seconds N]`.
 
 Runs the service as a process of its own, alone on one core; database, writer and listeners share the other. Prints, for
 frames that are made once and written to each connection, and for plain sending beside it: CPU of the idle process, time
@@ -24,13 +24,13 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 
 from service import embedded, migrations
-from tests.load.listeners import Crowd, crowd
-from tests.process.servers import ADDRESS, environment, until
+from tests.benchmarks.listeners import Crowd, crowd
+from tests.support.servers import ADDRESS, environment, until
 
 SERVICE_CORE, OTHERS_CORE = 0, 1
 FEW, IDLE_SECONDS = 10, 8
 ADMIN = {"username": "load", "password": "correct horse battery"}
-DIRECT, PLAIN = "service", "tests.load.plain"
+DIRECT, PLAIN = "service", "tests.benchmarks.plain"
 WRITE = """
 insert into tasks (user_id, title, description, city)
 select id, 'Prepare Report', 'Monthly data', 'Moscow' from users

@@ -1,8 +1,8 @@
-"""Measures exports at a million tasks: `python -m tests.load.exports [--rows N] [--keep FOLDER]`.
+"""Measures exports at a million tasks: `python -m tests.benchmarks.exports [--rows N] [--keep FOLDER]`.
 
 Starts the service in a process of its own and reads everything in both forms, as an administrator and as fast as it
 comes. Prints for each how many rows a second those are, and the memory of the service before and at its highest.
-The folder is that of `tests.load.lists`, whose tasks these are.
+The folder is that of `tests.benchmarks.lists`, whose tasks these are.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from service import embedded, migrations
-from tests.load.lists import seed
-from tests.process.servers import PATIENCE_SECONDS, Server, run, serving
+from tests.benchmarks.lists import seed
+from tests.support.servers import PATIENCE_SECONDS, Server, run, serving
 
 OPTIONS = {"fsync": "off", "shared_buffers": "512MB", "max_wal_size": "4GB"}
 PASSWORD = "correct horse battery staple"

@@ -1,4 +1,4 @@
-"""Measures what the rate limit costs a request: `python -m tests.load.limits [--requests N] [--rounds N]`.
+"""Measures what the rate limit costs a request: `python -m tests.benchmarks.limits [--requests N] [--rounds N]`.
 
 Prints the microseconds of a check counted in the process alone, and those that others take beyond that: of the
 service's CPU, which other requests then lack, and on the clock, which this one waits; and how many calls of Redis there
@@ -26,8 +26,8 @@ from service import redis_client
 from service.limits import Limit
 from service.redis_client import RedisClient
 from service.settings import Settings
-from tests.limits.clocks import Clock, stopped_clock
-from tests.redis_server import RedisServer
+from tests.support.clocks import Clock, stopped_clock
+from tests.support.redis_server import RedisServer
 
 DEFAULT: int = Settings.model_fields["rate_limit_per_minute"].default
 ONE_EACH = 2  # a limit whose leases are of one permit

@@ -1,4 +1,4 @@
-"""Measures the first page of every list at a million tasks: `python -m tests.load.lists [--rows N]`.
+"""Measures the first page of every list at a million tasks: `python -m tests.benchmarks.lists [--rows N]`.
 
 Prints the slowest lists, in milliseconds of the statements alone, and for each combination of viewer, sort and filters
 the median over the filters' values. Filling takes a few minutes and 6 GB of disk, measuring some minutes.

@@ -1,4 +1,4 @@
-"""Measures whether reads stay quick while people log in: `python -m tests.load.logins [--seconds N] [--log-ins N]`.
+"""Measures whether reads stay quick during log-ins: `python -m tests.benchmarks.logins [--seconds N] [--log-ins N]`.
 
 Serves the application in a process of its own on a PostgreSQL of its own, and reads pages of tasks at an even pace,
 first alone, then while so many accounts log in all the time, then alone again. Prints for each how long the pages took
@@ -84,7 +84,7 @@ def served() -> Iterator[str]:
         migrations.migrate(url)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        process = subprocess.Popen([sys.executable, "-m", "tests.load.logins", "--serve", url, str(port)])
+        process = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.logins", "--serve", url, str(port)])
         try:
             deadline = time.monotonic() + 60
             while not _ready(f"http://127.0.0.1:{port}"):

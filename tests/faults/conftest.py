@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import clusters
+from tests.support import clusters
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,9 @@ from loguru import logger
 from service import db, embedded, migrations
 from service.app import create_app
 from service.security import Passwords
-from tests.chaos.gates import gate
 from tests.conftest import make_settings
-from tests.factories import PASSWORD, Factory, User
+from tests.support.factories import PASSWORD, Factory, User
+from tests.support.gates import gate
 
 if TYPE_CHECKING:
     from loguru import Message, Record

@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
-from tests.chaos.clusters import Cluster
-from tests.chaos.listeners import LOST, Listener
-from tests.chaos.writers import BULK, Writers, log_in, session
-from tests.process.servers import Server, serving
+from tests.support.clusters import Cluster
+from tests.support.listeners import LOST, Listener
+from tests.support.servers import Server, serving
+from tests.support.writers import BULK, Writers, log_in, session
 
 PATIENCE_SECONDS = 60
 KINDS = ("websocket", "stream", "poll")

@@ -14,9 +14,9 @@ import pytest
 from service.cursors import Cursors
 from service.events import Feed, Page, Position
 from service.queries import q
-from tests.chaos import clusters
-from tests.chaos.clusters import Cluster
 from tests.conftest import SECRET_KEY
+from tests.support import clusters
+from tests.support.clusters import Cluster
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 FEED = Feed(Cursors((SECRET_KEY,)))

@@ -13,10 +13,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from service.protocol import MOST_FRAMES
-from tests.chaos.listeners import authorization, web_socket
-from tests.chaos.raw import Raw, dial, masked
-from tests.chaos.writers import Sql, log_in, session
-from tests.process.servers import Server, serving
+from tests.support.listeners import authorization, web_socket
+from tests.support.raw import Raw, dial, masked
+from tests.support.servers import Server, serving
+from tests.support.writers import Sql, log_in, session
 
 PATIENCE_SECONDS = 30
 CUT_OFF_SECONDS = 15.0

@@ -13,10 +13,10 @@ import orjson
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.chaos.listeners import Listener, authorization, web_socket
-from tests.chaos.raw import Raw, dial, masked
-from tests.chaos.writers import log_in, session
-from tests.process.servers import Server, serving
+from tests.support.listeners import Listener, authorization, web_socket
+from tests.support.raw import Raw, dial, masked
+from tests.support.servers import Server, serving
+from tests.support.writers import log_in, session
 
 PATIENCE_SECONDS = 30
 STUCK = 40

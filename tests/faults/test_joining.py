@@ -19,9 +19,9 @@ from service.hub import GONE, EndedError, Hub, Item, Ready, Reset, Subscriber
 from service.listener import Listener
 from service.security import Tokens, Viewer
 from service.sessions import Sessions
-from tests.chaos.clusters import program
-from tests.chaos.writers import Sql, log_in, session
 from tests.conftest import SECRET_KEY, make_settings
+from tests.support.clusters import program
+from tests.support.writers import Sql, log_in, session
 
 FEED = Feed(Cursors((SECRET_KEY,)))
 TOKENS = Tokens((SECRET_KEY,), minutes=15)

@@ -13,9 +13,9 @@ from service.hub import GONE, EndedError, Hub, Ready, Subscriber
 from service.listener import Listener
 from service.security import Viewer
 from service.sessions import Sessions
-from tests.chaos.gates import gate
-from tests.chaos.test_joining import FEED, TOKENS, dba, listening, pool, soon, viewer, waiting, write
-from tests.chaos.writers import Sql
+from tests.faults.test_joining import FEED, TOKENS, dba, listening, pool, soon, viewer, waiting, write
+from tests.support.gates import gate
+from tests.support.writers import Sql
 
 __all__ = ["dba", "pool", "viewer"]  # fixtures
 ABOUT_A_SECOND = 2.5

@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from service import redis_client
 from service.limits import Limit
 from service.redis_client import BUDGET_SECONDS, RedisAwayError, RedisClient
-from tests.api.serving import serving
 from tests.conftest import make_settings
-from tests.limits.clocks import stopped_clock
-from tests.redis_server import RedisServer
+from tests.support.clocks import stopped_clock
+from tests.support.redis_server import RedisServer
+from tests.support.serving import serving
 
 PATIENCE_SECONDS = 20
 BUSY_SECONDS = 3.0  # what a request may take on a busy machine, beside the budget

@@ -22,13 +22,13 @@ from service.bucket import PART_BYTES
 from service.errors import StartError, UnavailableError
 from service.folder import Folder
 from service.settings import Settings
-from tests.api.problems import problem
-from tests.attachments.conftest import Kind
-from tests.attachments.s3_server import S3Server
-from tests.attachments.test_stores import FOLDER, content_of, got, put
-from tests.chaos.gates import Gate, gate
+from tests.api.test_stores import FOLDER, content_of, got, put
 from tests.conftest import make_settings
-from tests.factories import Factory
+from tests.support.attachments import Kind
+from tests.support.factories import Factory
+from tests.support.gates import Gate, gate
+from tests.support.problems import problem
+from tests.support.s3_server import S3Server
 
 HOW = ("refused", "cut", "silent")
 

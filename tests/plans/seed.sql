@@ -1,4 +1,4 @@
--- What `sql plans` fills beside tests/load/seed.sql: events of many transactions, and what accounts have.
+-- What `sql plans` fills beside tests/benchmarks/seed.sql: events of many transactions, and what accounts have.
 update task_events
 set
     xid = (3 + id * 600 / :rows)::text::xid8,

@@ -24,9 +24,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from service import db
 from service.security import Passwords, Tokens
-from tests.chaos.gates import Gate
 from tests.conftest import EMPTY, SECRET_KEY
-from tests.process.servers import Server, serving, until
+from tests.support.gates import Gate
+from tests.support.servers import Server, serving, until
 
 Sql: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 PASSWORD = "correct horse battery staple"

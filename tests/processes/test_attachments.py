@@ -12,9 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.attachments.s3_server import S3Server
-from tests.load.attachments import MEGABYTE, PIECE, Client, grown
-from tests.process.servers import Server, serving, until
+from tests.benchmarks.attachments import MEGABYTE, PIECE, Client, grown
+from tests.support.s3_server import S3Server
+from tests.support.servers import Server, serving, until
 
 SIZE = 100 * MEGABYTE
 MOST_MEGABYTES = 20

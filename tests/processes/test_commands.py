@@ -17,7 +17,7 @@ from service import migrations, settings
 from service.app import create_app
 from service.errors import StartError
 from tests.conftest import make_settings
-from tests.process.servers import command, environment, refusal, run
+from tests.support.servers import command, environment, refusal, run
 
 NOWHERE = "postgresql://tasks:hunter2@127.0.0.1:1/tasks"
 PASSWORD = "correct horse battery staple"

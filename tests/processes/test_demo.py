@@ -14,7 +14,7 @@ import pytest
 
 from service import demo
 from tests.conftest import as_service
-from tests.process.servers import command, environment, refusal, run, serving
+from tests.support.servers import command, environment, refusal, run, serving
 
 NUMBERS = "select (select count(*) from users), (select count(*) from tasks), (select count(*) from task_events)"
 

@@ -15,10 +15,10 @@ import pytest
 
 from service.app import create_app
 from service.security import Passwords
-from tests.api.problems import OPERATIONS
 from tests.conftest import make_settings
-from tests.factories import PASSWORD, Factory
-from tests.live.conftest import served
+from tests.support.factories import PASSWORD, Factory
+from tests.support.problems import OPERATIONS
+from tests.support.sockets import served
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 PATIENCE_SECONDS = 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,15 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
-from tests.process.servers import Server, serving
+from tests.support.problems import problem
+from tests.support.provider import KEY, Provider
+from tests.support.servers import Server, serving
+from tests.support.weather import Start, until
 
 WRITERS = 8
+GUARDED: dict[str, Any] = {"json": {"title": "x", "city": "Moscow"}, "headers": {"Idempotency-Key": "k"}}
 ACCOUNT = {"username": "ada", "password": "correct horse battery staple"}
 
 
@@ -73,3 +79,38 @@ def test_what_was_sent_to_a_killed_process_is_done_once(own_database_url: str, t
     with psycopg.connect(own_database_url) as sql:
         made: dict[str, int] = dict(sql.execute("select t.title, count(*) from tasks as t group by t.title").fetchall())
     assert made == {key: 3 if key.endswith("0") else 1 for key in answers}
+
+
+async def test_a_process_that_is_killed_leaves_no_half_state(
+    start: Start, provider: Provider, database_url: str, tmp_path: Path
+) -> None:
+    async def asked() -> bool:
+        return len(provider.calls) == 1
+
+    provider.mode = "held"
+    async with start() as make:
+        ada = await make.user()
+        settings = {"OPENWEATHER_API_KEY": KEY, "OPENWEATHER_URL": provider.url, "WEATHER_TIMEOUT_SECONDS": "30"}
+        context = serving(tmp_path, DATABASE_URL=database_url, **settings)
+        server = await asyncio.to_thread(context.__enter__)
+        try:
+            async with httpx.AsyncClient(base_url=server.url, timeout=60, headers=ada.client.headers) as client:
+                first = asyncio.create_task(client.post("/tasks", **GUARDED))
+                await until(asked)
+                await asyncio.to_thread(server.stop, signal.SIGKILL)
+                with pytest.raises(httpx.TransportError):
+                    await first
+        finally:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+        provider.mode = "ok"
+        assert await make.sql.fetchval("select count(*) from tasks") == 0
+        problem(await ada.client.post("/tasks", **GUARDED), 409)
+        lease = await make.sql.fetchval(
+            "select extract(epoch from claimed_until - now())::float8 from idempotency_keys"
+        )
+        assert 0 < lease < 60
+        await make.sql.execute("update idempotency_keys set claimed_until = now()")
+        made = await ada.client.post("/tasks", **GUARDED)
+        assert (made.status_code, "Idempotency-Replayed" in made.headers) == (201, False)
+        assert (await ada.client.post("/tasks", **GUARDED)).content == made.content
+        assert await make.sql.fetchval("select count(*) from tasks") == 1

@@ -11,8 +11,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.factories import PASSWORD
-from tests.process.servers import Server, serving
+from tests.support.factories import PASSWORD
+from tests.support.servers import Server, serving
 
 ATTEMPTS = 3
 

@@ -16,8 +16,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.chaos.listeners import authorization
-from tests.process.servers import Server, refusal, run, serving, until
+from tests.support.listeners import authorization
+from tests.support.servers import Server, refusal, run, serving, until
 
 FILES = 200  # of which 119 are shared out: 59 slots for subscriptions, 89 connections in all
 SLOTS, CONNECTIONS = 59, 89

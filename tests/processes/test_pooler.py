@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from websockets.sync.client import connect
 
-from tests.bouncer import bouncing
 from tests.conftest import SECRET_KEY
-from tests.process.servers import PATIENCE_SECONDS, Server, refusal, run, serving, until
+from tests.support.bouncer import bouncing
+from tests.support.servers import PATIENCE_SECONDS, Server, refusal, run, serving, until
 
 PASSWORD = "correct horse battery staple"
 AT_ONCE, ROUNDS = 8, 5

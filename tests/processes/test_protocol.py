@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import orjson
 import pytest
-import uvicorn
 import uvloop
 from fastapi import FastAPI, Request, Response
 from starlette.applications import Starlette
 from starlette.routing import Route
-from starlette.types import ASGIApp
-from uvicorn.server import ServerState
 
 from service import protocol
-from service.connections import ConnectionLimits
-from service.protocol import LARGEST_HEAD, Protocol, Sockets
+from service.protocol import LARGEST_HEAD, Protocol
 from service.web import middleware
 from service.web.middleware import Envelope
-from tests.api.problems import MEMBERS
+from tests.support.problems import MEMBERS
+from tests.support.sockets import on_port
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
-
-
-@asynccontextmanager
-async def serving(
-    app: ASGIApp, *, sockets: bool = False, protocol: type[Protocol] = Protocol, connections: int = 1000
-) -> AsyncIterator[int]:
-    """Serve on a port of its own."""
-    limits = ConnectionLimits(connections, trusted=())
-    ws: Any = partial(Sockets, limits=limits) if sockets else "none"
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
-    config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: protocol(config, state, {}, limits=limits), "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-    for connection in list(state.connections):
-        connection.transport.close()
 
 
 @pytest.fixture
 async def port(app: FastAPI) -> AsyncIterator[int]:
     """Where the application is served."""
-    async with serving(app) as port:
+    async with on_port(app) as port:
         yield port
 
 
@@ -93,7 +70,7 @@ async def test_a_body_that_is_no_http_gets_a_problem(body: bytes) -> None:
         await request.body()
         return Response("read")
 
-    async with asyncio.timeout(10), serving(Envelope(Starlette(routes=[Route("/", read, methods=["POST"])]))) as port:
+    async with asyncio.timeout(10), on_port(Envelope(Starlette(routes=[Route("/", read, methods=["POST"])]))) as port:
         problem(await said(port, CHUNKED + body), 400)
         begun.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -138,7 +115,7 @@ async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pyte
         return Response("late")
 
     asyncio.get_running_loop().call_later(0.3, answered.set)
-    async with serving(Starlette(routes=[Route("/slow", slow)])) as port:
+    async with on_port(Starlette(routes=[Route("/slow", slow)])) as port:
         answer = await said(port, b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /slow HTTP/1.1\r\n")
     assert b"late" in answer
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
@@ -163,7 +140,7 @@ async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[
         return Response(b"x" * 2_000_000)
 
     async def leave_unread() -> bytes:
-        async with serving(Envelope(Starlette(routes=[Route("/large", large), Route("/healthz", large)]))) as port:
+        async with on_port(Envelope(Starlette(routes=[Route("/large", large), Route("/healthz", large)]))) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
             writer.write(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n" * 5)
             await reader.readexactly(100)
@@ -207,7 +184,7 @@ class Slowly(Protocol):
 async def test_a_body_behind_an_upgrade_that_came_in_pieces_is_no_request(app: FastAPI) -> None:
     hidden = REQUEST + b"\r\n"
     head = UPGRADE + b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden)
-    async with serving(app, protocol=Slowly) as port:
+    async with on_port(app, protocol=Slowly) as port:
         answer = await said(port, head, hidden)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"200 OK" not in answer
@@ -229,12 +206,12 @@ HANDSHAKE = (
     ids=["body", "chunked", "headers"],
 )
 async def test_a_handshake_that_cannot_be_read_is_answered_and_closed(app: FastAPI, more: bytes, status: int) -> None:
-    async with serving(app, sockets=True) as port:
+    async with on_port(app, sockets=True) as port:
         problem(await said(port, HANDSHAKE + more), status)
 
 
 async def test_a_handshake_may_have_a_long_line(app: FastAPI) -> None:
-    async with serving(app, sockets=True) as port:
+    async with on_port(app, sockets=True) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(HANDSHAKE + b"Cookie: " + b"x" * 20_000 + b"\r\n\r\n")
         async with asyncio.timeout(10):
@@ -244,7 +221,7 @@ async def test_a_handshake_may_have_a_long_line(app: FastAPI) -> None:
 
 @pytest.mark.parametrize("path", [b"/ws/", b"/tasks", b"/nothing"])
 async def test_a_web_socket_elsewhere_is_not_found(app: FastAPI, path: bytes) -> None:
-    async with serving(app, sockets=True) as port:
+    async with on_port(app, sockets=True) as port:
         problem(await said(port, HANDSHAKE.replace(b"/ws", path) + b"\r\n"), 404)
 
 

@@ -20,8 +20,8 @@ import pytest
 
 from service import embedded, metrics, migrations
 from tests.conftest import SECRET_KEY
-from tests.figures import Figures
-from tests.process.servers import Server, serving, starting, until
+from tests.support.figures import Figures
+from tests.support.servers import Server, serving, starting, until
 
 PASSWORD = "correct horse battery staple"
 ADMIN = {"ADMIN_USERNAME": "root", "ADMIN_PASSWORD": PASSWORD}

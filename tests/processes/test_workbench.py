@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from service.workbench import catalog, plans
-from tests.process.servers import command, environment, refusal, run
-from tests.servers import measuring
+from tests.support.postgresql import measuring
+from tests.support.servers import command, environment, refusal, run
 
 NOWHERE = "postgresql://tasks:hunter2@127.0.0.1:1/tasks"
 

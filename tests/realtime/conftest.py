@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.connections import ConnectionLimits
-from service.protocol import LARGEST_MESSAGE, protocols
 from service.security import Passwords
 from tests.conftest import TEMPLATE, _database, make_settings
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.sockets import served
 
 ORIGIN = "https://friend.example"
 
@@ -37,31 +32,6 @@ async def live_app(live_database_url: str) -> AsyncIterator[FastAPI]:
     app = create_app(settings, passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app
-
-
-@asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an application that is started, and give host and port."""
-    http, ws = protocols(ConnectionLimits(1000, trusted=()))
-    config = uvicorn.Config(
-        app,
-        http=http,
-        ws=ws,
-        ws_max_size=LARGEST_MESSAGE,
-        ws_per_message_deflate=False,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-    )
-    config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: http(config, state, {}), "127.0.0.1", 0)
-    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
-    for connection in list(state.connections):
-        connection.shutdown()
-    await asyncio.gather(*state.tasks, return_exceptions=True)
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from service import hub
 from service.cursors import Cursors
 from service.events import Feed, Position, Snapshot
-from tests.api.problems import problem
-from tests.factories import Factory, User
-from tests.live.conftest import ORIGIN
-from tests.live.ears import Stream, streaming
-from tests.live.test_socket import ticket, token_until, without_cursor
+from tests.realtime.conftest import ORIGIN
+from tests.realtime.test_socket import ticket, token_until, without_cursor
+from tests.support.ears import Stream, streaming
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 
 async def page(user: User, **query: Any) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.factories import Factory
-from tests.live.ears import closed, dialled, listening, streaming, told
-from tests.live.test_socket import ticket
-from tests.process.servers import Server, serving
+from tests.realtime.test_socket import ticket
+from tests.support.ears import closed, dialled, listening, streaming, told
+from tests.support.factories import Factory
+from tests.support.servers import Server, serving
 
 
 @pytest.fixture

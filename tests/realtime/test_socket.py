@@ -22,13 +22,14 @@ from service.app import create_app
 from service.hub import Subscriber
 from service.security import ALGORITHM, Passwords
 from service.web import live
-from tests.api.problems import problem
-from tests.chaos.gates import gate
-from tests.chaos.raw import dial
 from tests.conftest import SECRET_KEY, make_settings
-from tests.factories import Factory, User
-from tests.live.conftest import ORIGIN, served
-from tests.live.ears import PATIENCE_SECONDS, closed, dialled, listening, say, told
+from tests.realtime.conftest import ORIGIN
+from tests.support.ears import PATIENCE_SECONDS, closed, dialled, listening, say, told
+from tests.support.factories import Factory, User
+from tests.support.gates import gate
+from tests.support.problems import problem
+from tests.support.raw import dial
+from tests.support.sockets import served
 
 TEXT, CLOSE = 0x1, 0x8  # opcodes of frames
 

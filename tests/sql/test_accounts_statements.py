@@ -12,7 +12,7 @@ from service.accounts import LAST
 from service.db import Database
 from service.errors import ConflictError, InvalidError, UnauthorizedError
 from service.queries import q
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
 
 
 async def test_a_new_account_is_given_without_its_password(database: Database, make: Factory) -> None:

@@ -10,7 +10,7 @@ import orjson
 from service.db import Database
 from service.queries import q
 from service.security import Viewer
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 NOON = datetime(2025, 5, 24, 12, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from service.db import Database
 from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
 from service.security import Viewer
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
 
 FILE: dict[str, Any] = {"filename": "a.txt", "content_type": "text/plain", "size": 10, "sha256": "0" * 64}
 COLUMNS = {"id", "task_id", "filename", "content_type", "size", "sha256", "created_at"}

@@ -11,7 +11,7 @@ import pytest
 from service.db import Database
 from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 SNOW = b'{"condition":"Snow","temperature":1.5}'
 

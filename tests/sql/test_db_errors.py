@@ -20,7 +20,7 @@ from service.db import Database
 from service.queries import q
 from service.statements import Statement, read
 from tests.conftest import make_settings
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 WAITS = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 

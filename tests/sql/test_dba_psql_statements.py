@@ -12,8 +12,8 @@ import pytest
 
 from service.queries import q
 from service.statements import FOLDER, read_all
-from tests.queries.conftest import Sessions
-from tests.servers import psql
+from tests.sql.conftest import Sessions
+from tests.support.postgresql import psql
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 ALL = [one for one in read_all() if one.name.startswith("dba.")]

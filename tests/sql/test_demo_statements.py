@@ -9,7 +9,7 @@ from service import demo
 from service.db import Database
 from service.queries import q
 from service.security import Passwords
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 THEN = datetime(2025, 5, 24, 14, 35, tzinfo=UTC)
 

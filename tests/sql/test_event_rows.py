@@ -13,9 +13,9 @@ import pytest
 from service.db import Connection, Database
 from service.queries import q
 from service.statements import Statement, read_all
-from tests.factories import Factory, User
-from tests.queries.conftest import Session, Sessions
-from tests.queries.test_plans import nodes
+from tests.sql.conftest import Session, Sessions
+from tests.sql.test_plans import nodes
+from tests.support.factories import Factory, User
 
 SNOW, HEAT = {"condition": "Snow", "temperature": 1}, {"condition": "Clear", "temperature": 35}
 KEPT: dict[str, Any] = {"set_title": False, "set_description": False, "set_status": False, "set_city": False}

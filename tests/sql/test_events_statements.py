@@ -15,8 +15,8 @@ from service.events import EVERYONE, NOWHERE, Event, Feed, Position, Snapshot
 from service.queries import q
 from service.security import Viewer
 from tests.conftest import SECRET_KEY
-from tests.factories import Factory, User
-from tests.queries.conftest import Session, Sessions
+from tests.sql.conftest import Session, Sessions
+from tests.support.factories import Factory, User
 
 FEED = Feed(Cursors((SECRET_KEY,)))
 LARGE = 1 << 20

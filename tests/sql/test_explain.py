@@ -11,7 +11,7 @@ import pytest
 from service.errors import NotFoundError, StartError
 from service.statements import Statement, read_all
 from service.workbench.explain import explain, find, nodes, values_of
-from tests.queries.conftest import Sessions
+from tests.sql.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 HOSTILE = "'); drop table tasks; --"

@@ -11,7 +11,7 @@ import pytest
 from service.db import Database
 from service.errors import UnavailableError
 from service.queries import q
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 EVERYTHING: dict[str, Any] = {
     "viewer_is_admin": False,

@@ -10,7 +10,7 @@ import pytest
 from service.db import Database
 from service.queries import q
 from service.security import Viewer
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
 
 EVENT = {"id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task"}
 

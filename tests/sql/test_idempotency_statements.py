@@ -12,7 +12,7 @@ import pytest
 from service.db import Connection, Database
 from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 ONE, OTHER = b"1" * 16, b"2" * 16
 

@@ -16,7 +16,7 @@ from service.errors import ServiceError
 from service.queries import q
 from service.security import Viewer
 from service.statements import Statement
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 BOUND = "limit 3 * ($10::bigint + $11::bigint)"
 DAY = datetime(2025, 5, 24, tzinfo=UTC)

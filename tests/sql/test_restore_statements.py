@@ -13,7 +13,7 @@ import pytest
 from service.db import Database
 from service.queries import q
 from service.security import Viewer
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 SNOW = '{"condition": "Snow", "more": {"deep": [1, null]}, "temperature": -0.5}'
 NOBODY = Viewer(id=0, is_admin=False)

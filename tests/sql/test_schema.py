@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from service import db_errors, errors, migrations
-from tests.queries.conftest import Sessions
+from tests.sql.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

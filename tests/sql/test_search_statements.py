@@ -15,8 +15,8 @@ from service import lists
 from service.db import Database
 from service.queries import q
 from service.security import Viewer
-from tests.factories import Factory, User
-from tests.queries.test_lists_statements import DAY, all_tasks, bounded, found, questions
+from tests.sql.test_lists_statements import DAY, all_tasks, bounded, found, questions
+from tests.support.factories import Factory, User
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 EVERYTHING: dict[str, Any] = {

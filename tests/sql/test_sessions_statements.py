@@ -16,8 +16,8 @@ from service.db import Database, Executor
 from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
 from service.values import LAST_MOMENT
-from tests.factories import Factory, User
-from tests.queries.conftest import Session, Sessions
+from tests.sql.conftest import Session, Sessions
+from tests.support.factories import Factory, User
 
 LATER = datetime(2999, 1, 1, tzinfo=UTC)
 SECONDS = 10.0

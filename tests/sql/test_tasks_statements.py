@@ -14,7 +14,7 @@ import pytest
 from service.db import Database
 from service.queries import q
 from service.security import Viewer
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 SNOW, HEAT = '{"temperature": 1.5, "condition": "Snow"}', '{"temperature": 35, "condition": "Clear"}'
 NOBODY = Viewer(id=0, is_admin=False)

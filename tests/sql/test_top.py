@@ -10,7 +10,7 @@ import pytest
 from service.errors import UnavailableError
 from service.statements import read_all
 from service.workbench import top
-from tests.servers import measuring, psql
+from tests.support.postgresql import measuring, psql
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from service.db import Database, Transaction
 from service.errors import InvalidError, UnavailableError
 from service.queries import q
 from tests.conftest import make_settings
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 TASK: dict[str, Any] = {"description": None, "status": "todo", "city": None, "weather": None}
 

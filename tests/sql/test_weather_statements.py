@@ -11,7 +11,7 @@ import pytest
 
 from service.db import Database
 from service.queries import q
-from tests.factories import Factory
+from tests.support.factories import Factory
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SNOW = '{"temperature": 1.5, "condition": "Snow"}'

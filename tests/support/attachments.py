@@ -18,9 +18,9 @@ from service.attachments import Attachments
 from service.security import Passwords
 from service.stores import Store
 from service.web.deps import Rooms
-from tests.attachments.s3_server import S3Server
 from tests.conftest import make_settings
-from tests.factories import Factory
+from tests.support.factories import Factory
+from tests.support.s3_server import S3Server
 
 LARGEST = 6_000_000  # more than one part of an upload to S3
 

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
-from tests.factories import User
+from tests.support.factories import User
 
 PATIENCE_SECONDS = 20
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-from tests.api.problems import problem
-from tests.factories import Factory, User
+from tests.support.factories import Factory, User
+from tests.support.problems import problem
 
 Tasks = list[dict[str, Any]]
 SORTS = [sign + name for name in ("created_at", "updated_at", "title", "status", "id") for sign in ("", "-")]

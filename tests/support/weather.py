@@ -17,9 +17,9 @@ from service.app import create_app
 from service.security import Passwords
 from service.weather import Weather
 from tests.conftest import make_settings
-from tests.factories import Factory
-from tests.weather import provider as providers
-from tests.weather.provider import KEY, Provider
+from tests.support import provider as providers
+from tests.support.factories import Factory
+from tests.support.provider import KEY, Provider
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Start: TypeAlias = Callable[..., AbstractAsyncContextManager[Factory]]
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
             await asyncio.sleep(0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine's Redis is slow, and not away."""
     monkeypatch.setattr(redis_client, "BUDGET_SECONDS", 5.0)
@@ -54,7 +54,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
+async def provider(_patient_redis: None) -> AsyncIterator[Provider]:
     async with providers.serving() as provider:
         yield provider
 

@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 
 from service.db_errors import DRIVER_ERRORS
-from tests.chaos.listeners import HTTP, authorization
+from tests.support.listeners import HTTP, authorization
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 STATUSES = ("todo", "in_progress", "done")

@@ -1,0 +1,60 @@
+"""Applications of this process, served on a socket as the command line serves them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+from uvicorn.server import ServerState
+
+from service.connections import ConnectionLimits
+from service.protocol import LARGEST_MESSAGE, Protocol, Sockets, protocols
+
+MAX_CONNECTIONS = 1000
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """Serve an application that is started, and give host and port."""
+    http, ws = protocols(ConnectionLimits(MAX_CONNECTIONS, trusted=()))
+    config = uvicorn.Config(
+        app,
+        http=http,
+        ws=ws,
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+    )
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: http(config, state, {}), "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    await asyncio.gather(*state.tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def on_port(app: ASGIApp, *, sockets: bool = False, protocol: type[Protocol] = Protocol) -> AsyncIterator[int]:
+    """Serve on a port of its own."""
+    limits = ConnectionLimits(MAX_CONNECTIONS, trusted=())
+    ws: Any = partial(Sockets, limits=limits) if sockets else "none"
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol(config, state, {}, limits=limits), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for connection in list(state.connections):
+        connection.transport.close()
