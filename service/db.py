@@ -29,19 +29,29 @@ REPORT_SECONDS = 30
 # And for many tasks at once: long texts take seconds to index, and more of them at once are done no sooner.
 BULK_CONNECTIONS = 2
 BULK_SECONDS = 20
+# How long a statement waits for a lock, so that one locked table does not hold every connection. Longer than
+# PostgreSQL's deadlock_timeout of 1 s: the server finds a deadlock first, and what it rolls back runs again.
+LOCK_SECONDS = 2
 STATEMENTS = 100  # that a connection keeps prepared
 # Who reads a stream takes its own time, and the role may have a limit for such pauses.
 UNHURRIED = "set local idle_in_transaction_session_timeout = 0"
 KEPT_BY_POOLERS = ("application_name", "timezone")  # from transaction to transaction; they refuse others
+# What a role's or database's defaults must not decide: quotas and restores count on the isolation.
+PINNED = {"default_transaction_isolation": "read committed", "default_transaction_read_only": "off"}
+WRITABLE = "set local transaction_read_only = off; "
 
 
 class Database:
     """A pool whose connections are acquired with a timeout."""
 
-    def __init__(self, pool: Pool, *, name: str, acquire_seconds: float, statement_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, *, name: str, acquire_seconds: float, statement_seconds: float, settings: str = ""
+    ) -> None:
         self.pool = pool
         self.acquire_seconds = acquire_seconds
         self.statement_seconds = statement_seconds
+        self.settings = settings
+        """SQL that sets for one transaction what the pooler refuses for a session; empty without a pooler."""
         self._used = metrics.POOL_USED.labels(name)
         self._waits = metrics.POOL_WAITS.labels(name)
         self.changed: Callable[[], None] = lambda: None
@@ -57,6 +67,17 @@ class Database:
                 yield connection
         finally:
             await self.pool.release(connection)
+
+    @asynccontextmanager
+    async def begun(self, connection: Connection, *, writes: bool = True) -> AsyncIterator[None]:
+        """Begin a transaction with the service's settings; commit it after the block, or roll back if the block fails.
+
+        writes: whether it overrides a read-only default; a standby refuses that.
+        """
+        async with connection.transaction(isolation="read_committed"):
+            if self.settings:
+                await connection.execute(self.settings + WRITABLE * writes)
+            yield
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -87,7 +108,7 @@ class Database:
                 with measured("db"):
                     connection = await stack.enter_async_context(self.connection())
                     await stack.enter_async_context(connection.transaction(isolation="repeatable_read", readonly=True))
-                    await connection.execute("set local plan_cache_mode = force_custom_plan")
+                    await connection.execute(self.settings + "set local plan_cache_mode = force_custom_plan")
                 yield connection
         except DRIVER_ERRORS as error:
             raise translate(error) from error
@@ -107,7 +128,7 @@ class Transaction:
         """Give the transaction's connection."""
         if self._connection is None:
             connection = await self._stack.enter_async_context(self._database.connection())
-            await self._stack.enter_async_context(connection.transaction())
+            await self._stack.enter_async_context(self._database.begun(connection))
             self._connection = connection
         return self._connection
 
@@ -170,6 +191,7 @@ async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pool
             name=name,
             acquire_seconds=ACQUIRE_SECONDS,
             statement_seconds=milliseconds / 1000,
+            settings=_for_transaction(given) if pooler else "",
         )
     finally:
         await _close(pool)
@@ -181,8 +203,16 @@ def session_settings(what_for: str, *, milliseconds: int) -> dict[str, str]:
         "application_name": f"{APPLICATION_NAME} {what_for}".rstrip(),
         "timezone": "UTC",
         "statement_timeout": str(milliseconds),
+        "lock_timeout": str(round(LOCK_SECONDS * 1000)),
         "jit": "off",
+        **PINNED,
     }
+
+
+def _for_transaction(given: dict[str, str]) -> str:
+    """Return SQL that sets the same for one transaction, but for `PINNED`, which its beginning replaces."""
+    refused = {name: value for name, value in given.items() if name not in {*KEPT_BY_POOLERS, *PINNED}}
+    return "".join(f"set local {name} = '{value}'; " for name, value in refused.items())
 
 
 async def prepare(connection: Connection) -> None:

@@ -49,8 +49,8 @@ ROLLED_BACK = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 # SQLSTATE classes and codes (PostgreSQL documentation, appendix A) behind which a needed part is away, slow or full:
 # connection, transaction rollback, resources, operator intervention, authorization, unknown or closed database, lock,
-# read-only.
-AWAY = ("08", "40", "53", "57", "28", "3D", "55000", "55P03", "25006")
+# read-only, what a standby cannot do (begin a transaction that writes).
+AWAY = ("08", "40", "53", "57", "28", "3D", "55000", "55P03", "25006", "0A000")
 # The schema is not the one that the statements were written for, or this role may not use it.
 BEHIND = ("42P01", "42703", "42883", "42501")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from service.errors import StartError
 
 FOLDER = Path(__file__).parent.parent / "migrations"
 TURN, WORK = 0x7A5C_0001, 0x7A5C_0002  # advisory locks: whose turn it is; the session that changes the schema
+# What a role's or database's defaults must not decide.
+PINNED = (r"-c default_transaction_isolation=read\ committed", "-c default_transaction_read_only=off")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ def _params(url: str) -> dict[str, Any]:
         params = {"host": "@"}
     if "@" in f"{params.get('host')}{params.get('dbname')}":  # a password cut in two, which errors would show
         raise StartError("cannot read DATABASE_URL: special characters in it must be percent-encoded")
-    return {"connect_timeout": 10, "client_encoding": "utf8", "autocommit": True, **params}
+    # The last of the same name counts; libpq reads PGOPTIONS where there are no options.
+    options = " ".join([params.get("options") or os.environ.get("PGOPTIONS", ""), *PINNED]).strip()
+    return {"connect_timeout": 10, "client_encoding": "utf8", "autocommit": True, **params, "options": options}
 
 
 def _applied(connection: psycopg.Connection[Any]) -> list[str]:

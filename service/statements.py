@@ -27,6 +27,8 @@ Fetch: TypeAlias = Callable[[Connection], Awaitable[Any]]
 FOLDER = Path(__file__).parent.parent / "sql"
 STREAMED_ROWS = 200
 FIRST_WORD = re.compile(r"\w+")
+# What a read-only transaction refuses; sqlfluff holds each clause to a line of its own.
+WRITES = re.compile(r"^\s*(insert|update|delete|for (no key )?update|for (key )?share)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Statement:
                 db.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await connection.execute(UNHURRIED)
+                await connection.execute(db.settings + UNHURRIED)
                 async with aclosing(self._fetch_all(connection, arguments)) as batches:
                     async for rows in batches:
                         yield rows
@@ -93,7 +95,7 @@ class Statement:
             with measured("db"):
                 if isinstance(db, Database):
                     async with db.connection() as connection:
-                        result = await self._again_if_rolled_back(connection, fetch)
+                        result = await self._again_if_rolled_back(db, connection, fetch)
                     if self.header.notifies:
                         db.changed()
                     return result
@@ -105,12 +107,23 @@ class Statement:
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def _again_if_rolled_back(self, connection: Connection, fetch: Fetch) -> Any:
+    async def _again_if_rolled_back(self, db: Database, connection: Connection, fetch: Fetch) -> Any:
         try:
-            return await fetch(connection)
+            return await self._alone(db, connection, fetch)
         except ROLLED_BACK:  # nothing is left of it, and whoever stood in its way goes on
             metrics.STATEMENT_ERRORS.labels(self.name, "rolled_back").inc()
+            return await self._alone(db, connection, fetch)
+
+    async def _alone(self, db: Database, connection: Connection, fetch: Fetch) -> Any:
+        if not db.settings:
             return await fetch(connection)
+        async with db.begun(connection, writes=self.writes):
+            return await fetch(connection)
+
+    @cached_property
+    def writes(self) -> bool:
+        """Whether it changes or locks rows."""
+        return any(WRITES.search(text) for text in self.texts.values())
 
     @cached_property
     def _seconds(self) -> Histogram:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 
 from service import migrations
-from service.db import Connection
+from service.db import PINNED, Connection
 from service.errors import StartError
 from service.queries import q
 from service.statements import FOLDER
@@ -30,7 +30,7 @@ async def database(url: str) -> AsyncIterator[str]:
     """Make a migrated database on the same server, and drop it afterwards; StartError where that is not allowed."""
     name = f"workbench_{uuid4().hex}"
     try:
-        server = await asyncpg.connect(url, timeout=10)
+        server = await asyncpg.connect(url, timeout=10, server_settings=PINNED)
     except (asyncpg.PostgresError, OSError) as error:
         raise StartError(f"cannot make a scratch database: {error}") from error
     try:
@@ -50,7 +50,7 @@ async def database(url: str) -> AsyncIterator[str]:
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
     """Open a session as the service has one, with time for long statements."""
-    settings = {"timezone": "UTC", "jit": "off", "statement_timeout": str(STATEMENT_SECONDS * 1000)}
+    settings = {"timezone": "UTC", "jit": "off", "statement_timeout": str(STATEMENT_SECONDS * 1000), **PINNED}
     connection = await asyncpg.connect(url, server_settings=settings)
     try:
         yield connection

@@ -21,7 +21,7 @@ $$;
 alter role tasks_owner set lock_timeout = '5s';
 alter role tasks_owner set idle_in_transaction_session_timeout = '5min';
 alter role tasks_app set statement_timeout = '30s';
-alter role tasks_app set lock_timeout = '10s';
+alter role tasks_app set lock_timeout = '2s';
 alter role tasks_app set idle_in_transaction_session_timeout = '30s';
 alter role tasks_app set idle_session_timeout = '1h';
 alter role tasks_reader set statement_timeout = '60s';

@@ -115,13 +115,14 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.5)
     monkeypatch.setattr(db, "REPORT_SECONDS", 1)
     monkeypatch.setattr(db, "BULK_SECONDS", 1)
+    monkeypatch.setattr(db, "LOCK_SECONDS", 30)  # so that a test's lock holds as long as its statements may run
 
 
 @asynccontextmanager
 async def started(
-    url: str, *, milliseconds: int = 500, connections: int = 10, listen_url: str = ""
+    url: str, *, milliseconds: int = 500, connections: int = 10, listen_url: str = "", **more: object
 ) -> AsyncIterator[FastAPI]:
-    values = {"database_statement_timeout_ms": milliseconds, "database_pool_size": connections}
+    values = {"database_statement_timeout_ms": milliseconds, "database_pool_size": connections, **more}
     app = create_app(make_settings(url, database_listen_url=listen_url, **values), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import pytest
 from loguru import logger
@@ -227,20 +229,32 @@ async def test_a_dump_restored_while_nobody_subscribes_is_settled(
         await settled(dba)
 
 
+@asynccontextmanager
+async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
+    """Give the URL by which a role reaches the database that may only read."""
+    role = f"reader_{uuid4().hex}"
+    await dba.execute(f"create role {role} login password '{role}'; grant pg_read_all_data to {role}")
+    try:
+        parts = urlsplit(url)
+        yield urlunsplit(parts._replace(netloc=f"{role}:{role}@{parts.netloc.rpartition('@')[2]}"))
+    finally:
+        await dba.execute(f"drop role {role}")
+
+
 @pytest.mark.parametrize("how", ["read-only", "locked"])
 async def test_a_listener_looks_while_nothing_can_be_settled(
     own_database_url: str, pool: Database, dba: Sql, said: list[str], how: str
 ) -> None:
     await write(dba)
     await dba.execute(OF_THE_FUTURE)
-    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
     async with AsyncExitStack() as stack:
+        url = own_database_url
         if how == "locked":
             await stack.enter_async_context(dba.transaction())
             await dba.execute("set local lock_timeout = 0; lock table task_events in share mode")
         else:
-            name = await dba.fetchval("select quote_ident(current_database())")
-            await dba.execute(f"alter database {name} set default_transaction_read_only = on")
+            url = await stack.enter_async_context(reader(own_database_url, dba))
+        listener = Listener(url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
         async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
             while not listener.current:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -253,13 +267,26 @@ async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
     own_database_url: str, pool: Database, dba: Sql, said: list[str]
 ) -> None:
     await write(dba)
+    async with reader(own_database_url, dba) as url:
+        listener = Listener(url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+        async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
+            while not listener.current:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert [line for line in said if "settled" in line] == []
+
+
+async def test_a_listener_settles_where_sessions_are_read_only_by_default(
+    own_database_url: str, pool: Database, dba: Sql, said: list[str]
+) -> None:
+    await write(dba)
+    await dba.execute(OF_THE_FUTURE)
     name = await dba.fetchval("select quote_ident(current_database())")
     await dba.execute(f"alter database {name} set default_transaction_read_only = on")
+    await dba.execute(f"alter database {name} set default_transaction_isolation = serializable")
     listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
-    async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
-        while not listener.current:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    assert [line for line in said if "settled" in line] == []
+    async with listening(listener):
+        await settled(dba)
+    assert [line for line in said if "nothing can be settled yet" in line] == []
 
 
 async def another_look(listener: Listener) -> None:

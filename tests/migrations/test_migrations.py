@@ -343,6 +343,31 @@ def test_what_a_migration_sets_ends_with_it(empty_database_url: str, folder: Pat
     assert rows(empty_database_url, "select lock_timeout from seen") == [("0",)]
 
 
+def test_a_databases_defaults_do_not_reach_a_migration(empty_database_url: str, folder: Path) -> None:
+    (database,) = rows(empty_database_url, "select quote_ident(current_database())")[0]
+    rows(empty_database_url, f"alter database {database} set default_transaction_isolation = serializable")
+    rows(empty_database_url, f"alter database {database} set default_transaction_read_only = on")
+    sees = "create table seen as select current_setting('transaction_isolation') as isolation;"
+    write(folder, "0004.sees", sees, "drop table seen;")
+    write(folder, "0005.sees", f"-- transactional: false\n{sees.replace('seen', 'alone')}", "drop table alone;")
+    assert migrate(empty_database_url, folder=folder) == known(folder)
+    assert rows(empty_database_url, "select isolation from seen union all select isolation from alone") == [
+        ("read committed",),
+        ("read committed",),
+    ]
+    assert rollback(empty_database_url, count=5, folder=folder) == known(folder)[::-1]
+
+
+def test_options_of_the_environment_are_kept(
+    empty_database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows(empty_database_url, "create schema odd")
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=odd")
+    migrate(empty_database_url, to="0001", folder=folder)
+    monkeypatch.delenv("PGOPTIONS")
+    assert rows(empty_database_url, "select count(*) from odd.accounts") == [(0,)]
+
+
 def test_takes_what_sql_may_hold(empty_database_url: str, folder: Path) -> None:
     write(
         folder,

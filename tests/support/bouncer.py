@@ -35,8 +35,8 @@ default_pool_size = {sessions}
 
 
 @contextmanager
-def bouncing(url: str) -> Iterator[str]:
-    """Give the URL by which PgBouncer lends SESSIONS sessions of a database; skips where there is no PgBouncer."""
+def bouncing(url: str, *, sessions: int = SESSIONS) -> Iterator[str]:
+    """Give the URL by which PgBouncer lends some sessions of a database; skips where there is no PgBouncer."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("there is no pgbouncer")
@@ -57,7 +57,7 @@ def bouncing(url: str) -> Iterator[str]:
                 user=parts.username or "postgres",
                 password=f" password={parts.password}" if parts.password else "",
                 own_port=own_port,
-                sessions=SESSIONS,
+                sessions=sessions,
             )
         )
         given = urlunsplit(("postgresql", f"any@127.0.0.1:{own_port}", parts.path, "", ""))

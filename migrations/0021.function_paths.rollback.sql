@@ -1,0 +1,14 @@
+set local lock_timeout = '5s';
+set local statement_timeout = '60s';
+alter function attachments_refuse_truncate() reset search_path;
+alter function attachments_leave_file() reset search_path;
+alter function attachments_change_task() reset search_path;
+alter function credentials_announce() reset search_path;
+alter function users_end_sessions() reset search_path;
+alter function users_keep_admin() reset search_path;
+alter function users_announce() reset search_path;
+alter function tasks_refuse_truncate() reset search_path;
+alter function tasks_record_event() reset search_path;
+alter function tasks_complete() reset search_path;
+alter function tasks_keep_weather() reset search_path;
+alter function tasks_touch() reset search_path;
