@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, Field
 
-from service.attempts import LogInAttempt
 from service.cursors import Cursors
 from service.db import Executor
 from service.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, StartError, UnauthorizedError
 from service.queries import q
-from service.security import Passwords, Viewer
+from service.security import Passwords, Payer, Viewer
 from service.values import AS_DIGITS, Input, Text
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
@@ -96,7 +95,7 @@ class Accounts:
 
     passwords: Passwords
 
-    async def register(self, db: Executor, viewer: Viewer | None, new: Registration, *, attempt: LogInAttempt) -> Any:
+    async def register(self, db: Executor, viewer: Viewer | None, new: Registration, *, attempt: Payer) -> Any:
         """Make an account and give its row; ForbiddenError for a role beyond the viewer, ConflictError where taken."""
         if new.role == "admin" and not (viewer and viewer.is_admin):
             raise ForbiddenError("Only an administrator may register an administrator.")
@@ -111,9 +110,7 @@ class Accounts:
             raise UnauthorizedError("The account of this token no longer exists.")
         return row
 
-    async def change_password(
-        self, db: Executor, viewer: Viewer, change: PasswordChange, *, attempt: LogInAttempt
-    ) -> None:
+    async def change_password(self, db: Executor, viewer: Viewer, change: PasswordChange, *, attempt: Payer) -> None:
         """Set a new password; the account's other sessions end. InvalidError where the present one is wrong."""
         kept = await q.accounts.password(db, user_id=viewer.id)
         if not await self.passwords.verify(change.current_password, kept, payer=attempt):

@@ -13,11 +13,10 @@ from loguru import logger
 from pydantic import AfterValidator, BaseModel, Field
 
 from service.accounts import PASSWORD_LENGTH, USERNAME, Composed
-from service.attempts import LogInAttempt
 from service.db import Executor
 from service.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
 from service.queries import q
-from service.security import SECRET_BYTES, Passwords, RefreshToken, RefreshTokens, Tokens, Viewer
+from service.security import SECRET_BYTES, Passwords, Payer, RefreshToken, RefreshTokens, Tokens, Viewer
 from service.sessions import KEY_PREFIX, Sessions, hashed
 from service.values import VISIBLE, Future, Input, Text, not_blank
 
@@ -124,9 +123,7 @@ class Logins:
     sessions: Sessions
     days: int
 
-    async def log_in(
-        self, db: Executor, credentials: Credentials, *, attempt: LogInAttempt, agent: str | None
-    ) -> Token:
+    async def log_in(self, db: Executor, credentials: Credentials, *, attempt: Payer, agent: str | None) -> Token:
         """Begin a session; UnauthorizedError, alike for an unknown or inactive user and a wrong password."""
         # Not PostgreSQL's idea of case for what cannot be a name: it takes a Turkish İ for an i, and limits do not.
         possible = re.fullmatch(USERNAME, credentials.username)

@@ -64,6 +64,10 @@ class Payer(Protocol):
     """Whom the hashes of one request are charged to, and `key`: hashes of one key run one after the other."""
 
     @property
+    def address(self) -> str:
+        """The client address."""
+
+    @property
     def key(self) -> str:
         """The account, or the client address where there is none."""
 

@@ -36,6 +36,7 @@ class User:
     key: str
     budget: int = 1000
     hashes: int = 0
+    address: str = "192.0.2.1"
 
     async def charge(self) -> None:
         """Count one."""
