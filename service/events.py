@@ -51,11 +51,9 @@ class Snapshot:
         """PostgreSQL's own form."""
         return f"{self.xmin}:{self.xmax}:{','.join(str(xid) for xid in sorted(self.open))}"
 
-    def missed(self, event: Event) -> bool:
-        """Whether an event is new to who has seen this."""
-        return event.id > self.newest_id or (
-            event.xid >= self.xmin and (event.xid >= self.xmax or event.xid in self.open)
-        )
+    def missed(self, event_id: int, xid: int) -> bool:
+        """Return whether an event is new to a reader that has seen this."""
+        return event_id > self.newest_id or (xid >= self.xmin and (xid >= self.xmax or xid in self.open))
 
     def is_older_than(self, other: Snapshot) -> bool:
         """Whether the other was taken later and saw more."""

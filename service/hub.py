@@ -104,7 +104,7 @@ class Subscriber:
         if self.overflowed or (self.wanted and not self.wanted.takes(event)):
             return
         if self._idle:
-            if event.id <= self.seen.newest_id and not self.seen.missed(event):  # the first half alone is cheap
+            if event.id <= self.seen.newest_id and not self.seen.missed(event.id, event.xid):  # the first half alone is cheap
                 return
             if not self.is_ahead_of(event):
                 if self.direct(event):
@@ -146,7 +146,7 @@ class Subscriber:
         while self._queue:
             event = self._queue.pop(0)
             self._bytes -= len(event.body)
-            if self.seen.missed(event):
+            if self.seen.missed(event.id, event.xid):
                 return event
         return None
 

@@ -32,7 +32,7 @@ BOUNDS = {
 NO_BOUNDS: dict[str, Any] = dict.fromkeys(name for names in BOUNDS.values() for name in names)
 
 
-async def page(db: Database, *, sort: Sort, sought: str | None = None, **values: Any) -> Sequence[Mapping[str, Any]]:
+async def rows(db: Database, *, sort: Sort, sought: str | None = None, **values: Any) -> Sequence[Mapping[str, Any]]:
     """Give the rows of `tasks.search` where words are sought, else of `tasks.list`, by its fastest form."""
     column = sort.removeprefix("-")
     of_period = bool(values["created_from"] or values["created_before"])

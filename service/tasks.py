@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from service import lists
 from service.cursors import Cursors
 from service.db import Database, Executor
 from service.errors import ForbiddenError, InvalidError, StaleError, permitted
-from service.lists import Sort
+from service.lists import Sort, rows
 from service.queries import q
 from service.security import Viewer
 from service.values import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
@@ -168,7 +167,7 @@ async def page(db: Database, viewer: Viewer, query: TaskQuery, *, cursors: Curso
         raise InvalidError("takes no cursor beside it", pointer="/query/offset")
     bound_to = [query.sort, filters]
     after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor is not None else (None, None)
-    rows = await lists.page(
+    found = await rows(
         db,
         sort=query.sort,
         **filters,
@@ -177,13 +176,13 @@ async def page(db: Database, viewer: Viewer, query: TaskQuery, *, cursors: Curso
         row_limit=query.limit + 1,
         row_offset=query.offset or 0,
     )
-    items, more = rows[: query.limit], len(rows) > query.limit
+    items, more = found[: query.limit], len(found) > query.limit
     last = items[-1] if more else None
     column = query.sort.removeprefix("-")
     return {
         "items": items,
         "next_cursor": last and cursors.make(value=last[column], key=last["id"], bound_to=bound_to),
-        "total": await _total(db, query, filters, shown=(query.offset or 0) + len(rows) if rows else 0),
+        "total": await _total(db, query, filters, shown=(query.offset or 0) + len(found) if found else 0),
     }
 
 

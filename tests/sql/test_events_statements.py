@@ -353,8 +353,8 @@ async def test_what_a_snapshot_missed_is_what_the_server_does_not_see_in_it(sql:
         )
         snapshot = Snapshot.parse(text, 100)
         assert snapshot.text == text == await sql.fetchval("select ($1::text::pg_snapshot)::text", text)
-        assert [not snapshot.missed(event(1, xid)) for xid in xids] == seen
-        assert all(snapshot.missed(event(101, xid)) for xid in xids)
+        assert [not snapshot.missed(1, xid) for xid in xids] == seen
+        assert all(snapshot.missed(101, xid) for xid in xids)
 
 
 def event(number: int, xid: int) -> Event:

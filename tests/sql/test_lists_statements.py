@@ -162,7 +162,7 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
         await make.sql.execute("analyze tasks")
     for viewer, sort, values in questions(rows, viewers, list(get_args(lists.Sort)), number=250):
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
-        page = [dict(row) for row in await lists.page(database, sort=sort, **given)]
+        page = [dict(row) for row in await lists.rows(database, sort=sort, **given)]
         assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
         if sort in ("title", "-title"):
             assert page == [dict(row) for row in await q.tasks.list_of_period(database, sort=sort, **given)]
@@ -177,7 +177,7 @@ async def test_a_page_goes_on_behind_the_ends_of_all_ids(
     rows = await all_tasks(make)
     (row,) = [row for row in rows if row["id"] == end]
     values = {**EVERYONES, "created_from": None, "created_before": None, **behind(row, sort)}
-    page = await lists.page(database, sort=sort, viewer_id=viewers[0].id, viewer_is_admin=True, **values)
+    page = await lists.rows(database, sort=sort, viewer_id=viewers[0].id, viewer_is_admin=True, **values)
     assert [row["id"] for row in page] == found(rows, viewers[0], sort, values)
 
 

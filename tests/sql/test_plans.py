@@ -262,7 +262,7 @@ async def test_each_list_is_read_by_the_form_for_it(
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **chosen}
     values = {name: value for name, value in values.items() if name not in WALK}
     async with db.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
-        await lists.page(fresh, sort=sort, **{**values, "sought": None, **chosen})
+        await lists.rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
         async with fresh.connection() as connection:
             prepared = await connection.fetch("select statement from pg_prepared_statements")
     tags = [tag[1] for row in prepared if (tag := re.match(r"\w+ /\* (tasks\.(list|search).*?) \*/", row["statement"]))]
