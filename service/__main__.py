@@ -17,21 +17,22 @@ from tqdm import tqdm
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from service.errors import ServiceError, StartError
+from service.core.errors import ServiceError, StartError
 from service.headers import HeaderError
 
 try:
-    from service import app, attachments, connections, demo, descriptors, embedded, logs, metrics, migrations, settings
+    from service import app, attachments, connections, demo, embedded, migrations
+    from service.core import descriptors, logs, metrics, settings, signing_keys
     from service.workbench import commands as workbench
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
 
 from service.accounts import Accounts, check_admin
 from service.connections import ConnectionLimits
+from service.core.settings import Settings
 from service.db import Database
 from service.protocol import LARGEST_MESSAGE, protocols
 from service.security import Passwords
-from service.settings import Settings
 from service.wire import bound
 
 GRACE_SECONDS = 10
@@ -117,7 +118,7 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     logs.setup(given)
     descriptors.raise_limit()
     connections.budget(given)
-    settings.signing_keys(given)
+    signing_keys.signing_keys(given)
     attachments.check(given)
     _check_admin(given)
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.

@@ -11,12 +11,20 @@ from typing import Annotated, Any, Literal
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, Field
 
-from service.cursors import Cursors
+from service.core.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    StartError,
+    UnauthorizedError,
+)
+from service.core.pagination import Cursors
+from service.core.validation import AS_DIGITS, Input, Text
+from service.core.viewer import Viewer
 from service.db import Executor
-from service.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, StartError, UnauthorizedError
 from service.queries import q
-from service.security import Passwords, Payer, Viewer
-from service.values import AS_DIGITS, Input, Text
+from service.security import Passwords, Payer
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
 PASSWORD_LENGTH = range(8, 257)

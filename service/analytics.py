@@ -11,11 +11,11 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from service import calendars
 from service.calendars import Bucket
+from service.core.errors import ForbiddenError, InvalidError
+from service.core.validation import RESOLUTION, DayOrMoment, Id, Input, Period, Text
+from service.core.viewer import Viewer
 from service.db import Executor
-from service.errors import ForbiddenError, InvalidError
 from service.queries import q
-from service.security import Viewer
-from service.values import RESOLUTION, DayOrMoment, Id, Input, Period, Text
 
 MOST_BUCKETS = 1000
 

@@ -19,36 +19,24 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from service import (
-    attachments,
-    backfill,
-    connections,
-    db,
-    descriptors,
-    embedded,
-    logs,
-    readiness,
-    redis_client,
-    retention,
-    settings,
-    sweep,
-    weather,
-)
+from service import attachments, backfill, connections, db, embedded, readiness, retention, sweep, weather
 from service.accounts import Accounts
 from service.connections import SubscriptionLimits
-from service.cursors import Cursors
+from service.core import descriptors, logs, settings, signing_keys
+from service.core import redis as redis_client
+from service.core.concurrency import Turns
+from service.core.errors import ServiceError
+from service.core.pagination import Cursors
+from service.core.refusals import Refusals
+from service.core.settings import Settings
 from service.db import Database
-from service.errors import ServiceError
 from service.events import Feed
 from service.hub import Hub
 from service.limits import Limits
 from service.listener import Listener
 from service.logins import Logins
-from service.refusals import Refusals
 from service.security import Passwords, RefreshTokens, Tokens
 from service.sessions import Sessions
-from service.settings import Settings
-from service.turns import Turns
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
 from service.web import attachments as attachment_routes
 from service.web import sessions as session_routes
@@ -102,7 +90,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAPI:
     """Make the application; nothing is opened before its lifespan."""
-    keys = settings.signing_keys(given)
+    keys = signing_keys.signing_keys(given)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -15,23 +15,17 @@ from loguru import logger
 from pydantic import BaseModel, Field
 
 from service import media
-from service.cursors import Cursors
+from service.core.concurrency import Turns
+from service.core.errors import NotFoundError, ServiceError, StartError, UnavailableError, permitted
+from service.core.pagination import Cursors
+from service.core.settings import Settings
+from service.core.validation import AS_DIGITS, Input
+from service.core.viewer import Viewer
 from service.db import Database, Executor
-from service.errors import (
-    NotFoundError,
-    ServiceError,
-    StartError,
-    UnavailableError,
-    permitted,
-)
 from service.folder import Folder
 from service.queries import q
 from service.receiving import Receiving, Upload, beyond, file_name
-from service.security import Viewer
-from service.settings import Settings
 from service.stores import MissingError, Store
-from service.turns import Turns
-from service.values import AS_DIGITS, Input
 
 S3 = "s3://"
 MOST_RESTORED = 1000

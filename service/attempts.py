@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.errors import RateLimitedError
+from service.core.errors import RateLimitedError
 from service.limits import LogIns, Verdict
 
 

@@ -8,8 +8,8 @@ import random
 from loguru import logger
 
 from service.circuit import WeatherAwayError
+from service.core.errors import ServiceError
 from service.db import Executor
-from service.errors import ServiceError
 from service.queries import q
 from service.weather import CITIES_AT_ONCE, Weather
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from loguru import logger
 from pydantic import BaseModel, BeforeValidator, Field
 
+from service.core.validation import MOST_FIELDS, Input
+from service.core.viewer import Viewer
 from service.db import Executor
 from service.queries import q
-from service.security import Viewer
 from service.tasks import NewTask, Task
-from service.values import MOST_FIELDS, Input
 from service.weather import Weather
 
 MOST_TASKS = 1000

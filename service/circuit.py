@@ -9,7 +9,7 @@ from cachetools import LRUCache
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, CircuitBreaker
 from loguru import logger
 
-from service import metrics
+from service.core import metrics
 
 FAILURES, RECOVERY_SECONDS = 5, 10
 MOST_CITIES = 1000

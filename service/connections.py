@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from service import db, descriptors, metrics
-from service.descriptors import DescriptorBudget
-from service.errors import RateLimitedError, UnavailableError
+from service import db
+from service.core import descriptors, metrics
+from service.core.concurrency import Slots
+from service.core.descriptors import DescriptorBudget
+from service.core.errors import RateLimitedError, UnavailableError
+from service.core.refusals import Refusals
+from service.core.settings import Settings
 from service.limits import Network, client_address, is_trusted
-from service.refusals import Refusals
-from service.settings import Settings
-from service.turns import Slots
 
 RETRY_SECONDS = 5
 

@@ -11,10 +11,10 @@ import asyncpg
 import asyncpg.pool
 import orjson
 
-from service import metrics
+from service.core import metrics
+from service.core.server_timing import measured
+from service.core.settings import Settings
 from service.db_errors import DRIVER_ERRORS, translate
-from service.settings import Settings
-from service.timing import measured
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"

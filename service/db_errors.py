@@ -7,7 +7,7 @@ from functools import partial
 
 import asyncpg
 
-from service.errors import ConflictError, InvalidError, ServiceError, UnauthorizedError, UnavailableError
+from service.core.errors import ConflictError, InvalidError, ServiceError, UnauthorizedError, UnavailableError
 
 GONE = "The account of this token no longer exists."
 # What a violated constraint means to a client. `sql check` holds the headers' `raises` against this table, and a test

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from service.core.errors import ConflictError, StartError
 from service.db import Database
-from service.errors import ConflictError, StartError
 from service.queries import q
 from service.security import Passwords
 

@@ -20,8 +20,9 @@ from types import ModuleType
 from typing import IO, Any
 from urllib.parse import quote
 
-from service.errors import StartError
-from service.settings import DATA, Settings
+from service.core.errors import StartError
+from service.core.settings import Settings
+from service.core.signing_keys import DATA
 
 with suppress(ImportError):  # Windows has none; _Cluster.at refuses there
     import fcntl

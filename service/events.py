@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
-from service.cursors import Cursors
+from service.core.pagination import Cursors
+from service.core.viewer import Viewer
 from service.db import Executor
 from service.queries import q
-from service.security import Viewer
 
 CHANNEL = "task_events"
 PAGE_ROWS = 1000

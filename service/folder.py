@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from service.errors import UnavailableError
+from service.core.errors import UnavailableError
 from service.stores import CHUNK_BYTES, RETRY_SECONDS, Found, away, missing
 
 THREADS = 8

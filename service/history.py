@@ -9,13 +9,13 @@ from loguru import logger
 from pydantic import BaseModel, Field
 
 from service.attachments import Attachments
-from service.cursors import Cursors
+from service.core.errors import ConflictError, NotFoundError, permitted
+from service.core.pagination import Cursors
+from service.core.validation import AS_DIGITS, Input
+from service.core.viewer import Viewer
 from service.db import Database, Executor
-from service.errors import ConflictError, NotFoundError, permitted
 from service.queries import q
-from service.security import Viewer
 from service.tasks import Task
-from service.values import AS_DIGITS, Input
 
 PAGE_BYTES = 1024 * 1024
 FIELDS = ("id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task")

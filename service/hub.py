@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 from loguru import logger
 
-from service import metrics
+from service.core import metrics
+from service.core.errors import UnavailableError
+from service.core.viewer import Viewer
 from service.db import Executor
-from service.errors import UnavailableError
 from service.events import Event, Feed, Page, Position, Snapshot
-from service.security import Viewer
 
 QUEUE_EVENTS = 256
 QUEUE_BYTES = 160 * 1024
@@ -104,7 +104,9 @@ class Subscriber:
         if self.overflowed or (self.wanted and not self.wanted.takes(event)):
             return
         if self._idle:
-            if event.id <= self.seen.newest_id and not self.seen.missed(event.id, event.xid):  # the first half alone is cheap
+            if event.id <= self.seen.newest_id and not self.seen.missed(
+                event.id, event.xid
+            ):  # the first half alone is cheap
                 return
             if not self.is_ahead_of(event):
                 if self.direct(event):

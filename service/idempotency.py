@@ -13,8 +13,8 @@ import orjson
 from loguru import logger
 from pydantic import BaseModel
 
+from service.core.errors import ConflictError, InvalidError, ServiceError
 from service.db import Database, Transaction
-from service.errors import ConflictError, InvalidError, ServiceError
 from service.queries import q
 
 HEADER = "/header/idempotency-key"

@@ -10,7 +10,7 @@ from pyrate_limiter import Rate
 from pyrate_limiter.abstracts.algorithm import GCRA, Decision
 from pyrate_limiter.buckets.redis_state import RedisStateStore
 
-from service.redis_client import RedisAwayError
+from service.core.redis import RedisAwayError
 
 # Around the library's script, whose weight becomes so many per cent of what is free, and one at least.
 SCRIPT = """

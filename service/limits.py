@@ -16,10 +16,10 @@ from cachetools import LRUCache
 from pyrate_limiter import Duration, Rate
 from pyrate_limiter.abstracts.algorithm import State
 
-from service import metrics
+from service.core import metrics
+from service.core.redis import RedisAwayError, RedisClient, Scripts
+from service.core.settings import Settings
 from service.leases import Lease, Leasing, SharedState
-from service.redis_client import RedisAwayError, RedisClient, Scripts
-from service.settings import Settings
 
 # Per cent of what is free that one call leases: before anything is known, and after.
 FIRST_SHARE, SHARE_ALONE, SHARE_BESIDE_OTHERS = 10, 40, 20

@@ -12,10 +12,11 @@ from typing import Any
 import asyncpg
 from loguru import logger
 
-from service import db, metrics
+from service import db
+from service.core import metrics
+from service.core.errors import ServiceError, UnavailableError
 from service.db import CONNECT_SECONDS, Connection
 from service.db_errors import DRIVER_ERRORS, translate
-from service.errors import ServiceError, UnavailableError
 from service.events import Feed, Position
 from service.hub import GONE, Hub, Subscriber
 from service.queries import q

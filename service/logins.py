@@ -13,12 +13,13 @@ from loguru import logger
 from pydantic import AfterValidator, BaseModel, Field
 
 from service.accounts import PASSWORD_LENGTH, USERNAME, Composed
+from service.core.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
+from service.core.validation import VISIBLE, Future, Input, Text, not_blank
+from service.core.viewer import Viewer
 from service.db import Executor
-from service.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
 from service.queries import q
-from service.security import SECRET_BYTES, Passwords, Payer, RefreshToken, RefreshTokens, Tokens, Viewer
+from service.security import SECRET_BYTES, Passwords, Payer, RefreshToken, RefreshTokens, Tokens
 from service.sessions import KEY_PREFIX, Sessions, hashed
-from service.values import VISIBLE, Future, Input, Text, not_blank
 
 MOST_SESSIONS = 100
 MOST_KEYS = 100

@@ -16,7 +16,7 @@ from yoyo import default_migration_table, read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend as Backend
 from yoyo.connections import DatabaseURI
 
-from service.errors import StartError
+from service.core.errors import StartError
 
 FOLDER = Path(__file__).parent.parent / "migrations"
 TURN, WORK = 0x7A5C_0001, 0x7A5C_0002  # advisory locks: whose turn it is; the session that changes the schema

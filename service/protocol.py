@@ -17,8 +17,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets import http11
 from websockets.exceptions import SecurityError
 
-from service import logs
 from service.connections import RETRY_SECONDS, ConnectionLimits
+from service.core import logs
 from service.web.replies import CODES
 from service.wire import STUCK_SECONDS, WIRE, Wire
 

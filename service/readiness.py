@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from service import migrations
+from service.core.errors import UnavailableError
 from service.db import Executor
-from service.errors import UnavailableError
 from service.queries import q
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from service import media
-from service.errors import InvalidError, QuotaError, TooLargeError
+from service.core.errors import InvalidError, QuotaError, TooLargeError
 from service.stores import Store
 
 LONGEST_NAME = 255

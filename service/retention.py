@@ -7,8 +7,8 @@ import random
 
 from loguru import logger
 
+from service.core.errors import ServiceError
 from service.db import Executor
-from service.errors import ServiceError
 from service.queries import q
 
 PAUSE_SECONDS = 60.0

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import math
 import os
 import secrets
 import sys
@@ -14,14 +13,15 @@ import time
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import bcrypt
 import jwt
 
-from service.errors import UnauthorizedError
-from service.fair_slots import FairSlots
+from service.core.errors import UnauthorizedError
+from service.core.fair_slots import FairSlots
+from service.core.viewer import Viewer
 
 # bcrypt refuses more than 72 bytes and stops at NUL, so it is given a digest. The key is a constant of the application
 # and not SECRET_KEY, whose rotation must not lose passwords.
@@ -43,21 +43,6 @@ SECRET_BYTES, SEAL_BYTES = 32, 16
 REFRESH_BYTES = 8 + SECRET_BYTES + SEAL_BYTES
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Viewer:
-    """Who asks, and by what: an account, with one of its sessions or one of its API keys.
-
-    expires_at: until when that is good, by time.time().
-    """
-
-    id: int
-    is_admin: bool
-    read_only: bool = field(default=False, compare=False)
-    session_id: int | None = field(default=None, compare=False)
-    key_id: int | None = field(default=None, compare=False)
-    expires_at: float = field(default=math.inf, compare=False)
 
 
 class Payer(Protocol):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
-from service import metrics
+from service.core import metrics
+from service.core.server_timing import Stopwatch, measured
 from service.db import UNHURRIED, Connection, Database, Executor, Transaction
 from service.db_errors import DRIVER_ERRORS, ROLLED_BACK, translate
 from service.headers import Header, HeaderError, expand, split
-from service.timing import Stopwatch, measured
 
 if TYPE_CHECKING:
     from prometheus_client import Histogram  # which service.metrics imports first, for all

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from service.errors import UnavailableError
+from service.core.errors import UnavailableError
 
 CHUNK_BYTES = 256 * 1024
 RETRY_SECONDS = 10

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from loguru import logger
 
 from service.attachments import Attachments
+from service.core.errors import ServiceError
 from service.db import Executor
-from service.errors import ServiceError
 from service.queries import q
 from service.stores import Found, Store, away
 

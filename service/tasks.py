@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from service.cursors import Cursors
+from service.core.errors import ForbiddenError, InvalidError, StaleError, permitted
+from service.core.pagination import Cursors
+from service.core.validation import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
+from service.core.viewer import Viewer
 from service.db import Database, Executor
-from service.errors import ForbiddenError, InvalidError, StaleError, permitted
 from service.lists import Sort, rows
 from service.queries import q
-from service.security import Viewer
-from service.values import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
 from service.weather import Weather
 
 Status = Literal["todo", "in_progress", "done"]

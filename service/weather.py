@@ -17,12 +17,12 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
-from service import metrics, timing
 from service.circuit import Circuit, WeatherAwayError
-from service.redis_client import RedisAwayError, RedisClient
-from service.settings import Settings
-from service.timing import measured
-from service.values import Text
+from service.core import metrics, server_timing
+from service.core.redis import RedisAwayError, RedisClient
+from service.core.server_timing import measured
+from service.core.settings import Settings
+from service.core.validation import Text
 from service.weather_cache import NOTHING, Cache, City
 
 LARGEST_ANSWER = 64 * 1024
@@ -108,7 +108,7 @@ class Weather:
         turns = asyncio.Semaphore(CITIES_AT_ONCE)
 
         async def look(city: str) -> None:
-            timing.begin()  # what many wait for at once is counted once
+            server_timing.begin()  # what many wait for at once is counted once
             async with turns:
                 if weather := await self.now(city):
                     found[city] = weather

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 from cachetools import TLRUCache
 
-from service.redis_client import RedisAwayError, RedisClient
+from service.core.redis import RedisAwayError, RedisClient
 
 NO_SUCH_CITY_SECONDS = 300
 MOST_CITIES = 10_000

@@ -29,10 +29,10 @@ from loguru import logger
 
 from service import db, embedded, migrations
 from service.app import create_app
+from service.core.logs import _Intercept
+from service.core.settings import Settings
 from service.db import Database
-from service.logs import _Intercept
 from service.security import Passwords
-from service.settings import Settings
 from service.statements import FOLDER, Statement, read_all
 from service.workbench.stub import STUB, class_name
 from tests.support.factories import Factory

@@ -7,9 +7,9 @@ import asyncio
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import UnavailableError
-from service.security import Viewer
-from service.turns import Turns
+from service.core.concurrency import Turns
+from service.core.errors import UnavailableError
+from service.core.viewer import Viewer
 from service.web import replies
 from service.web.deps import IDENTITY
 

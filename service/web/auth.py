@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from service.accounts import Account, PasswordChange, Registration
+from service.core.validation import MOST_FIELDS
 from service.logins import Credentials, Refresh, Token
-from service.values import MOST_FIELDS
 from service.web import replies
 from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
 from service.web.documents import LOCATION, problems

@@ -18,18 +18,18 @@ from starlette.requests import HTTPConnection
 from service.accounts import Accounts
 from service.attachments import Attachments
 from service.connections import SubscriptionLimits
-from service.cursors import Cursors
+from service.core.concurrency import Turns
+from service.core.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
+from service.core.pagination import Cursors
+from service.core.redis import RedisClient
+from service.core.validation import Id
+from service.core.viewer import Viewer
 from service.db import Database
-from service.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
 from service.events import Feed
 from service.hub import Hub
 from service.limits import Limits
 from service.listener import Listener
 from service.logins import Logins
-from service.redis_client import RedisClient
-from service.security import Viewer
-from service.turns import Turns
-from service.values import Id
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.core.errors import ServiceError
 from service.web import replies
 from service.web.streams import first_of, left
 

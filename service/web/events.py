@@ -12,12 +12,12 @@ from orjson import Fragment
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ForbiddenError, UnauthorizedError, UnavailableError
+from service.core.errors import ForbiddenError, UnauthorizedError, UnavailableError
+from service.core.validation import AS_DIGITS, Input, Text
+from service.core.viewer import Viewer
 from service.events import NOWHERE, Event, Page
 from service.history import HistoryEvent
 from service.hub import EndedError, Item, Ready, Reset, Subscriber
-from service.security import Viewer
-from service.values import AS_DIGITS, Input, Text
 from service.web import replies
 from service.web.deps import Anyone, In, Rooms, each_once
 from service.web.documents import problems

@@ -14,7 +14,7 @@ from loguru import logger
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.core.errors import ServiceError
 from service.web import replies
 from service.web.streams import first_of, left, wire_of
 

@@ -15,10 +15,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.attempts import LogInAttempt
-from service.errors import RateLimitedError, ServiceError, UnavailableError
+from service.core.concurrency import Turns
+from service.core.errors import RateLimitedError, ServiceError, UnavailableError
+from service.core.viewer import Viewer
 from service.limits import Limit, Verdict, client_address
-from service.security import Viewer
-from service.turns import Turns
 from service.web import replies
 from service.web.deps import (
     LARGEST_BODIES,

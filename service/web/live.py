@@ -13,12 +13,12 @@ from loguru import logger
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import RateLimitedError, UnauthorizedError, UnavailableError
+from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
+from service.core.validation import Id, Input
+from service.core.viewer import Viewer
 from service.events import NOWHERE, Event
 from service.hub import GONE, UNAUTHORIZED, EndedError, Ready, Reset, Subscriber, Wanted
-from service.security import Viewer
 from service.tasks import Status
-from service.values import Id, Input
 from service.web import replies
 from service.web.deps import Rooms
 from service.web.documents import problems

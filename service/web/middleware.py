@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs, metrics, timing
+from service.core import logs, metrics, server_timing
 from service.web import replies
 
 # Where a request's scope keeps the last verdict of each policy: headers of the IETF draft "RateLimit header fields for
@@ -135,7 +135,7 @@ class _Reply:
         self._send = send
         self._begun = time.perf_counter()
         self._status = 0
-        self._spent = timing.begin()
+        self._spent = server_timing.begin()
         self._replaced = False
         self._left = False
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from service import errors, logs
+from service.core import errors, logs
 
 HEAD = "service.head"
 """Where a request's scope says that it is a HEAD, which is handled as a GET."""

@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
 
-from service.errors import InvalidError
+from service.core.errors import InvalidError
 
 FIELD = "file"
 LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1

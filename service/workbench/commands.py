@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import orjson
 
 from service import db, embedded, migrations, readiness
+from service.core.errors import ServiceError, StartError
+from service.core.settings import Settings
 from service.db import Connection, Database
 from service.db_errors import DRIVER_ERRORS, translate
-from service.errors import ServiceError, StartError
 from service.headers import HeaderError
-from service.settings import Settings
 from service.workbench import catalog, check, explain, plans, scratch, top
 
 LEAST_ROWS, KEPT_ROWS, MOST_ROWS = 20_000, 1_000_000, 100_000_000

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeAlias
 import asyncpg
 import orjson
 
+from service.core.errors import NotFoundError, StartError
 from service.db import Connection
-from service.errors import NotFoundError, StartError
 from service.headers import Parameter
 from service.queries import q
 from service.statements import Statement, read_all

@@ -7,9 +7,9 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
+from service.core.errors import StartError, UnavailableError
 from service.db import Connection, Database
 from service.db_errors import DRIVER_ERRORS, translate
-from service.errors import StartError, UnavailableError
 from service.headers import HeaderError
 from service.workbench import catalog, explain, top
 from service.workbench.callers import callers

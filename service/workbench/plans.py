@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from service.core.errors import StartError
 from service.db import Connection
-from service.errors import StartError
 from service.headers import Parameter
 from service.queries import q
 from service.statements import FOLDER, Statement, read_all

@@ -14,8 +14,8 @@ from uuid import uuid4
 import asyncpg
 
 from service import migrations
+from service.core.errors import StartError
 from service.db import PINNED, Connection
-from service.errors import StartError
 from service.queries import q
 from service.statements import FOLDER
 

@@ -10,8 +10,8 @@ import pytest
 
 from service import backfill, circuit, db, weather
 from service.circuit import WeatherAwayError
+from service.core.settings import Settings
 from service.db import Database
-from service.settings import Settings
 from tests.support.factories import Factory, User
 from tests.support.gates import gate
 from tests.support.provider import NO_CITY, Provider, temperature

@@ -15,8 +15,8 @@ from pyrate_limiter.abstracts.algorithm import GCRA, State
 from redis.asyncio import Redis
 
 from service import limits
+from service.core.redis import RedisClient
 from service.limits import Limit, Verdict
-from service.redis_client import RedisClient
 from tests.support.clocks import Clock, replicas, stopped_clock
 
 WHERE = ["redis", "process"]

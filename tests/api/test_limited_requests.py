@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from service.app import create_app
+from service.core.viewer import Viewer
 from service.limits import client_address
-from service.security import Passwords, Tokens, Viewer
+from service.security import Passwords, Tokens
 from service.web.deps import LARGEST_BODY
 from tests.conftest import make_settings
 from tests.support.clocks import Clock, stopped_clock

@@ -11,8 +11,8 @@ import pytest
 
 from service import db
 from service.app import create_app
+from service.core.errors import UnavailableError
 from service.db import Connection
-from service.errors import UnavailableError
 from service.security import Passwords
 from service.statements import read_all
 from service.workbench import overview, top

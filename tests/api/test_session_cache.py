@@ -14,10 +14,11 @@ from typing import Any, TypeAlias
 import pytest
 
 from service import sessions as module
+from service.core.errors import UnauthorizedError
+from service.core.viewer import Viewer
 from service.db import Database
-from service.errors import UnauthorizedError
 from service.queries import q
-from service.security import Tokens, Viewer
+from service.security import Tokens
 from service.sessions import Sessions, hashed
 from service.statements import Statement
 from tests.support.factories import Factory, User

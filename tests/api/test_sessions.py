@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.security import NICE, Passwords, Viewer
+from service.core.viewer import Viewer
+from service.security import NICE, Passwords
 from service.sessions import MOST_REMEMBERED, Sessions
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.factories import PASSWORD, Factory, User

@@ -11,8 +11,9 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from service import backfill, circuit, metrics, weather
+from service import backfill, circuit, weather
 from service.circuit import WeatherAwayError
+from service.core import metrics
 from service.weather import Weather
 from service.weather_cache import Cache, City
 from tests.support.factories import User

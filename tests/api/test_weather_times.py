@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service import backfill, circuit, weather
-from service.settings import Settings
+from service.core.settings import Settings
 
 TIMEOUT: float = Settings.model_fields["weather_timeout_seconds"].default
 

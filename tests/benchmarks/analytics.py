@@ -24,9 +24,9 @@ import asyncpg
 import orjson
 
 from service import db, embedded, migrations
+from service.core.settings import Settings
 from service.db import Connection, Database
 from service.queries import q
-from service.settings import Settings
 from tests.benchmarks.lists import seed
 
 OPTIONS = {"fsync": "off", "shared_buffers": "2GB", "max_wal_size": "4GB"}

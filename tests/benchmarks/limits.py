@@ -22,10 +22,10 @@ from uuid import uuid4
 
 import uvloop
 
-from service import redis_client
+from service.core import redis
+from service.core.redis import RedisClient
+from service.core.settings import Settings
 from service.limits import Limit
-from service.redis_client import RedisClient
-from service.settings import Settings
 from tests.support.clocks import Clock, stopped_clock
 from tests.support.redis_server import RedisServer
 
@@ -99,7 +99,7 @@ async def processes(url: str, count: int, *, per_minute: int = DEFAULT) -> Async
     """Make limits that know of each other by Redis alone; one that knows none, where there are none."""
     policy = uuid4().hex
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(redis_client.connected(url)) for _ in range(count)]
+        clients = [await stack.enter_async_context(redis.connected(url)) for _ in range(count)]
         yield [Limit(policy, per_minute, client) for client in clients or [None]]
         assert all(client and client.here for client in clients)
 
@@ -158,7 +158,7 @@ async def refused_early(url: str, *, count: int, bursts: int) -> float:
 
 async def measure(url: str, *, requests: int, rounds: int) -> None:
     """Measure and print."""
-    redis_client.BUDGET_SECONDS = 10  # a busy machine does not make one case another
+    redis.BUDGET_SECONDS = 10  # a busy machine does not make one case another
     found: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(rounds):
         for case in CASES:

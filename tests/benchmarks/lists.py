@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from service import db, embedded, lists, migrations
-from service.settings import Settings
+from service.core.settings import Settings
 from service.statements import FOLDER, read
 
 SEED = Path(__file__).with_name("seed.sql")

@@ -17,12 +17,12 @@ from pathlib import Path
 import asyncpg
 
 from service import db, embedded, migrations
-from service.cursors import Cursors
+from service.core.pagination import Cursors
+from service.core.settings import Settings
+from service.core.viewer import Viewer
 from service.db import Connection
 from service.events import EVERYONE, PAGE_ROWS, Feed, Page, Position
 from service.queries import q
-from service.security import Viewer
-from service.settings import Settings
 
 BYTES = 4 * 1024 * 1024
 TRANSACTION_EVENTS = 100

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from service.cursors import Cursors
+from service.core.pagination import Cursors
 from service.events import Feed, Page, Position
 from service.queries import q
 from tests.conftest import SECRET_KEY

@@ -14,12 +14,13 @@ from loguru import logger
 
 from service import db
 from service import listener as listener_module
-from service.cursors import Cursors
+from service.core.pagination import Cursors
+from service.core.viewer import Viewer
 from service.db import Database
 from service.events import Event, Feed
 from service.hub import GONE, EndedError, Hub, Item, Ready, Reset, Subscriber
 from service.listener import Listener
-from service.security import Tokens, Viewer
+from service.security import Tokens
 from service.sessions import Sessions
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program

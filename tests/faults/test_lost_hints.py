@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 
 from service import db
+from service.core.viewer import Viewer
 from service.events import Event
 from service.hub import GONE, EndedError, Hub, Ready, Subscriber
 from service.listener import Listener
-from service.security import Viewer
 from service.sessions import Sessions
 from tests.faults.test_joining import FEED, TOKENS, dba, listening, pool, soon, viewer, waiting, write
 from tests.support.gates import gate

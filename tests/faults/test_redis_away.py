@@ -11,9 +11,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from service import redis_client
+from service.core import redis as redis_client
+from service.core.redis import BUDGET_SECONDS, RedisAwayError, RedisClient
 from service.limits import Limit
-from service.redis_client import BUDGET_SECONDS, RedisAwayError, RedisClient
 from tests.conftest import make_settings
 from tests.support.clocks import stopped_clock
 from tests.support.redis_server import RedisServer

@@ -15,8 +15,8 @@ import pytest
 from fastapi import FastAPI
 
 from service import db
+from service.core.errors import UnavailableError
 from service.db import Database
-from service.errors import UnavailableError
 from service.queries import q
 from service.statements import Statement, read
 from service.workbench import catalog

@@ -19,9 +19,9 @@ import service
 from service import attachments, bucket, sweep
 from service.attachments import Attachments
 from service.bucket import PART_BYTES
-from service.errors import StartError, UnavailableError
+from service.core.errors import StartError, UnavailableError
+from service.core.settings import Settings
 from service.folder import Folder
-from service.settings import Settings
 from tests.api.test_stores import FOLDER, content_of, got, put
 from tests.conftest import make_settings
 from tests.support.attachments import Kind

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from service import migrations
-from service.errors import StartError
+from service.core.errors import StartError
 from service.migrations import Status, known, migrate, rollback, status
 
 MIGRATOR = """

@@ -13,9 +13,10 @@ import httpx
 import psycopg
 import pytest
 
-from service import migrations, settings
+from service import migrations
 from service.app import create_app
-from service.errors import StartError
+from service.core import settings
+from service.core.errors import StartError
 from tests.conftest import make_settings
 from tests.support.servers import command, environment, refusal, run
 

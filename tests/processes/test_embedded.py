@@ -18,8 +18,8 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
+from service.core.errors import StartError
 from service.embedded import running
-from service.errors import StartError
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 SCRIPT = f"""

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from service import hub
-from service.cursors import Cursors
+from service.core.pagination import Cursors
 from service.events import Feed, Position, Snapshot
 from tests.realtime.conftest import ORIGIN
 from tests.realtime.test_socket import ticket, token_until, without_cursor

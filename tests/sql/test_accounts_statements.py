@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.accounts import LAST
+from service.core.errors import ConflictError, InvalidError, UnauthorizedError
 from service.db import Database
-from service.errors import ConflictError, InvalidError, UnauthorizedError
 from service.queries import q
 from tests.support.factories import Factory, User
 

@@ -11,10 +11,10 @@ import asyncpg
 import orjson
 import pytest
 
+from service.core.errors import InvalidError, UnauthorizedError
+from service.core.viewer import Viewer
 from service.db import Database
-from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
-from service.security import Viewer
 from tests.support.factories import Factory, User
 
 FILE: dict[str, Any] = {"filename": "a.txt", "content_type": "text/plain", "size": 10, "sha256": "0" * 64}

@@ -15,7 +15,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from service import db, embedded, errors, metrics
+from service import db, embedded
+from service.core import errors, metrics
 from service.db import Database
 from service.queries import q
 from service.statements import Statement, read

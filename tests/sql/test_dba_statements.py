@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from service import db, migrations
+from service.core.errors import UnavailableError
 from service.db import Database
-from service.errors import UnavailableError
 from service.queries import q
 from tests.conftest import make_settings
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from service.cursors import Cursors
+from service.core.pagination import Cursors
+from service.core.viewer import Viewer
 from service.db import Database
 from service.events import EVERYONE, NOWHERE, Event, Feed, Position, Snapshot
 from service.queries import q
-from service.security import Viewer
 from tests.conftest import SECRET_KEY
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User

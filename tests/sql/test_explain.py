@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from service.errors import NotFoundError, StartError
+from service.core.errors import NotFoundError, StartError
 from service.statements import Statement, read_all
 from service.workbench.explain import explain, find, nodes, values_of
 from tests.sql.conftest import Sessions

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from service.core.errors import UnavailableError
 from service.db import Database
-from service.errors import UnavailableError
 from service.queries import q
 from tests.support.factories import Factory
 

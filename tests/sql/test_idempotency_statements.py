@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
+from service.core.errors import InvalidError, UnauthorizedError
 from service.db import Connection, Database
-from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
 from tests.support.factories import Factory
 

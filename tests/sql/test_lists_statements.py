@@ -11,10 +11,10 @@ from typing import Any, get_args
 import pytest
 
 from service import lists
+from service.core.errors import ServiceError
+from service.core.viewer import Viewer
 from service.db import Database
-from service.errors import ServiceError
 from service.queries import q
-from service.security import Viewer
 from service.statements import Statement
 from tests.support.factories import Factory
 

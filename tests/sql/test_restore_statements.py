@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from service.core.viewer import Viewer
 from service.db import Database
 from service.queries import q
-from service.security import Viewer
 from tests.support.factories import Factory
 
 SNOW = '{"condition": "Snow", "more": {"deep": [1, null]}, "temperature": -0.5}'

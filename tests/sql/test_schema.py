@@ -10,7 +10,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from service import db_errors, errors, migrations
+from service import db_errors, migrations
+from service.core import errors
 from tests.sql.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service import lists
+from service.core.viewer import Viewer
 from service.db import Database
 from service.queries import q
-from service.security import Viewer
 from tests.sql.test_lists_statements import DAY, all_tasks, bounded, found, questions
 from tests.support.factories import Factory, User
 

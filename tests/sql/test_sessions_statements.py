@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from service.core.errors import InvalidError, UnauthorizedError
+from service.core.validation import LAST_MOMENT
 from service.db import Database, Executor
-from service.errors import InvalidError, UnauthorizedError
 from service.queries import q
-from service.values import LAST_MOMENT
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User
 

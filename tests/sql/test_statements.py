@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from service import metrics
+from service.core import metrics
+from service.core.errors import InvalidError, UnavailableError
 from service.db import Database
-from service.errors import InvalidError, UnavailableError
 from service.headers import HeaderError, Parameter
 from service.statements import Statement, load, read, read_all
 

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
+from service.core.viewer import Viewer
 from service.db import Database
 from service.queries import q
-from service.security import Viewer
 from tests.support.factories import Factory
 
 SNOW, HEAT = '{"temperature": 1.5, "condition": "Snow"}', '{"temperature": 35, "condition": "Clear"}'

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from service.errors import UnavailableError
+from service.core.errors import UnavailableError
 from service.statements import read_all
 from service.workbench import top
 from tests.support.postgresql import measuring, psql

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from service import db
+from service.core.errors import InvalidError, UnavailableError
 from service.db import Database, Transaction
-from service.errors import InvalidError, UnavailableError
 from service.queries import q
 from tests.conftest import make_settings
 from tests.support.factories import Factory

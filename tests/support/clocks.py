@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
-from service import limits, redis_client
+from service import limits
+from service.core import redis
 from service.limits import Limit
 
 
@@ -37,5 +38,5 @@ def stopped_clock() -> Iterator[Clock]:
 async def replicas(count: int, *, url: str, per_minute: int, policy: str) -> AsyncIterator[list[Limit]]:
     """Make limits that know of each other by Redis alone."""
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(redis_client.connected(url)) for _ in range(count)]
+        clients = [await stack.enter_async_context(redis.connected(url)) for _ in range(count)]
         yield [Limit(policy, per_minute, client) for client in clients]

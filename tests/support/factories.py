@@ -11,7 +11,8 @@ import asyncpg
 import httpx
 from fastapi import FastAPI
 
-from service.security import Tokens, Viewer
+from service.core.viewer import Viewer
+from service.security import Tokens
 
 PASSWORD = "correct horse battery staple"
 _numbers = count(1)

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import httpx
 
 from service.app import create_app
+from service.core.settings import Settings
 from service.security import Passwords
-from service.settings import Settings
 
 PATIENCE_SECONDS = 20
 

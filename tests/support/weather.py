@@ -12,8 +12,9 @@ import pytest
 from loguru import logger
 from redis.asyncio import Redis
 
-from service import redis_client, weather
+from service import weather
 from service.app import create_app
+from service.core import redis as redis_client
 from service.security import Passwords
 from service.weather import Weather
 from tests.conftest import make_settings

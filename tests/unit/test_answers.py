@@ -9,8 +9,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from service.errors import UnauthorizedError
-from service.security import Viewer
+from service.core.errors import UnauthorizedError
+from service.core.viewer import Viewer
 from service.web import answers
 from service.web.answers import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, Answers
 from service.web.deps import IDENTITY

@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from service.security import Viewer
+from service.core.viewer import Viewer
 from service.web import answers
 from service.web.answers import PIECE_BYTES, Answers
 from service.web.deps import IDENTITY, LARGEST_BODIES, LARGEST_BODY

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cursors import Cursors
-from service.errors import InvalidError
+from service.core.errors import InvalidError
+from service.core.pagination import Cursors
 
 CURSORS = Cursors(("a" * 32,))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

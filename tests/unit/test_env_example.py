@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import EXAMPLE_SECRET_KEY, Settings
+from service.core.settings import EXAMPLE_SECRET_KEY, Settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))

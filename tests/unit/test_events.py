@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from service.cursors import Cursors
+from service.core.pagination import Cursors
 from service.events import BOUND_TO, Feed, Position, Snapshot, framed
 
 CURSORS = Cursors(("a" * 32,))

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from service.errors import UnavailableError
-from service.fair_slots import FairSlots
+from service.core.errors import UnavailableError
+from service.core.fair_slots import FairSlots
 
 
 def slots(number: int = 1, *, waiting: int = 64, per_key: int = 10) -> FairSlots:

@@ -12,8 +12,8 @@ import orjson
 import pytest
 from loguru import logger
 
-from service import logs
-from service.errors import StartError
+from service.core import logs
+from service.core.errors import StartError
 from tests.conftest import make_settings
 
 AWKWARD = [

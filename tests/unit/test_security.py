@@ -25,8 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import security
-from service.errors import RateLimitedError, UnauthorizedError, UnavailableError
-from service.security import Passwords, RefreshToken, RefreshTokens, Tokens, Viewer
+from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
+from service.core.viewer import Viewer
+from service.security import Passwords, RefreshToken, RefreshTokens, Tokens
 
 
 @dataclass

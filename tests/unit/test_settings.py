@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from service import settings
-from service.errors import StartError
-from service.settings import Settings, load, signing_keys
+from service.core import settings
+from service.core.errors import StartError
+from service.core.settings import Settings, load
+from service.core.signing_keys import signing_keys
 
 KEY = "0123456789abcdef" * 2
 OTHER_KEY = "fedcba9876543210" * 2

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.errors import UnavailableError
-from service.turns import Turns
+from service.core.concurrency import Turns
+from service.core.errors import UnavailableError
 
 
 def refused(turns: Turns, user_id: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import InvalidError
+from service.core.errors import InvalidError
 
 SIGNATURE_BYTES = 16
 

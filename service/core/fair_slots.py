@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from service.errors import UnavailableError
+from service.core.errors import UnavailableError
 
 
 class FairSlots:

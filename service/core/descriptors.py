@@ -7,8 +7,8 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 
-from service.errors import StartError
-from service.refusals import Refusals
+from service.core.errors import StartError
+from service.core.refusals import Refusals
 
 with suppress(ImportError):  # Windows has none
     import resource

@@ -32,7 +32,7 @@ from prometheus_client import (  # noqa: E402
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4  # noqa: E402
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 
-from service.errors import UnavailableError  # noqa: E402
+from service.core.errors import UnavailableError  # noqa: E402
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 OWN = CollectorRegistry()

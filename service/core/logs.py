@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, get_args
 import orjson
 from loguru import logger
 
-from service.errors import StartError
-from service.settings import LogLevel, Settings
+from service.core.errors import StartError
+from service.core.settings import LogLevel, Settings
 
 if TYPE_CHECKING:
     from loguru import Record

@@ -7,7 +7,7 @@ from math import inf
 
 from loguru import logger
 
-from service import metrics
+from service.core import metrics
 
 WARNING_SECONDS = 60.0
 

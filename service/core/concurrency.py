@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Generic, Literal, TypeVar
 
-from service.errors import UnavailableError
+from service.core.errors import UnavailableError
 
 RETRY_SECONDS = 5
 

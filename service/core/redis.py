@@ -15,8 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from service import metrics
-from service.timing import measured
+from service.core import metrics
+from service.core.server_timing import measured
 
 BUDGET_SECONDS = 0.05
 BUDGET_SLICES = 5
