@@ -18,11 +18,12 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from service.core.errors import ServiceError, StartError
-from service.headers import HeaderError
+from service.db.headers import HeaderError
 
 try:
-    from service import app, attachments, connections, demo, embedded, migrations
+    from service import app, attachments, connections, demo
     from service.core import descriptors, logs, metrics, settings, signing_keys
+    from service.db import embedded, migrations
     from service.workbench import commands as workbench
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
@@ -30,7 +31,7 @@ except HeaderError as error:  # the statements are read when their room is opene
 from service.accounts import Accounts, check_admin
 from service.connections import ConnectionLimits
 from service.core.settings import Settings
-from service.db import Database
+from service.db.pool import Database
 from service.protocol import LARGEST_MESSAGE, protocols
 from service.security import Passwords
 from service.wire import bound

@@ -22,8 +22,8 @@ from service.core.errors import (
 from service.core.pagination import Cursors
 from service.core.validation import AS_DIGITS, Input, Text
 from service.core.viewer import Viewer
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 from service.security import Passwords, Payer
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"

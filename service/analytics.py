@@ -14,8 +14,8 @@ from service.calendars import Bucket
 from service.core.errors import ForbiddenError, InvalidError
 from service.core.validation import RESOLUTION, DayOrMoment, Id, Input, Period, Text
 from service.core.viewer import Viewer
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 
 MOST_BUCKETS = 1000
 

@@ -19,7 +19,7 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from service import attachments, backfill, connections, db, embedded, readiness, retention, sweep, weather
+from service import attachments, backfill, connections, sweep, weather
 from service.accounts import Accounts
 from service.connections import SubscriptionLimits
 from service.core import descriptors, logs, settings, signing_keys
@@ -29,7 +29,8 @@ from service.core.errors import ServiceError
 from service.core.pagination import Cursors
 from service.core.refusals import Refusals
 from service.core.settings import Settings
-from service.db import Database
+from service.db import cleanup, embedded, pool, readiness
+from service.db.pool import Database
 from service.events import Feed
 from service.hub import Hub
 from service.limits import Limits
@@ -97,9 +98,9 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
         async with AsyncExitStack() as stack:
             url = await asyncio.to_thread(stack.enter_context, embedded.database(given))
             pooled = given.database_url.get_secret_value() or url
-            database = await stack.enter_async_context(db.connected(pooled, given, pooler=given.database_pooler))
-            reports = await stack.enter_async_context(db.for_reports(pooled, pooler=given.database_pooler))
-            many = await stack.enter_async_context(db.for_bulk(pooled, pooler=given.database_pooler))
+            database = await stack.enter_async_context(pool.connected(pooled, given, pooler=given.database_pooler))
+            reports = await stack.enter_async_context(pool.for_reports(pooled, pooler=given.database_pooler))
+            many = await stack.enter_async_context(pool.for_bulk(pooled, pooler=given.database_pooler))
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
             accounts = Accounts(passwords=hashing)
@@ -119,8 +120,8 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 db=database,
                 bulk=many,
                 reports=reports,
-                exports=Turns("exports", most=db.EXPORTS, of_one=1),
-                bulks=Turns("bulk creations", most=db.BULK_CONNECTIONS, of_one=1),
+                exports=Turns("exports", most=pool.EXPORTS, of_one=1),
+                bulks=Turns("bulk creations", most=pool.BULK_CONNECTIONS, of_one=1),
                 searches=Turns(
                     "searches",
                     most=max(1, given.database_pool_size * 4 // 5),
@@ -149,7 +150,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             )
             await stack.enter_async_context(_running(listener.run()))
             await stack.enter_async_context(_running(descriptors.watch(Refusals())))
-            await stack.enter_async_context(_running(retention.run(database, days=given.event_retention_days)))
+            await stack.enter_async_context(_running(cleanup.run(database, days=given.event_retention_days)))
             await stack.enter_async_context(_running(sweep.run(database, files)))
             if given.openweather_api_key:
                 await stack.enter_async_context(_running(backfill.run(database, forecaster)))

@@ -16,14 +16,15 @@ from pydantic import BaseModel, Field
 
 from service import media
 from service.core.concurrency import Turns
-from service.core.errors import NotFoundError, ServiceError, StartError, UnavailableError, permitted
+from service.core.errors import NotFoundError, ServiceError, StartError, UnavailableError
 from service.core.pagination import Cursors
 from service.core.settings import Settings
 from service.core.validation import AS_DIGITS, Input
 from service.core.viewer import Viewer
-from service.db import Database, Executor
+from service.db.pool import Database, Executor
+from service.db.queries import q
+from service.db.verdicts import permitted
 from service.folder import Folder
-from service.queries import q
 from service.receiving import Receiving, Upload, beyond, file_name
 from service.stores import MissingError, Store
 

@@ -9,8 +9,8 @@ from loguru import logger
 
 from service.circuit import WeatherAwayError
 from service.core.errors import ServiceError
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 from service.weather import CITIES_AT_ONCE, Weather
 
 PAUSE_SECONDS = 5.0

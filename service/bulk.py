@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from service.core.validation import MOST_FIELDS, Input
 from service.core.viewer import Viewer
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 from service.tasks import NewTask, Task
 from service.weather import Weather
 

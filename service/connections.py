@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from service import db
 from service.core import descriptors, metrics
 from service.core.concurrency import Slots
 from service.core.descriptors import DescriptorBudget
 from service.core.errors import RateLimitedError, UnavailableError
 from service.core.refusals import Refusals
 from service.core.settings import Settings
+from service.db import pool
 from service.limits import Network, client_address, is_trusted
 
 RETRY_SECONDS = 5
@@ -21,7 +21,7 @@ RETRY_SECONDS = 5
 def budget(settings: Settings) -> DescriptorBudget:
     """Return how many connections and subscriptions this process may hold. Raises StartError if it is next to none."""
     listener = 1
-    pools = settings.database_pool_size + db.REPORT_CONNECTIONS + db.BULK_CONNECTIONS
+    pools = settings.database_pool_size + pool.REPORT_CONNECTIONS + pool.BULK_CONNECTIONS
     return descriptors.budget(database_connections=pools + listener)
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from service.core.errors import ConflictError, StartError
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from service.security import Passwords
 
 NOT_EMPTY = "there are users or tasks already: demo fills an empty database"

@@ -16,8 +16,8 @@ import orjson
 
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 
 CHANNEL = "task_events"
 PAGE_ROWS = 1000

@@ -9,12 +9,13 @@ from loguru import logger
 from pydantic import BaseModel, Field
 
 from service.attachments import Attachments
-from service.core.errors import ConflictError, NotFoundError, permitted
+from service.core.errors import ConflictError, NotFoundError
 from service.core.pagination import Cursors
 from service.core.validation import AS_DIGITS, Input
 from service.core.viewer import Viewer
-from service.db import Database, Executor
-from service.queries import q
+from service.db.pool import Database, Executor
+from service.db.queries import q
+from service.db.verdicts import permitted
 from service.tasks import Task
 
 PAGE_BYTES = 1024 * 1024

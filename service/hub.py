@@ -15,7 +15,7 @@ from loguru import logger
 from service.core import metrics
 from service.core.errors import UnavailableError
 from service.core.viewer import Viewer
-from service.db import Executor
+from service.db.pool import Executor
 from service.events import Event, Feed, Page, Position, Snapshot
 
 QUEUE_EVENTS = 256

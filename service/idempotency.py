@@ -14,8 +14,8 @@ from loguru import logger
 from pydantic import BaseModel
 
 from service.core.errors import ConflictError, InvalidError, ServiceError
-from service.db import Database, Transaction
-from service.queries import q
+from service.db.pool import Database, Transaction
+from service.db.queries import q
 
 HEADER = "/header/idempotency-key"
 

@@ -12,14 +12,14 @@ from typing import Any
 import asyncpg
 from loguru import logger
 
-from service import db
 from service.core import metrics
 from service.core.errors import ServiceError, UnavailableError
-from service.db import CONNECT_SECONDS, Connection
-from service.db_errors import DRIVER_ERRORS, translate
+from service.db import pool
+from service.db.errors import DRIVER_ERRORS, translate
+from service.db.pool import CONNECT_SECONDS, Connection
+from service.db.queries import q
 from service.events import Feed, Position
 from service.hub import GONE, Hub, Subscriber
-from service.queries import q
 from service.sessions import Sessions
 
 EVENTS, ACCOUNTS = "task_events", "accounts"
@@ -94,11 +94,11 @@ class Listener:
             self._url,
             timeout=CONNECT_SECONDS,
             command_timeout=ANSWER_SECONDS,
-            server_settings=db.session_settings("listener", milliseconds=int(ANSWER_SECONDS * 1000)),
+            server_settings=pool.session_settings("listener", milliseconds=int(ANSWER_SECONDS * 1000)),
         )
         try:
             self._pid = connection.get_server_pid()
-            await db.prepare(connection)
+            await pool.prepare(connection)
             await connection.add_listener(EVENTS, self._on_event)
             await connection.add_listener(ACCOUNTS, self._on_account)
             self._sessions.forget()

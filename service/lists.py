@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from service.db import Database, Executor
-from service.queries import q
+from service.db.pool import Database, Executor
+from service.db.queries import q
 
 Sort = Literal[
     "created_at",

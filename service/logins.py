@@ -16,8 +16,8 @@ from service.accounts import PASSWORD_LENGTH, USERNAME, Composed
 from service.core.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
 from service.core.validation import VISIBLE, Future, Input, Text, not_blank
 from service.core.viewer import Viewer
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 from service.security import SECRET_BYTES, Passwords, Payer, RefreshToken, RefreshTokens, Tokens
 from service.sessions import KEY_PREFIX, Sessions, hashed
 

@@ -20,8 +20,8 @@ from loguru import logger
 
 from service.core.errors import ServiceError, UnauthorizedError
 from service.core.viewer import Viewer
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 from service.security import Tokens
 
 KEY_PREFIX = "tm_"

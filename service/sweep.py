@@ -11,8 +11,8 @@ from loguru import logger
 
 from service.attachments import Attachments
 from service.core.errors import ServiceError
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 from service.stores import Found, Store, away
 
 PAUSE_SECONDS = 60.0

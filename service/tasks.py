@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from service.core.errors import ForbiddenError, InvalidError, StaleError, permitted
+from service.core.errors import ForbiddenError, InvalidError, StaleError
 from service.core.pagination import Cursors
 from service.core.validation import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
 from service.core.viewer import Viewer
-from service.db import Database, Executor
+from service.db.pool import Database, Executor
+from service.db.queries import q
+from service.db.verdicts import permitted
 from service.lists import Sort, rows
-from service.queries import q
 from service.weather import Weather
 
 Status = Literal["todo", "in_progress", "done"]

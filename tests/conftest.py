@@ -27,13 +27,13 @@ import pytest
 from fastapi import FastAPI
 from loguru import logger
 
-from service import db, embedded, migrations
 from service.app import create_app
 from service.core.logs import _Intercept
 from service.core.settings import Settings
-from service.db import Database
+from service.db import embedded, migrations, pool
+from service.db.pool import Database
+from service.db.statements import FOLDER, Statement, read_all
 from service.security import Passwords
-from service.statements import FOLDER, Statement, read_all
 from service.workbench.stub import STUB, class_name
 from tests.support.factories import Factory
 from tests.support.redis_server import RedisServer
@@ -254,7 +254,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="session")
 async def database(database_url: str, settings: Settings) -> AsyncIterator[Database]:
     """The pool, for statements that are tested without HTTP."""
-    async with db.connected(as_service(database_url), settings) as database:
+    async with pool.connected(as_service(database_url), settings) as database:
         yield database
 
 

@@ -16,7 +16,7 @@ ServiceError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 
 class ServiceError(Exception):
@@ -109,12 +109,3 @@ class StartError(ServiceError):
     """The service cannot start, or a command cannot do its work; the detail is one line for the operator."""
 
     code = "start"
-
-
-def permitted(row: Any) -> dict[str, Any]:
-    """Give a row that has a verdict on its task; NotFoundError where there is none, ForbiddenError."""
-    if row is None:
-        raise NotFoundError("There is no such task.")
-    if row["verdict"] == "forbidden":
-        raise ForbiddenError("This task is another's.")
-    return dict(row)

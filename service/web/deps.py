@@ -24,7 +24,7 @@ from service.core.pagination import Cursors
 from service.core.redis import RedisClient
 from service.core.validation import Id
 from service.core.viewer import Viewer
-from service.db import Database
+from service.db.pool import Database
 from service.events import Feed
 from service.hub import Hub
 from service.limits import Limits

@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from service.db import Database, Executor
+from service.db.pool import Database, Executor
 from service.idempotency import Answer, Attempt
 from service.web.deps import In, Known, Rooms
 

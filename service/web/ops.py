@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.responses import RedirectResponse
 
-from service import readiness
 from service.core import metrics
 from service.core.errors import UnavailableError
+from service.db import readiness
 from service.web import replies
 from service.web.deps import In, no_query
 from service.web.documents import problems

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from service import bulk, history, tasks
 from service.bulk import NewTasks, TaskList
-from service.db import Executor
+from service.db.pool import Executor
 from service.history import HistoryPage, HistoryQuery
 from service.tasks import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import exports, replies

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.db import Connection
-from service.statements import FOLDER, Statement, read_all
+from service.db.pool import Connection
+from service.db.statements import FOLDER, Statement, read_all
 from service.workbench.callers import callers
 from service.workbench.schema import Catalogue, Prepared, catalogue, prepare
 

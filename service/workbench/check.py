@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 
-from service import db_errors
-from service.db import Connection
-from service.db_errors import CONSTRAINTS
-from service.headers import HeaderError
-from service.statements import FOLDER, Statement, read
+from service.db import errors
+from service.db.errors import CONSTRAINTS
+from service.db.headers import HeaderError
+from service.db.pool import Connection
+from service.db.statements import FOLDER, Statement, read
 from service.workbench import stub
 from service.workbench.callers import callers
 from service.workbench.schema import Catalogue, Prepared, catalogue, prepare, server_name
@@ -151,7 +151,7 @@ def _compare_raises(prepared: Prepared, known: Catalogue) -> Iterator[tuple[str,
 def _unused(prepared: list[Prepared]) -> Iterator[str]:
     """Give what the error table names, and no header does."""
     raised = {name for one in prepared for name in one.statement.header.raises}
-    path = Path(inspect.getfile(db_errors))
+    path = Path(inspect.getfile(errors))
     lines = path.read_text(encoding="utf-8").splitlines()
     for name in CONSTRAINTS.keys() - raised:
         line = next(number for number, text in enumerate(lines, start=1) if f'"{name}"' in text)

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import orjson
 
-from service import db, embedded, migrations, readiness
 from service.core.errors import ServiceError, StartError
 from service.core.settings import Settings
-from service.db import Connection, Database
-from service.db_errors import DRIVER_ERRORS, translate
-from service.headers import HeaderError
+from service.db import embedded, migrations, pool, readiness
+from service.db.errors import DRIVER_ERRORS, translate
+from service.db.headers import HeaderError
+from service.db.pool import Connection, Database
 from service.workbench import catalog, check, explain, plans, scratch, top
 
 LEAST_ROWS, KEPT_ROWS, MOST_ROWS = 20_000, 1_000_000, 100_000_000
@@ -165,7 +165,7 @@ def with_database(given: Settings, work: Callable[[Database], Awaitable[T]]) -> 
 
     async def run(url: str) -> T:
         try:
-            async with db.connected(url, given) as database:
+            async with pool.connected(url, given) as database:
                 return await work(database)
         except HeaderError as error:
             raise StartError(str(error)) from error

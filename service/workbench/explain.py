@@ -13,10 +13,10 @@ import asyncpg
 import orjson
 
 from service.core.errors import NotFoundError, StartError
-from service.db import Connection
-from service.headers import Parameter
-from service.queries import q
-from service.statements import Statement, read_all
+from service.db.headers import Parameter
+from service.db.pool import Connection
+from service.db.queries import q
+from service.db.statements import Statement, read_all
 
 Values: TypeAlias = Mapping[str, str | None]
 """By a parameter's name, as PostgreSQL writes a value of its type."""

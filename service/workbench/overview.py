@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from service.core.errors import StartError, UnavailableError
-from service.db import Connection, Database
-from service.db_errors import DRIVER_ERRORS, translate
-from service.headers import HeaderError
+from service.db.errors import DRIVER_ERRORS, translate
+from service.db.headers import HeaderError
+from service.db.pool import Connection, Database
 from service.workbench import catalog, explain, top
 from service.workbench.callers import callers
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from service.core.errors import StartError
-from service.db import Connection
-from service.headers import Parameter
-from service.queries import q
-from service.statements import FOLDER, Statement, read_all
+from service.db.headers import Parameter
+from service.db.pool import Connection
+from service.db.queries import q
+from service.db.statements import FOLDER, Statement, read_all
 from service.workbench.explain import NAME, Values, held, nodes, planned, values_of
 
 SNAPSHOTS = FOLDER.parent / "tests" / "plans"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from service.db import Connection
-from service.headers import HeaderError
-from service.queries import q
-from service.statements import Statement
+from service.db.headers import HeaderError
+from service.db.pool import Connection
+from service.db.queries import q
+from service.db.statements import Statement
 from service.workbench.explain import nodes, planned
 
 # SQL's names of types → PostgreSQL's own, where they differ.

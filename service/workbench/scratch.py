@@ -13,11 +13,11 @@ from uuid import uuid4
 
 import asyncpg
 
-from service import migrations
 from service.core.errors import StartError
-from service.db import PINNED, Connection
-from service.queries import q
-from service.statements import FOLDER
+from service.db import migrations
+from service.db.pool import PINNED, Connection
+from service.db.queries import q
+from service.db.statements import FOLDER
 
 TESTS = FOLDER.parent / "tests"
 SEEDS = (TESTS / "benchmarks" / "seed.sql", TESTS / "plans" / "seed.sql")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.statements import Statement
+from service.db.statements import Statement
 from service.workbench.schema import Catalogue, Prepared, server_name
 
 STUB = Path(__file__).parent.with_name("queries.pyi")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import asyncpg
 
 from service.core.errors import ServiceError, UnavailableError
-from service.db import Connection
-from service.queries import q
+from service.db.pool import Connection
+from service.db.queries import q
 
 COLUMNS = {"total": "total_ms", "mean": "mean_ms", "calls": "calls", "rows": "rows"}
 MISSING = (

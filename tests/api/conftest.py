@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from service.statements import Statement
+from service.db.statements import Statement
 from service.workbench.callers import EVERY_REQUEST, callers
 
 route: ContextVar[str] = ContextVar("route", default="")

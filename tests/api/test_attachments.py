@@ -14,7 +14,7 @@ import pytest
 from service import sweep
 from service.attachments import Attachments
 from service.core.errors import NotFoundError
-from service.db import Database
+from service.db.pool import Database
 from tests.api.test_stores import content_of
 from tests.support.attachments import LARGEST, Kind
 from tests.support.factories import Factory, User

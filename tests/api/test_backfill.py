@@ -8,10 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service import backfill, circuit, db, weather
+from service import backfill, circuit, weather
 from service.circuit import WeatherAwayError
 from service.core.settings import Settings
-from service.db import Database
+from service.db import pool
+from service.db.pool import Database
 from tests.support.factories import Factory, User
 from tests.support.gates import gate
 from tests.support.provider import NO_CITY, Provider, temperature
@@ -107,7 +108,7 @@ async def test_a_round_ends_when_all_its_look_ups_have(
         insert into users (username, password_hash) values ('ada', '');
         insert into tasks (user_id, title, city) select id, 'x', unnest(array['Bad', 'Moscow', 'Paris']) from users;
     """)
-    async with db.connected(own_database_url, settings) as database, forecaster(weather_timeout_seconds=10) as client:
+    async with pool.connected(own_database_url, settings) as database, forecaster(weather_timeout_seconds=10) as client:
         with pytest.raises(Exception, match="not today"):
             await backfill.once(database, client)
         others = [(city, temperature(city), 2) for city in ("Moscow", "Paris")]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from loguru import logger
 
-from service import db
+from service.db import pool
 from service.web import limits, tasks
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY
 from tests.support.factories import Factory
@@ -56,7 +56,7 @@ async def test_tasks_come_back_in_the_order_sent_and_can_be_read(make: Factory) 
 async def test_what_makes_many_waits_for_its_like_and_in_nobodys_way(make: Factory, headers: dict[str, str]) -> None:
     ada, many = await make.user(), make.app.state.rooms.bulk
     async with AsyncExitStack() as stack:
-        for _ in range(db.BULK_CONNECTIONS):
+        for _ in range(pool.BULK_CONNECTIONS):
             lent = await stack.enter_async_context(many.connection())
         assert await lent.fetchval("show statement_timeout") == "20s"
         created = asyncio.create_task(ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]}, headers=headers))

@@ -17,7 +17,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from service import db, protocol, wire
+from service import protocol, wire
+from service.db import pool
 from service.web import exports, replies
 from tests.support.factories import Factory, User
 from tests.support.lists import NOON
@@ -281,7 +282,7 @@ async def test_one_export_too_many_is_asked_to_come_again(
     admin, third = await make.admin(), await make.user()
     writers = [(await begin(port, owner))[1]]
     problem(await owner.client.get("/tasks/export"), 503)  # one's own may not be all
-    writers += [(await begin(port, admin))[1] for _ in range(db.EXPORTS - 1)]
+    writers += [(await begin(port, admin))[1] for _ in range(pool.EXPORTS - 1)]
     answer = await third.client.get("/tasks/export")
     problem(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0

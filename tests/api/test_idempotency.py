@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service import retention
-from service.db import Database
+from service.db import cleanup
+from service.db.pool import Database
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
 
@@ -171,8 +171,8 @@ async def test_what_is_a_day_old_is_taken_away(
     for key in ("old", "new"):
         await send(ada, "/tasks", key)
     await make.sql.execute("update idempotency_keys set claimed_at = now() - interval '24 hours' where key = 'old'")
-    monkeypatch.setattr(retention, "PAUSE_SECONDS", 0.01)
-    running = asyncio.create_task(retention.run(database, days=90))
+    monkeypatch.setattr(cleanup, "PAUSE_SECONDS", 0.01)
+    running = asyncio.create_task(cleanup.run(database, days=90))
     async with asyncio.timeout(10):
         while await make.sql.fetchval("select array_agg(key) from idempotency_keys") != ["new"]:
             assert not running.done()

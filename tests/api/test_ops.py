@@ -9,8 +9,8 @@ import asyncpg
 import httpx
 import pytest
 
-from service import migrations
 from service.app import VERSION
+from service.db import migrations
 from tests.conftest import make_settings
 from tests.support.problems import problem
 from tests.support.serving import serving

@@ -9,12 +9,12 @@ import asyncpg
 import httpx
 import pytest
 
-from service import db
 from service.app import create_app
 from service.core.errors import UnavailableError
-from service.db import Connection
+from service.db import pool
+from service.db.pool import Connection
+from service.db.statements import read_all
 from service.security import Passwords
-from service.statements import read_all
 from service.workbench import overview, top
 from tests.conftest import make_settings
 from tests.support.factories import Factory
@@ -87,7 +87,7 @@ async def test_a_name_that_is_too_long_is_refused(make: Factory) -> None:
 @pytest.mark.parametrize("ask", [overview.listing, lambda database: overview.plan(database, "tasks.get")])
 async def test_a_database_that_is_away_or_behind_is_told(empty_database_url: str, ask: Any) -> None:
     for url in ("postgresql://tasks@127.0.0.1:1/tasks", empty_database_url):
-        async with db.connected(url, make_settings(url)) as database:
+        async with pool.connected(url, make_settings(url)) as database:
             with pytest.raises(UnavailableError):
                 await ask(database)
 

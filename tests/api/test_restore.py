@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from service.queries import q
+from service.db.queries import q
 from tests.support.factories import Factory
 from tests.support.problems import problem
 

@@ -16,11 +16,11 @@ import pytest
 from service import sessions as module
 from service.core.errors import UnauthorizedError
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
+from service.db.statements import Statement
 from service.security import Tokens
 from service.sessions import Sessions, hashed
-from service.statements import Statement
 from tests.support.factories import Factory, User
 
 TOKENS = Tokens(("k" * 32,), minutes=15)

@@ -14,7 +14,7 @@ import pytest
 from service import sweep
 from service.attachments import Attachments
 from service.core.errors import UnavailableError
-from service.db import Database
+from service.db.pool import Database
 from service.stores import Store
 from tests.api.test_attachments import added
 from tests.api.test_stores import put

@@ -23,10 +23,11 @@ from typing import TypeAlias
 import asyncpg
 import orjson
 
-from service import db, embedded, migrations
 from service.core.settings import Settings
-from service.db import Connection, Database
-from service.queries import q
+from service.db import embedded, migrations
+from service.db import pool as db
+from service.db.pool import Connection, Database
+from service.db.queries import q
 from tests.benchmarks.lists import seed
 
 OPTIONS = {"fsync": "off", "shared_buffers": "2GB", "max_wal_size": "4GB"}

@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import token_bytes
 from urllib.parse import urlsplit
 
-from service import embedded, migrations
+from service.db import embedded, migrations
 from tests.support.s3_server import S3Server
 from tests.support.servers import Server, serving
 

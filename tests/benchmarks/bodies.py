@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from service import embedded, migrations
+from service.db import embedded, migrations
 from service.web.deps import LARGEST_BODIES, LARGEST_BODY, MOST_VALUES
 from tests.support.servers import Server, serving
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from service import embedded, migrations
+from service.db import embedded, migrations
 from tests.benchmarks.events import ADMIN, is_ready, running
 from tests.support.servers import until
 

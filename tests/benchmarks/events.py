@@ -23,7 +23,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import psycopg
 
-from service import embedded, migrations
+from service.db import embedded, migrations
 from tests.benchmarks.listeners import Crowd, crowd
 from tests.support.servers import ADDRESS, environment, until
 

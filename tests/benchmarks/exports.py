@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from service import embedded, migrations
+from service.db import embedded, migrations
 from tests.benchmarks.lists import seed
 from tests.support.servers import PATIENCE_SECONDS, Server, run, serving
 

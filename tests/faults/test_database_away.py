@@ -22,8 +22,9 @@ import pytest
 from fastapi import FastAPI
 from loguru import logger
 
-from service import db, embedded, migrations
 from service.app import create_app
+from service.db import embedded, migrations
+from service.db import pool as db
 from service.security import Passwords
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory, User

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from service.core.pagination import Cursors
+from service.db.queries import q
 from service.events import Feed, Page, Position
-from service.queries import q
 from tests.conftest import SECRET_KEY
 from tests.support import clusters
 from tests.support.clusters import Cluster

@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 from loguru import logger
 
-from service import db
 from service import listener as listener_module
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
-from service.db import Database
+from service.db import pool as db
+from service.db.pool import Database
 from service.events import Event, Feed
 from service.hub import GONE, EndedError, Hub, Item, Ready, Reset, Subscriber
 from service.listener import Listener

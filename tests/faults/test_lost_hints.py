@@ -7,8 +7,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from service import db
 from service.core.viewer import Viewer
+from service.db import pool as db
 from service.events import Event
 from service.hub import GONE, EndedError, Hub, Ready, Subscriber
 from service.listener import Listener

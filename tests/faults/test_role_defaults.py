@@ -14,11 +14,11 @@ import asyncpg
 import pytest
 from fastapi import FastAPI
 
-from service import db
 from service.core.errors import UnavailableError
-from service.db import Database
-from service.queries import q
-from service.statements import Statement, read
+from service.db import pool
+from service.db.pool import Database
+from service.db.queries import q
+from service.db.statements import Statement, read
 from service.workbench import catalog
 from service.workbench.explain import nodes, planned
 from tests.conftest import as_service, make_settings
@@ -76,7 +76,7 @@ async def serving(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let requests wait for each other, however busy the machine is."""
-    monkeypatch.setattr(db, "LOCK_SECONDS", 30)
+    monkeypatch.setattr(pool, "LOCK_SECONDS", 30)
 
 
 @pytest.mark.usefixtures("patient")
@@ -157,7 +157,7 @@ async def test_a_locked_table_holds_up_for_seconds_who_does_not_need_it(own_data
             begun = time.monotonic()
             answer = await ada.client.get("/auth/me")
             assert answer.status_code == 200
-            assert time.monotonic() - begun < db.LOCK_SECONDS + 1.5
+            assert time.monotonic() - begun < pool.LOCK_SECONDS + 1.5
         for one in reads:
             assert one.result().status_code == 503
             assert int(one.result().headers["Retry-After"]) >= 1
@@ -187,7 +187,7 @@ async def test_every_way_to_run_a_statement_has_the_services_settings(
         async with reached(own_database_url, pooled=pooled) as way:
             settings = make_settings(**way, database_statement_timeout_ms=900)
             url = settings.database_url.get_secret_value()
-            async with db.connected(url, settings, pooler=settings.database_pooler) as database:
+            async with pool.connected(url, settings, pooler=settings.database_pooler) as database:
                 ours, snapshot = "read committed off 900ms 2s off", "repeatable read on 900ms 2s off"
                 assert await writes(database) == ours
                 async with database.transaction() as transaction:
@@ -229,7 +229,7 @@ async def test_a_standby_answers_reads_and_is_unavailable_for_writes(standby: st
     async with AsyncExitStack() as stack:
         settings = make_settings(**await stack.enter_async_context(reached(standby, pooled=pooled)))
         url = settings.database_url.get_secret_value()
-        database = await stack.enter_async_context(db.connected(url, settings, pooler=settings.database_pooler))
+        database = await stack.enter_async_context(pool.connected(url, settings, pooler=settings.database_pooler))
         assert await q.accounts.has_admin(database) is False
         for write in (create, create_together):
             with pytest.raises(UnavailableError, match="away"):

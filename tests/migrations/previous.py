@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from service import embedded, migrations
+from service.db import embedded, migrations
 from service.workbench import catalog
 
 KEPT = Path(__file__).with_name("previous.json")

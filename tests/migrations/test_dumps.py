@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from service import embedded
-from service.statements import FOLDER
+from service.db import embedded
+from service.db.statements import FOLDER
 from tests.conftest import TEMPLATE, _database
 
 TABLES = """

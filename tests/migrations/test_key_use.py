@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from service import migrations
+from service.db import migrations
 
 KEY = "select k.id, k.user_id, k.name, k.hash, k.read_only, k.created_at, k.expires_at from api_keys as k"
 USED = "update api_keys set last_used_at = now()"

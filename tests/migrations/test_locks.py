@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service import migrations
+from service.db import migrations
 
 # As PostgreSQL's documentation orders them; weaker ones are in nobody's way but a dropped table's.
 MODES = ["share update exclusive", "share", "share row exclusive", "exclusive", "access exclusive"]

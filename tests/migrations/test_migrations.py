@@ -18,9 +18,9 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 
-from service import migrations
 from service.core.errors import StartError
-from service.migrations import Status, known, migrate, rollback, status
+from service.db import migrations
+from service.db.migrations import Status, known, migrate, rollback, status
 
 MIGRATOR = """
 import json, sys

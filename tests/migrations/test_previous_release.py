@@ -11,9 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service import migrations
-from service.db import Connection
-from service.statements import Statement, read_all
+from service.db import migrations
+from service.db.pool import Connection
+from service.db.statements import Statement, read_all
 from service.workbench import plans, scratch
 from service.workbench.explain import planned
 from tests.conftest import TEMPLATE, _database

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from service import migrations
+from service.db import migrations
 
 KEPT = """
     select t.title, t.words @@ words_sought(t.title), t.version, t.xmin::text

@@ -22,7 +22,7 @@ from loguru import logger
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from service import db
+from service.db import pool
 from service.security import Passwords, Tokens
 from tests.conftest import EMPTY, SECRET_KEY
 from tests.support.gates import Gate
@@ -116,7 +116,7 @@ class Pair:
         statement += " and query !~ '/. (attachments|events.expire|idempotency.expire|accounts.expire_sessions)'"
         statement += " and query !~ '/. accounts.note_key_use'"
         statement += " and datname = current_database() and query !~* '^ *(begin|commit|rollback)'"
-        return self.sql.execute(statement, [db.APPLICATION_NAME]).fetchall()
+        return self.sql.execute(statement, [pool.APPLICATION_NAME]).fetchall()
 
 
 @pytest.fixture(scope="module")

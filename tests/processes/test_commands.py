@@ -13,10 +13,10 @@ import httpx
 import psycopg
 import pytest
 
-from service import migrations
 from service.app import create_app
 from service.core import settings
 from service.core.errors import StartError
+from service.db import migrations
 from tests.conftest import make_settings
 from tests.support.servers import command, environment, refusal, run
 

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from service.core.errors import StartError
-from service.embedded import running
+from service.db.embedded import running
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 SCRIPT = f"""

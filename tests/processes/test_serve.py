@@ -18,8 +18,8 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
-from service import embedded, migrations
 from service.core import metrics
+from service.db import embedded, migrations
 from tests.conftest import SECRET_KEY
 from tests.support.figures import Figures
 from tests.support.servers import Server, serving, starting, until

@@ -10,8 +10,8 @@ import pytest
 
 from service.accounts import LAST
 from service.core.errors import ConflictError, InvalidError, UnauthorizedError
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory, User
 
 

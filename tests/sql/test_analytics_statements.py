@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory
 
 NOON = datetime(2025, 5, 24, 12, tzinfo=UTC)

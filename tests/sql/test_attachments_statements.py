@@ -13,8 +13,8 @@ import pytest
 
 from service.core.errors import InvalidError, UnauthorizedError
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory, User
 
 FILE: dict[str, Any] = {"filename": "a.txt", "content_type": "text/plain", "size": 10, "sha256": "0" * 64}

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from service.core.errors import InvalidError, UnauthorizedError
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory
 
 SNOW = b'{"condition":"Snow","temperature":1.5}'

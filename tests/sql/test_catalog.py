@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from service.statements import FOLDER, read_all
+from service.db.statements import FOLDER, read_all
 from service.workbench import catalog
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from service import db_errors
-from service.statements import FOLDER, read_all
+from service.db import errors
+from service.db.statements import FOLDER, read_all
 from service.workbench import check as module
 from service.workbench.check import check
 from service.workbench.stub import STUB
@@ -217,7 +217,7 @@ async def test_a_file_that_nothing_runs_and_an_entry_that_nothing_raises_are_tol
     assert f"{FOLDER}/tasks/get.sql:1: nothing in service/ runs it: call q.tasks.get, or remove the file" in told
     assert not [line for line in told if "/dba/" in line]
     monkeypatch.undo()
-    monkeypatch.setitem(db_errors.CONSTRAINTS, "tasks_weather_check", db_errors.CONSTRAINTS["tasks_title_check"])
+    monkeypatch.setitem(errors.CONSTRAINTS, "tasks_weather_check", errors.CONSTRAINTS["tasks_title_check"])
     monkeypatch.setattr(inspect, "getfile", lambda _: __file__)
     (line,) = await check(sql)
     assert re.match(rf"{__file__}:\d+: no statement raises tasks_weather_check: add it to the `raises`", line)

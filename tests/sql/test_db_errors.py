@@ -15,11 +15,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from service import db, embedded
 from service.core import errors, metrics
-from service.db import Database
-from service.queries import q
-from service.statements import Statement, read
+from service.db import embedded
+from service.db import pool as db
+from service.db.pool import Database
+from service.db.queries import q
+from service.db.statements import Statement, read
 from tests.conftest import make_settings
 from tests.support.factories import Factory
 

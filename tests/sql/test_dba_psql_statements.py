@@ -10,8 +10,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from service.queries import q
-from service.statements import FOLDER, read_all
+from service.db.queries import q
+from service.db.statements import FOLDER, read_all
 from tests.sql.conftest import Sessions
 from tests.support.postgresql import psql
 

@@ -7,10 +7,10 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from service import db, migrations
 from service.core.errors import UnavailableError
-from service.db import Database
-from service.queries import q
+from service.db import migrations, pool
+from service.db.pool import Database
+from service.db.queries import q
 from tests.conftest import make_settings
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -21,7 +21,7 @@ async def test_the_applied_migrations_are_told_in_their_order(database: Database
 
 
 async def test_without_a_schema_the_database_is_not_the_one(empty_database_url: str) -> None:
-    async with db.connected(empty_database_url, make_settings(empty_database_url)) as database:
+    async with pool.connected(empty_database_url, make_settings(empty_database_url)) as database:
         with pytest.raises(UnavailableError, match="schema"):
             await q.dba.applied_migrations(database)
 

@@ -6,8 +6,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from service import demo
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from service.security import Passwords
 from tests.support.factories import Factory
 

@@ -10,9 +10,9 @@ import asyncpg
 import orjson
 import pytest
 
-from service.db import Connection, Database
-from service.queries import q
-from service.statements import Statement, read_all
+from service.db.pool import Connection, Database
+from service.db.queries import q
+from service.db.statements import Statement, read_all
 from tests.sql.conftest import Session, Sessions
 from tests.sql.test_plans import nodes
 from tests.support.factories import Factory, User

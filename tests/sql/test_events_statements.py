@@ -11,9 +11,9 @@ import pytest
 
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
-from service.db import Database
+from service.db.pool import Database
+from service.db.queries import q
 from service.events import EVERYONE, NOWHERE, Event, Feed, Position, Snapshot
-from service.queries import q
 from tests.conftest import SECRET_KEY
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from service.core.errors import NotFoundError, StartError
-from service.statements import Statement, read_all
+from service.db.statements import Statement, read_all
 from service.workbench.explain import explain, find, nodes, values_of
 from tests.sql.conftest import Sessions
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.core.errors import UnavailableError
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory
 
 EVERYTHING: dict[str, Any] = {

@@ -9,8 +9,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from service import migrations
-from service.statements import FOLDER
+from service.db import migrations
+from service.db.statements import FOLDER
 from tests.sql.conftest import Session, Sessions
 
 # Every function that PostgreSQL resolves when it runs, but an extension's: those in SQL that are written `return …` it

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.core.errors import StartError
-from service.db import Connection
+from service.db.pool import Connection
 from service.workbench import plans, scratch
 from service.workbench.explain import find, planned, values_of
 from tests.conftest import TEMPLATE, _database

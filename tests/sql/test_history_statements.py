@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory, User
 
 EVENT = {"id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task"}

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from service.core.errors import InvalidError, UnauthorizedError
-from service.db import Connection, Database
-from service.queries import q
+from service.db.pool import Connection, Database
+from service.db.queries import q
 from tests.support.factories import Factory
 
 ONE, OTHER = b"1" * 16, b"2" * 16

@@ -13,9 +13,9 @@ import pytest
 from service import lists
 from service.core.errors import ServiceError
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
-from service.statements import Statement
+from service.db.pool import Database
+from service.db.queries import q
+from service.db.statements import Statement
 from tests.support.factories import Factory
 
 BOUND = "limit 3 * ($10::bigint + $11::bigint)"

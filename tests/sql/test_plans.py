@@ -11,10 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from service import db, lists
+from service import lists
 from service.accounts import LAST
-from service.db import Connection, Database
-from service.statements import Statement, read_all
+from service.db import pool
+from service.db.pool import Connection, Database
+from service.db.statements import Statement, read_all
 from tests.conftest import TEMPLATE, _database, make_settings
 
 STATEMENTS = {one.name: one for one in read_all()}
@@ -96,7 +97,7 @@ FIRST: dict[str, Any] = {"after_value": None, "after_id": None}
 async def large(module_database_url: str) -> AsyncIterator[Database]:
     """The pool on a database with many tasks."""
     settings = make_settings(module_database_url, database_pool_size=1, database_statement_timeout_ms=60_000)
-    async with db.connected(module_database_url, settings) as database:
+    async with pool.connected(module_database_url, settings) as database:
         async with database.connection() as connection:
             await connection.execute(SEED)
             for table in LARGE:
@@ -261,7 +262,7 @@ async def test_each_list_is_read_by_the_form_for_it(
     async with large.connection() as connection:
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **chosen}
     values = {name: value for name, value in values.items() if name not in WALK}
-    async with db.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
+    async with pool.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
         await lists.rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
         async with fresh.connection() as connection:
             prepared = await connection.fetch("select statement from pg_prepared_statements")

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory
 
 SNOW = '{"condition": "Snow", "more": {"deep": [1, null]}, "temperature": -0.5}'

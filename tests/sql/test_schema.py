@@ -10,8 +10,9 @@ import asyncpg
 import psycopg
 import pytest
 
-from service import db_errors, migrations
 from service.core import errors
+from service.db import errors as db_errors
+from service.db import migrations
 from tests.sql.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from service import lists
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.sql.test_lists_statements import DAY, all_tasks, bounded, found, questions
 from tests.support.factories import Factory, User
 

@@ -14,8 +14,8 @@ import pytest
 
 from service.core.errors import InvalidError, UnauthorizedError
 from service.core.validation import LAST_MOMENT
-from service.db import Database, Executor
-from service.queries import q
+from service.db.pool import Database, Executor
+from service.db.queries import q
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User
 

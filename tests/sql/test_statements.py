@@ -12,9 +12,9 @@ import pytest
 
 from service.core import metrics
 from service.core.errors import InvalidError, UnavailableError
-from service.db import Database
-from service.headers import HeaderError, Parameter
-from service.statements import Statement, load, read, read_all
+from service.db.headers import HeaderError, Parameter
+from service.db.pool import Database
+from service.db.statements import Statement, load, read, read_all
 
 SORTED = """\
 -- A page of things.

@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from service.core.viewer import Viewer
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory
 
 SNOW, HEAT = '{"temperature": 1.5, "condition": "Snow"}', '{"temperature": 35, "condition": "Clear"}'

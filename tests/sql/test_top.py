@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from service.core.errors import UnavailableError
-from service.statements import read_all
+from service.db.statements import read_all
 from service.workbench import top
 from tests.support.postgresql import measuring, psql
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service import db
 from service.core.errors import InvalidError, UnavailableError
-from service.db import Database, Transaction
-from service.queries import q
+from service.db import pool
+from service.db.pool import Database, Transaction
+from service.db.queries import q
 from tests.conftest import make_settings
 from tests.support.factories import Factory
 
@@ -79,7 +79,7 @@ async def test_listeners_are_woken_once_it_is_committed(
 
 
 async def test_a_connection_is_taken_with_the_first_statement_and_given_back(database_url: str, make: Factory) -> None:
-    async with db.connected(database_url, make_settings(database_url, database_pool_size=1)) as one:
+    async with pool.connected(database_url, make_settings(database_url, database_pool_size=1)) as one:
         for _ in range(3):
             async with one.transaction() as transaction:
                 async with one.connection():

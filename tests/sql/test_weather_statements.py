@@ -9,8 +9,8 @@ import asyncpg
 import orjson
 import pytest
 
-from service.db import Database
-from service.queries import q
+from service.db.pool import Database
+from service.db.queries import q
 from tests.support.factories import Factory
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

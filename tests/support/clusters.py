@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from service import embedded, migrations
+from service.db import embedded, migrations
 
 OPTIONS = {"fsync": "off", "shared_buffers": "16MB", "deadlock_timeout": "50ms"}
 PATIENCE_SECONDS = 20

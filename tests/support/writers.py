@@ -13,7 +13,7 @@ from typing import TypeAlias
 import asyncpg
 import httpx
 
-from service.db_errors import DRIVER_ERRORS
+from service.db.errors import DRIVER_ERRORS
 from tests.support.listeners import HTTP, authorization
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -15,9 +15,9 @@ import orjson
 
 from service.core import metrics
 from service.core.server_timing import Stopwatch, measured
-from service.db import UNHURRIED, Connection, Database, Executor, Transaction
-from service.db_errors import DRIVER_ERRORS, ROLLED_BACK, translate
-from service.headers import Header, HeaderError, expand, split
+from service.db.errors import DRIVER_ERRORS, ROLLED_BACK, translate
+from service.db.headers import Header, HeaderError, expand, split
+from service.db.pool import UNHURRIED, Connection, Database, Executor, Transaction
 
 if TYPE_CHECKING:
     from prometheus_client import Histogram  # which service.metrics imports first, for all

@@ -14,7 +14,7 @@ import orjson
 from service.core import metrics
 from service.core.server_timing import measured
 from service.core.settings import Settings
-from service.db_errors import DRIVER_ERRORS, translate
+from service.db.errors import DRIVER_ERRORS, translate
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"

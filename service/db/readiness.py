@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from service import migrations
 from service.core.errors import UnavailableError
-from service.db import Executor
-from service.queries import q
+from service.db import migrations
+from service.db.pool import Executor
+from service.db.queries import q
 
 
 async def missing(db: Executor) -> list[str]:

@@ -8,8 +8,8 @@ import random
 from loguru import logger
 
 from service.core.errors import ServiceError
-from service.db import Executor
-from service.queries import q
+from service.db.pool import Executor
+from service.db.queries import q
 
 PAUSE_SECONDS = 60.0
 BATCH_ROWS = 1000

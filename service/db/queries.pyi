@@ -5,7 +5,7 @@ from typing import Any, Literal, TypedDict
 
 from orjson import Fragment
 
-from service.db import Database, Executor
+from service.db.pool import Database, Executor
 
 class AccountsChangeRow(TypedDict):
     id: int
@@ -443,7 +443,18 @@ class _TasksList:
         self,
         db: Executor,
         *,
-        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        sort: Literal[
+            "-created_at",
+            "created_at",
+            "-updated_at",
+            "updated_at",
+            "-title",
+            "title",
+            "-status",
+            "status",
+            "-id",
+            "id",
+        ],
         viewer_id: int,
         viewer_is_admin: bool,
         user_id: int | None,
@@ -474,7 +485,18 @@ class _TasksListFar:
         self,
         db: Executor,
         *,
-        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        sort: Literal[
+            "-created_at",
+            "created_at",
+            "-updated_at",
+            "updated_at",
+            "-title",
+            "title",
+            "-status",
+            "status",
+            "-id",
+            "id",
+        ],
         viewer_id: int,
         viewer_is_admin: bool,
         user_id: int | None,
@@ -559,7 +581,18 @@ class _TasksSearch:
         self,
         db: Executor,
         *,
-        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        sort: Literal[
+            "-created_at",
+            "created_at",
+            "-updated_at",
+            "updated_at",
+            "-title",
+            "title",
+            "-status",
+            "status",
+            "-id",
+            "id",
+        ],
         viewer_id: int,
         viewer_is_admin: bool,
         user_id: int | None,
