@@ -33,9 +33,9 @@ from service.db import cleanup, embedded, pool, readiness
 from service.db.pool import Database
 from service.events import Feed
 from service.hub import Hub
-from service.limits import Limits
 from service.listener import Listener
 from service.logins import Logins
+from service.ratelimit.login_limiter import Limits
 from service.security import Passwords, RefreshTokens, Tokens
 from service.sessions import Sessions
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users

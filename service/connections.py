@@ -13,7 +13,8 @@ from service.core.errors import RateLimitedError, UnavailableError
 from service.core.refusals import Refusals
 from service.core.settings import Settings
 from service.db import pool
-from service.limits import Network, client_address, is_trusted
+from service.limits import client_address, is_trusted
+from service.ratelimit.login_limiter import Network
 
 RETRY_SECONDS = 5
 

@@ -27,9 +27,9 @@ from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.events import Feed
 from service.hub import Hub
-from service.limits import Limits
 from service.listener import Listener
 from service.logins import Logins
+from service.ratelimit.login_limiter import Limits
 from service.weather import Weather
 
 LARGEST_BODY = 1_000_000

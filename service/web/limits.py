@@ -14,11 +14,12 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.attempts import LogInAttempt
 from service.core.concurrency import Turns
 from service.core.errors import RateLimitedError, ServiceError, UnavailableError
 from service.core.viewer import Viewer
-from service.limits import Limit, Verdict, client_address
+from service.limits import client_address
+from service.ratelimit.limiter import Limit, Verdict
+from service.ratelimit.login_limiter import LogInAttempt
 from service.web import replies
 from service.web.deps import (
     LARGEST_BODIES,

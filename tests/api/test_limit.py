@@ -14,9 +14,9 @@ from pyrate_limiter import Duration, Rate
 from pyrate_limiter.abstracts.algorithm import GCRA, State
 from redis.asyncio import Redis
 
-from service import limits
 from service.core.redis import RedisClient
-from service.limits import Limit, Verdict
+from service.ratelimit import limiter
+from service.ratelimit.limiter import Limit, Verdict
 from tests.support.clocks import Clock, replicas, stopped_clock
 
 WHERE = ["redis", "process"]
@@ -291,7 +291,7 @@ async def test_what_redis_forgets_is_set_up_again(clock: Clock, redis: Redis, re
 
 
 async def test_a_process_keeps_so_many_keys_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_KEYS", 10)
+    monkeypatch.setattr(limiter, "MOST_KEYS", 10)
     limit = Limit("requests", 2, None)
     for n in range(1000):
         await limit.check(f"address:{n}")

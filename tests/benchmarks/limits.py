@@ -25,7 +25,7 @@ import uvloop
 from service.core import redis
 from service.core.redis import RedisClient
 from service.core.settings import Settings
-from service.limits import Limit
+from service.ratelimit.limiter import Limit
 from tests.support.clocks import Clock, stopped_clock
 from tests.support.redis_server import RedisServer
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from service.core import redis as redis_client
 from service.core.redis import BUDGET_SECONDS, RedisAwayError, RedisClient
-from service.limits import Limit
+from service.ratelimit.limiter import Limit
 from tests.conftest import make_settings
 from tests.support.clocks import stopped_clock
 from tests.support.redis_server import RedisServer

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
-from service import limits
 from service.core import redis
-from service.limits import Limit
+from service.ratelimit import limiter
+from service.ratelimit.limiter import Limit
 
 
 class Clock:
@@ -29,8 +29,8 @@ def stopped_clock() -> Iterator[Clock]:
     """Stop the clock of all limits; what is on its way to Redis is not timed by it."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "_now", lambda: int(clock.milliseconds) - clock.behind)
-        patch.setattr(limits, "_monotonic", lambda: int(clock.milliseconds) - 1_799_999_000_000)
+        patch.setattr(limiter, "_now", lambda: int(clock.milliseconds) - clock.behind)
+        patch.setattr(limiter, "_monotonic", lambda: int(clock.milliseconds) - 1_799_999_000_000)
         yield clock
 
 

@@ -1,0 +1,1 @@
+"""Rate limits: GCRA over all processes that share a Redis."""
