@@ -19,7 +19,7 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from service import attachments, backfill, connections, sweep, weather
+from service import attachments, connections, sweep
 from service.accounts import Accounts
 from service.connections import SubscriptionLimits
 from service.core import descriptors, logs, settings, signing_keys
@@ -38,6 +38,7 @@ from service.logins import Logins
 from service.ratelimit.login_limiter import Limits
 from service.security import Passwords, RefreshTokens, Tokens
 from service.sessions import Sessions
+from service.weather import backfill, client
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
 from service.web import attachments as attachment_routes
 from service.web import sessions as session_routes
@@ -107,7 +108,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             tokens = Tokens(keys, minutes=given.access_token_minutes)
             sessions = Sessions(database, tokens)
             redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
-            forecaster = await stack.enter_async_context(weather.opened(given, redis))
+            forecaster = await stack.enter_async_context(client.opened(given, redis))
             files = await stack.enter_async_context(attachments.opened(given))
             cursors = Cursors(keys)
             feed = Feed(cursors)

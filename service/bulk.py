@@ -13,7 +13,7 @@ from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
 from service.tasks import NewTask, Task
-from service.weather import Weather
+from service.weather.client import Weather
 
 MOST_TASKS = 1000
 

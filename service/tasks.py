@@ -17,7 +17,7 @@ from service.db.pool import Database, Executor
 from service.db.queries import q
 from service.db.verdicts import permitted
 from service.lists import Sort, rows
-from service.weather import Weather
+from service.weather.client import Weather
 
 Status = Literal["todo", "in_progress", "done"]
 Count = Literal["none", "exact", "estimated"]

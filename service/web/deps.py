@@ -30,7 +30,7 @@ from service.hub import Hub
 from service.listener import Listener
 from service.logins import Logins
 from service.ratelimit.login_limiter import Limits
-from service.weather import Weather
+from service.weather.client import Weather
 
 LARGEST_BODY = 1_000_000
 LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known

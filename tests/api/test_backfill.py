@@ -8,11 +8,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service import backfill, circuit, weather
-from service.circuit import WeatherAwayError
 from service.core.settings import Settings
 from service.db import pool
 from service.db.pool import Database
+from service.weather import backfill, circuit_breaker
+from service.weather import client as weather
+from service.weather.circuit_breaker import WeatherAwayError
 from tests.support.factories import Factory, User
 from tests.support.gates import gate
 from tests.support.provider import NO_CITY, Provider, temperature
@@ -24,7 +25,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes as moments."""
     monkeypatch.setattr(backfill, "PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(backfill, "RETRY_SECONDS", 0.2)
-    monkeypatch.setattr(circuit, "RECOVERY_SECONDS", 0.1)
+    monkeypatch.setattr(circuit_breaker, "RECOVERY_SECONDS", 0.1)
 
 
 async def tasks(sql: Session) -> list[tuple[Any, ...]]:
@@ -48,7 +49,7 @@ async def create(user: User, city: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["fails", "hangs", "is not JSON"])
-@pytest.mark.parametrize("others", [0, circuit.FAILURES])
+@pytest.mark.parametrize("others", [0, circuit_breaker.FAILURES])
 async def test_missing_weather_is_there_once_the_provider_is_back(
     start: Start, provider: Provider, mode: str, others: int
 ) -> None:
@@ -82,7 +83,7 @@ async def test_no_city_comes_first_each_time(
 ) -> None:
     """Else those at which the provider fails would open the circuit for the others, again and again."""
     monkeypatch.setattr(backfill, "CITIES_AT_ONCE", 1)
-    monkeypatch.setattr(circuit, "FAILURES", 10_000)
+    monkeypatch.setattr(circuit_breaker, "FAILURES", 10_000)
     provider.mode = "fails"
     ada = await make.user()
     for number in range(10):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service import backfill, weather
+from service.weather import backfill, client
 from tests.support.factories import User
 from tests.support.provider import Provider, temperature
 from tests.support.weather import BUDGET, MARGIN, Start, until
@@ -66,7 +66,7 @@ async def test_others_find_calls_free_meanwhile(start: Start, provider: Provider
         many = asyncio.create_task(create(ada, *provider.modes))
 
         async def asked() -> bool:
-            return len(provider.calls) == weather.CITIES_AT_ONCE
+            return len(provider.calls) == client.CITIES_AT_ONCE
 
         await until(asked)
         (item,) = await create(bob, "Oslo")

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import backfill
+from service.weather import backfill
 from tests.support.factories import User
 from tests.support.problems import problem
 from tests.support.provider import Provider, temperature

@@ -11,11 +11,12 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from service import backfill, circuit, weather
-from service.circuit import WeatherAwayError
 from service.core import metrics
-from service.weather import Weather
-from service.weather_cache import Cache, City
+from service.weather import backfill, circuit_breaker
+from service.weather import client as weather
+from service.weather.cache import Cache, City
+from service.weather.circuit_breaker import WeatherAwayError
+from service.weather.client import Weather
 from tests.support.factories import User
 from tests.support.figures import Figures
 from tests.support.provider import FAILING, KEY, NO_CITY, Provider, temperature
@@ -113,7 +114,7 @@ async def test_a_hundred_cities_at_once_wait_no_longer_than_the_budget(
         found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(100)))
         assert time.monotonic() - began < BUDGET + MARGIN
     assert found == ["away"] * 100
-    assert weather.MOST_CALLS <= len(provider.calls) < weather.MOST_CALLS + circuit.FAILURES
+    assert weather.MOST_CALLS <= len(provider.calls) < weather.MOST_CALLS + circuit_breaker.FAILURES
 
 
 async def test_waiting_for_a_free_call_is_no_failure_of_the_provider(
@@ -354,7 +355,7 @@ async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Fo
         provider.mode = "no such city"
         assert await look_up(client, "Nowhere") is None
         provider.mode = "fails"
-        for number in range(circuit.FAILURES):
+        for number in range(circuit_breaker.FAILURES):
             assert await look_up(client, f"City {number}") == "away"
     after = Figures(metrics.text().decode())
 
@@ -362,10 +363,10 @@ async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Fo
         return after.of(name, result=result) - before.of(name, result=result)
 
     looks = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
-    assert looks == {"hit": 1, "miss": 2 + circuit.FAILURES}
+    assert looks == {"hit": 1, "miss": 2 + circuit_breaker.FAILURES}
     results = ("found", "none", "failed")
     requests = {result: counted("weather_request_duration_seconds_count", result) for result in results}
-    assert requests == {"found": 1, "none": 1, "failed": circuit.FAILURES}
+    assert requests == {"found": 1, "none": 1, "failed": circuit_breaker.FAILURES}
 
 
 async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
@@ -374,10 +375,10 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
     provider.mode = "fails"
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         breaker = client._circuit._provider
-        for number in range(circuit.FAILURES + 3):
-            assert client.available is (number < circuit.FAILURES)
+        for number in range(circuit_breaker.FAILURES + 3):
+            assert client.available is (number < circuit_breaker.FAILURES)
             assert await look_up(client, f"City {number}") == "away"
-        assert len(provider.calls) == circuit.FAILURES
+        assert len(provider.calls) == circuit_breaker.FAILURES
         assert Figures(metrics.text().decode()).of("weather_circuit_open") == 1
 
         breaker._recovery_timeout = 0  # as if the time were over
@@ -387,7 +388,7 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
         trial = asyncio.create_task(look_up(client, "City 0"))
 
         async def tried() -> bool:
-            return len(provider.calls) == circuit.FAILURES + 1
+            return len(provider.calls) == circuit_breaker.FAILURES + 1
 
         await until(tried)
         assert await look_up(client, "Paris") == "away"
@@ -412,15 +413,15 @@ def asks(client: Weather) -> bool:
 async def test_a_city_at_which_the_provider_fails_takes_the_weather_from_no_other(
     forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(circuit, "RECOVERY_SECONDS", 0.05)
+    monkeypatch.setattr(circuit_breaker, "RECOVERY_SECONDS", 0.05)
     provider.modes["Atlantis"] = "fails"
     async with forecaster(weather_cache_seconds=0) as client:
-        for number in range(3 * circuit.FAILURES):
+        for number in range(3 * circuit_breaker.FAILURES):
             assert await look_up(client, "Atlantis") == "away"
             assert client.available
-            if number == circuit.FAILURES:
+            if number == circuit_breaker.FAILURES:
                 assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
-        assert provider.cities.count("Atlantis") < 3 * circuit.FAILURES  # it is left alone itself
+        assert provider.cities.count("Atlantis") < 3 * circuit_breaker.FAILURES  # it is left alone itself
         del provider.modes["Atlantis"]
 
         async def found() -> bool:
@@ -432,13 +433,13 @@ async def test_a_city_at_which_the_provider_fails_takes_the_weather_from_no_othe
 async def test_a_success_ends_the_count_of_cities_that_failed(forecaster: Forecaster, provider: Provider) -> None:
     provider.mode = "fails"
     provider.modes["Moscow"] = "ok"
-    cities = [f"City {number}" for number in range(circuit.FAILURES)]
+    cities = [f"City {number}" for number in range(circuit_breaker.FAILURES)]
     async with forecaster(weather_cache_seconds=0) as client:
         for _ in range(2):
-            assert [await look_up(client, city) for city in cities[1:]] == ["away"] * (circuit.FAILURES - 1)
+            assert [await look_up(client, city) for city in cities[1:]] == ["away"] * (circuit_breaker.FAILURES - 1)
             assert asks(client)
             assert await look_up(client, "Moscow") != "away"
-        assert [await look_up(client, city) for city in cities] == ["away"] * circuit.FAILURES
+        assert [await look_up(client, city) for city in cities] == ["away"] * circuit_breaker.FAILURES
         assert not asks(client)
 
 
@@ -461,7 +462,7 @@ async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
             await flight
 
     async with forecaster(weather_timeout_seconds=20) as client:
-        for number in range(circuit.FAILURES - 1):
+        for number in range(circuit_breaker.FAILURES - 1):
             assert await look_up(client, f"City {number}") == "away"
         await cancelled(client)
         assert asks(client)
@@ -530,7 +531,7 @@ async def test_a_replica_does_not_wait_for_one_that_found_nothing(
 
 async def test_a_city_that_does_not_exist_does_not_open_the_circuit(forecaster: Forecaster, provider: Provider) -> None:
     async with forecaster() as client:
-        for number, mode in enumerate([*NO_CITY] * circuit.FAILURES):
+        for number, mode in enumerate([*NO_CITY] * circuit_breaker.FAILURES):
             provider.mode = mode
             assert await look_up(client, f"City {number}") is None
         assert client.available

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from service import backfill, circuit, weather
 from service.core.settings import Settings
+from service.weather import backfill, circuit_breaker, client
 
 TIMEOUT: float = Settings.model_fields["weather_timeout_seconds"].default
 
 
 def test_a_circuit_tries_again_within_half_a_minute() -> None:
-    assert circuit.RECOVERY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT < 30
+    assert circuit_breaker.RECOVERY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT < 30
 
 
 def test_missing_weather_is_there_within_a_minute_of_the_providers_return() -> None:
     """A task that was put off just before is due, and found, and tried alone while others are put off once more."""
-    assert circuit.RECOVERY_SECONDS < backfill.RETRY_SECONDS
+    assert circuit_breaker.RECOVERY_SECONDS < backfill.RETRY_SECONDS
     found = backfill.RETRY_SECONDS + backfill.PAUSE_SECONDS + TIMEOUT
     assert TIMEOUT + 2 * found < 60
 
 
 def test_what_one_replica_has_claimed_it_has_asked_for_before_others_may() -> None:
-    assert backfill.CLAIM_ROWS / weather.CITIES_AT_ONCE * TIMEOUT <= backfill.RETRY_SECONDS
-    assert weather.CITIES_AT_ONCE < weather.MOST_CALLS
+    assert backfill.CLAIM_ROWS / client.CITIES_AT_ONCE * TIMEOUT <= backfill.RETRY_SECONDS
+    assert client.CITIES_AT_ONCE < client.MOST_CALLS

@@ -12,11 +12,11 @@ import pytest
 from loguru import logger
 from redis.asyncio import Redis
 
-from service import weather
 from service.app import create_app
 from service.core import redis as redis_client
 from service.security import Passwords
-from service.weather import Weather
+from service.weather import client as weather
+from service.weather.client import Weather
 from tests.conftest import make_settings
 from tests.support import provider as providers
 from tests.support.factories import Factory

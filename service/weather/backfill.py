@@ -7,11 +7,11 @@ import random
 
 from loguru import logger
 
-from service.circuit import WeatherAwayError
 from service.core.errors import ServiceError
 from service.db.pool import Executor
 from service.db.queries import q
-from service.weather import CITIES_AT_ONCE, Weather
+from service.weather.circuit_breaker import WeatherAwayError
+from service.weather.client import CITIES_AT_ONCE, Weather
 
 PAUSE_SECONDS = 5.0
 RETRY_SECONDS = 20.0

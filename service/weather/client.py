@@ -17,13 +17,13 @@ from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
-from service.circuit import Circuit, WeatherAwayError
 from service.core import metrics, server_timing
 from service.core.redis import RedisAwayError, RedisClient
 from service.core.server_timing import measured
 from service.core.settings import Settings
 from service.core.validation import Text
-from service.weather_cache import NOTHING, Cache, City
+from service.weather.cache import NOTHING, Cache, City
+from service.weather.circuit_breaker import Circuit, WeatherAwayError
 
 LARGEST_ANSWER = 64 * 1024
 NO_SUCH_CITY = (400, 404)  # 400: a text in which the provider sees no place; it is not asked again and again

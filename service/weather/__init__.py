@@ -1,0 +1,1 @@
+"""The weather of a task's city: the provider, its cache, and what arrives later."""
