@@ -21,7 +21,8 @@ from service.core.errors import ServiceError, StartError
 from service.db.headers import HeaderError
 
 try:
-    from service import app, attachments, connections, demo
+    from service import app, connections, demo
+    from service.attachments import operations
     from service.core import descriptors, logs, metrics, settings, signing_keys
     from service.db import embedded, migrations
     from service.workbench import commands as workbench
@@ -120,7 +121,7 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     descriptors.raise_limit()
     connections.budget(given)
     signing_keys.signing_keys(given)
-    attachments.check(given)
+    operations.check(given)
     _check_admin(given)
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -19,8 +19,9 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from service import attachments, connections, sweep
+from service import connections
 from service.accounts import Accounts
+from service.attachments import operations, reconciler
 from service.connections import SubscriptionLimits
 from service.core import descriptors, logs, settings, signing_keys
 from service.core import redis as redis_client
@@ -109,7 +110,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             sessions = Sessions(database, tokens)
             redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
             forecaster = await stack.enter_async_context(client.opened(given, redis))
-            files = await stack.enter_async_context(attachments.opened(given))
+            files = await stack.enter_async_context(operations.opened(given))
             cursors = Cursors(keys)
             feed = Feed(cursors)
             hub = Hub(database, feed)
@@ -152,7 +153,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             await stack.enter_async_context(_running(listener.run()))
             await stack.enter_async_context(_running(descriptors.watch(Refusals())))
             await stack.enter_async_context(_running(cleanup.run(database, days=given.event_retention_days)))
-            await stack.enter_async_context(_running(sweep.run(database, files)))
+            await stack.enter_async_context(_running(reconciler.run(database, files)))
             if given.openweather_api_key:
                 await stack.enter_async_context(_running(backfill.run(database, forecaster)))
             preparation = _Preparation(database, accounts, given)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from loguru import logger
 from pydantic import BaseModel, Field
 
-from service.attachments import Attachments
+from service.attachments.operations import Attachments
 from service.core.errors import ConflictError, NotFoundError
 from service.core.pagination import Cursors
 from service.core.validation import AS_DIGITS, Input

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.attachments import Attachment, AttachmentPage, AttachmentQuery
+from service.attachments.schemas import Attachment, AttachmentPage, AttachmentQuery
 from service.web import replies
 from service.web.deps import In, Known, KnownTags, RowId, each_once, no_query, whole_body
 from service.web.documents import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from service.accounts import Accounts
-from service.attachments import Attachments
+from service.attachments.operations import Attachments
 from service.connections import SubscriptionLimits
 from service.core.concurrency import Turns
 from service.core.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service import sweep
-from service.attachments import Attachments
+from service.attachments import reconciler
+from service.attachments.operations import Attachments
 from service.core.errors import NotFoundError
 from service.db.pool import Database
 from tests.api.test_stores import content_of
@@ -203,7 +203,7 @@ async def test_a_restored_task_gets_back_what_is_still_there(
         await users.sql.execute("update removed_attachments set claimed_until = now() where key <> $1", keys[0])
         await users.sql.execute("update removed_attachments set claimed_until = 'infinity' where key = $1", keys[3])
         await files.store.remove(keys[1])
-        monkeypatch.setattr(sweep, "CLAIM_ROWS", 0)
+        monkeypatch.setattr(reconciler, "CLAIM_ROWS", 0)
     restored = await ada.client.post(f"/tasks/{task}/restore")
     assert restored.status_code == 200
     assert restored.json()["version"] == 7

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from service.stores import CHUNK_BYTES
+from service.attachments.storage.base import CHUNK_BYTES
 from service.web import downloads
 from service.web.downloads import disposition
 from tests.support.factories import Factory, User

@@ -8,8 +8,8 @@ from secrets import token_hex
 
 import pytest
 
-from service.bucket import PART_BYTES
-from service.stores import CHUNK_BYTES, MissingError, Store
+from service.attachments.storage.base import CHUNK_BYTES, MissingError, Store
+from service.attachments.storage.s3 import PART_BYTES
 from tests.support.attachments import Kind
 
 FOLDER = "0123456789abcdef" * 2

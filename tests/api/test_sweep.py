@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from service import sweep
-from service.attachments import Attachments
+from service.attachments import reconciler
+from service.attachments.operations import Attachments
+from service.attachments.storage.base import Store
 from service.core.errors import UnavailableError
 from service.db.pool import Database
-from service.stores import Store
 from tests.api.test_attachments import added
 from tests.api.test_stores import put
 from tests.support.attachments import Kind
@@ -31,9 +31,11 @@ async def compare(users: Factory, files: Attachments, database: Database) -> Any
 
     async def run(*, days: float = 2) -> None:
         with pytest.MonkeyPatch.context() as later:
-            later.setattr(sweep, "ORPHAN_AGE", timedelta(days=1 - days))
+            later.setattr(reconciler, "ORPHAN_AGE", timedelta(days=1 - days))
             folder = await users.sql.fetchval("select folder from attachment_store")
-            await sweep.hold(database, files.store, folder)  # at once, though the application's own may have the turn
+            await reconciler.hold(
+                database, files.store, folder
+            )  # at once, though the application's own may have the turn
             await users.sql.execute(LATER)
 
     return run
@@ -95,8 +97,8 @@ async def test_an_empty_store_loses_nothing_but_is_told(
     for row in await users.sql.fetch("select key from attachments"):
         await files.store.remove(row["key"])
     await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
-    monkeypatch.setattr(sweep, "BATCH_ROWS", 2)
-    monkeypatch.setattr(sweep, "MOST_LOST", 3)
+    monkeypatch.setattr(reconciler, "BATCH_ROWS", 2)
+    monkeypatch.setattr(reconciler, "MOST_LOST", 3)
     await compare()
     assert "3 rows have no files" in " ".join(logged)
     assert await users.sql.fetchval("select count(*) from attachments") == 5
@@ -121,7 +123,7 @@ async def test_many_files_are_held_against_many_rows(
     gone = rows[::3]
     for row in gone:
         await files.store.remove(row["key"])
-    monkeypatch.setattr(sweep, "BATCH_ROWS", 2)
+    monkeypatch.setattr(reconciler, "BATCH_ROWS", 2)
     await compare()
     kept = await kind.held(files.store)
     assert kept == sorted(row["key"] for row in rows if row not in gone)
@@ -134,7 +136,7 @@ async def test_many_files_are_held_against_many_rows(
 async def test_what_is_still_to_be_removed_is_left_to_its_own(
     users: Factory, files: Attachments, kind: Kind, compare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "CLAIM_ROWS", 0)
+    monkeypatch.setattr(reconciler, "CLAIM_ROWS", 0)
     ada = await users.user()
     task = await users.task(ada)
     await added(ada, task)
@@ -176,7 +178,7 @@ async def test_of_two_sweeps_one_does_nothing(users: Factory, files: Attachments
 
     await users.sql.execute(DUE)
     store: Any = Counted()
-    await asyncio.gather(*(sweep.compare(database, store) for _ in range(5)), return_exceptions=True)
+    await asyncio.gather(*(reconciler.compare(database, store) for _ in range(5)), return_exceptions=True)
     assert len(listed) == 1
     assert await users.sql.fetchval("select sweep_due_at > now() + interval '59 minutes' from attachment_store")
     await users.sql.execute(LATER)
@@ -185,12 +187,12 @@ async def test_of_two_sweeps_one_does_nothing(users: Factory, files: Attachments
 async def test_a_file_that_cannot_be_removed_now_is_removed_later(
     users: Factory, files: Attachments, kind: Kind, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remove = sweep.remove
+    remove = reconciler.remove
 
     async def nothing(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(sweep, "remove", nothing)  # of the application's own
+    monkeypatch.setattr(reconciler, "remove", nothing)  # of the application's own
     ada = await users.user()
     task = await users.task(ada)
     for n in range(3):

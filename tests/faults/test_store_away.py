@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 import service
-from service import attachments, bucket, sweep
-from service.attachments import Attachments
-from service.bucket import PART_BYTES
+from service.attachments import operations, reconciler
+from service.attachments.operations import Attachments
+from service.attachments.storage import s3 as bucket
+from service.attachments.storage.local import Folder
+from service.attachments.storage.s3 import PART_BYTES
 from service.core.errors import StartError, UnavailableError
 from service.core.settings import Settings
-from service.folder import Folder
 from tests.api.test_stores import FOLDER, content_of, got, put
 from tests.conftest import make_settings
 from tests.support.attachments import Kind
@@ -48,7 +49,7 @@ async def files(s3: S3Server, door: Gate, monkeypatch: pytest.MonkeyPatch) -> As
     monkeypatch.setattr(bucket, "CALL_SECONDS", 3)
     url = door.url.replace("x@", "")
     settings = make_settings("postgresql://nowhere/none", **s3.settings(token_hex(8), url=url))
-    async with attachments.opened(settings) as opened:
+    async with operations.opened(settings) as opened:
         yield opened
 
 
@@ -112,7 +113,7 @@ async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
     ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     monkeypatch.setattr(make.app.state.rooms.attachments, "store", files.store)
-    monkeypatch.setattr(sweep, "CLAIM_ROWS", 0)
+    monkeypatch.setattr(reconciler, "CLAIM_ROWS", 0)
     one = (await ada.client.post(f"/tasks/{task}/attachments", files={"file": b"x"})).json()
     async with make.sql.transaction():
         await make.sql.execute("delete from tasks")
@@ -156,7 +157,7 @@ async def test_a_client_is_told_to_come_again(
 )
 async def test_a_bucket_that_is_none_is_away(s3: S3Server, wrong: dict[str, str]) -> None:
     settings = make_settings("postgresql://nowhere/none", **{**s3.settings("x"), **wrong})
-    async with attachments.opened(settings) as opened:
+    async with operations.opened(settings) as opened:
         for call in (
             put(opened.store, b"x"),
             opened.store.exists("x") if "s3_endpoint_url" in wrong else put(opened.store, b""),
@@ -171,8 +172,8 @@ def test_without_the_library_s3_stops_the_start(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "aiobotocore.session", None)
     settings = Settings(_env_file=None, attachments_url="s3://bucket")  # type: ignore[call-arg]
     with pytest.raises(StartError, match="takes aiobotocore, which is not installed"):
-        attachments.check(settings)
-    attachments.check(Settings(_env_file=None))  # type: ignore[call-arg]
+        operations.check(settings)
+    operations.check(Settings(_env_file=None))  # type: ignore[call-arg]
 
 
 # A folder

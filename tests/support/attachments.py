@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 from fastapi import FastAPI
 
-from service import attachments
 from service.app import create_app
-from service.attachments import Attachments
+from service.attachments import operations
+from service.attachments.operations import Attachments
+from service.attachments.storage.base import Store
 from service.security import Passwords
-from service.stores import Store
 from service.web.deps import Rooms
 from tests.conftest import make_settings
 from tests.support.factories import Factory
@@ -94,7 +94,7 @@ async def users(files_app: FastAPI, files: Attachments, make: Factory) -> Factor
 @pytest.fixture
 async def store(kind: Kind) -> AsyncIterator[Store]:
     """The store alone, empty."""
-    async with attachments.opened(make_settings("postgresql://nowhere/none", **kind.settings)) as opened:
+    async with operations.opened(make_settings("postgresql://nowhere/none", **kind.settings)) as opened:
         await empty(opened.store, kind)
         yield opened.store
 

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from service.media import HEAD_BYTES, MEDIA_TYPE, type_of
+from service.attachments.content_type import HEAD_BYTES, MEDIA_TYPE, type_of
 
 
 def zipped(*names: str) -> bytes:

@@ -8,9 +8,9 @@ import re
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from service import media
+from service.attachments import content_type
+from service.attachments.storage.base import Store
 from service.core.errors import InvalidError, QuotaError, TooLargeError
-from service.stores import Store
 
 LONGEST_NAME = 255
 # What is no character of a name, or turns what follows it round: C0, C1, separators, bidirectional overrides.
@@ -64,7 +64,7 @@ class Receiving:
         if self._left is not None and self.size > self._left:
             raise beyond(self._left)
         self.sha256.update(data)
-        self.head += data[: media.HEAD_BYTES - len(self.head)]
+        self.head += data[: content_type.HEAD_BYTES - len(self.head)]
 
 
 def beyond(left: int) -> QuotaError:

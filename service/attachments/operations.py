@@ -1,4 +1,4 @@
-"""Attachments of tasks: files that come in and go out in chunks, and what is known of them."""
+"""The operations on attachments, and how many run at once."""
 
 from __future__ import annotations
 
@@ -6,57 +6,29 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Any
 
 from loguru import logger
-from pydantic import BaseModel, Field
 
-from service import media
+from service.attachments import content_type
+from service.attachments.schemas import Attachment, AttachmentQuery
+from service.attachments.storage.base import MissingError, Store
+from service.attachments.storage.local import Folder
+from service.attachments.upload import Receiving, Upload, beyond, file_name
 from service.core.concurrency import Turns
 from service.core.errors import NotFoundError, ServiceError, StartError, UnavailableError
 from service.core.pagination import Cursors
 from service.core.settings import Settings
-from service.core.validation import AS_DIGITS, Input
 from service.core.viewer import Viewer
 from service.db.pool import Database, Executor
 from service.db.queries import q
 from service.db.verdicts import permitted
-from service.folder import Folder
-from service.receiving import Receiving, Upload, beyond, file_name
-from service.stores import MissingError, Store
 
 S3 = "s3://"
 MOST_RESTORED = 1000
 FAREWELL_SECONDS = 3.0
-
-
-class Attachment(BaseModel):
-    """A file of a task."""
-
-    id: int
-    task_id: int
-    filename: Annotated[str, Field(description="The client's name for it, without a path.", examples=["report.pdf"])]
-    content_type: Annotated[str, Field(description="What its content shows.", examples=["application/pdf"])]
-    size: Annotated[int, Field(description="Bytes.", examples=[48_213])]
-    sha256: Annotated[str, Field(description="Of its bytes; the entity tag of a download.")]
-    created_at: datetime
-
-
-class AttachmentPage(BaseModel):
-    """A page of a task's attachments."""
-
-    items: list[Attachment]
-    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
-
-
-class AttachmentQuery(Input):
-    """Page of a task's attachments."""
-
-    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
-    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
 
 
 class Attachments:
@@ -91,7 +63,7 @@ class Attachments:
                     task_id=task_id,
                     key=key,
                     filename=filename,
-                    content_type=media.type_of(bytes(receiving.head), filename),
+                    content_type=content_type.type_of(bytes(receiving.head), filename),
                     size=receiving.size,
                     sha256=receiving.sha256.hexdigest(),
                 )
@@ -225,11 +197,11 @@ def check(given: Settings) -> None:
 def _bucket(given: Settings) -> ModuleType:
     """Load what speaks S3, a large library and an option."""
     try:
-        from service import bucket  # noqa: PLC0415
+        from service.attachments.storage import s3  # noqa: PLC0415
     except ImportError:
         line = f"ATTACHMENTS_URL={given.attachments_url!r}: takes aiobotocore, which is not installed: see the README"
         raise StartError(line) from None
-    return bucket
+    return s3
 
 
 @asynccontextmanager

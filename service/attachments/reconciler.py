@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from loguru import logger
 
-from service.attachments import Attachments
+from service.attachments.operations import Attachments
+from service.attachments.storage.base import Found, Store, away
 from service.core.errors import ServiceError
 from service.db.pool import Executor
 from service.db.queries import q
-from service.stores import Found, Store, away
 
 PAUSE_SECONDS = 60.0
 CLAIM_SECONDS, CLAIM_ROWS, AT_ONCE = 600.0, 50, 5

@@ -16,9 +16,9 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 from loguru import logger
 
+from service.attachments.storage.base import CHUNK_BYTES, Found, away, missing
 from service.core.errors import UnavailableError
 from service.core.settings import Settings
-from service.stores import CHUNK_BYTES, Found, away, missing
 
 PART_BYTES = 5 * 1024 * 1024  # the protocol's least
 CONNECTIONS = 128

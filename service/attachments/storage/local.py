@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from service.attachments.storage.base import CHUNK_BYTES, RETRY_SECONDS, Found, away, missing
 from service.core.errors import UnavailableError
-from service.stores import CHUNK_BYTES, RETRY_SECONDS, Found, away, missing
 
 THREADS = 8
 NAME = re.compile(r"[0-9a-f]{32}")
