@@ -29,12 +29,12 @@ try:
 except HeaderError as error:  # the statements are read when their room is opened
     sys.exit(f"error: {error}")
 
-from service.accounts import Accounts, check_admin
+from service.accounts.passwords import Passwords
+from service.accounts.users import Accounts, check_admin
 from service.connections import ConnectionLimits
 from service.core.settings import Settings
 from service.db.pool import Database
 from service.protocol import LARGEST_MESSAGE, protocols
-from service.security import Passwords
 from service.wire import bound
 
 GRACE_SECONDS = 10

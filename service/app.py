@@ -20,7 +20,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from service import connections
-from service.accounts import Accounts
+from service.accounts.passwords import Passwords
+from service.accounts.session_cache import Sessions
+from service.accounts.sessions import Logins
+from service.accounts.tokens import RefreshTokens, Tokens
+from service.accounts.users import Accounts
 from service.attachments import operations, reconciler
 from service.connections import SubscriptionLimits
 from service.core import descriptors, logs, settings, signing_keys
@@ -35,10 +39,7 @@ from service.db.pool import Database
 from service.events import Feed
 from service.hub import Hub
 from service.listener import Listener
-from service.logins import Logins
 from service.ratelimit.login_limiter import Limits
-from service.security import Passwords, RefreshTokens, Tokens
-from service.sessions import Sessions
 from service.weather import backfill, client
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
 from service.web import attachments as attachment_routes

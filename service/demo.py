@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from service.accounts.passwords import Passwords
 from service.core.errors import ConflictError, StartError
 from service.db.pool import Database
 from service.db.queries import q
-from service.security import Passwords
 
 NOT_EMPTY = "there are users or tasks already: demo fills an empty database"
 ADMINISTRATOR = "demo"

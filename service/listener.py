@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 from loguru import logger
 
+from service.accounts.session_cache import Sessions
 from service.core import metrics
 from service.core.errors import ServiceError, UnavailableError
 from service.db import pool
@@ -20,7 +21,6 @@ from service.db.pool import CONNECT_SECONDS, Connection
 from service.db.queries import q
 from service.events import Feed, Position
 from service.hub import GONE, Hub, Subscriber
-from service.sessions import Sessions
 
 EVENTS, ACCOUNTS = "task_events", "accounts"
 NOTIFY = f"notify {EVENTS}"

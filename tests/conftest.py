@@ -27,13 +27,13 @@ import pytest
 from fastapi import FastAPI
 from loguru import logger
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.core.logs import _Intercept
 from service.core.settings import Settings
 from service.db import embedded, migrations, pool
 from service.db.pool import Database
 from service.db.statements import FOLDER, Statement, read_all
-from service.security import Passwords
 from service.workbench.stub import STUB, class_name
 from tests.support.factories import Factory
 from tests.support.redis_server import RedisServer

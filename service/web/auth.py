@@ -10,9 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from service.accounts import Account, PasswordChange, Registration
+from service.accounts.schemas import Account, Credentials, PasswordChange, Refresh, Registration, Token
 from service.core.validation import MOST_FIELDS
-from service.logins import Credentials, Refresh, Token
 from service.web import replies
 from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
 from service.web.documents import LOCATION, problems

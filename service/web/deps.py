@@ -15,7 +15,8 @@ from pydantic import WithJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from service.accounts import Accounts
+from service.accounts.sessions import Logins
+from service.accounts.users import Accounts
 from service.attachments.operations import Attachments
 from service.connections import SubscriptionLimits
 from service.core.concurrency import Turns
@@ -28,7 +29,6 @@ from service.db.pool import Database
 from service.events import Feed
 from service.hub import Hub
 from service.listener import Listener
-from service.logins import Logins
 from service.ratelimit.login_limiter import Limits
 from service.weather.client import Weather
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.logins import Credentials
+from service.accounts.schemas import Credentials
 from service.web.limits import UNLIMITED
 from service.web.replies import PHRASES, Problem
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.logins import KeyList, MadeKey, NewKey, SessionList, Ticket
+from service.accounts.schemas import KeyList, MadeKey, NewKey, SessionList, Ticket
 from service.web import replies
 from service.web.deps import In, Known, RowId, json_body, no_query, whole_body
 from service.web.documents import problems

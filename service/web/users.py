@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.accounts import AccountChange, AccountQuery, Member, MemberPage
+from service.accounts.schemas import AccountChange, AccountQuery, Member, MemberPage
 from service.web import replies
 from service.web.deps import Administrator, In, RowId, each_once, json_body, no_query
 from service.web.documents import PAGE, problems

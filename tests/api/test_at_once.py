@@ -9,8 +9,8 @@ import asyncpg
 import httpx
 import pytest
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
-from service.security import Passwords
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory, User
 

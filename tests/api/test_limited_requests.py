@@ -14,10 +14,11 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from service.accounts.passwords import Passwords
+from service.accounts.tokens import Tokens
 from service.app import create_app
 from service.core.viewer import Viewer
 from service.limits import client_address
-from service.security import Passwords, Tokens
 from service.web.deps import LARGEST_BODY
 from tests.conftest import make_settings
 from tests.support.clocks import Clock, stopped_clock

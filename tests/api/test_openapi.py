@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
-from service.security import Passwords
 from service.web.deps import READING
 from service.web.middleware import HEADERS
 from tests.conftest import make_settings

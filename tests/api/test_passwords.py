@@ -16,7 +16,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from service.security import MAX_WAITING, MAX_WAITING_PER_KEY, Passwords, _digest
+from service.accounts.passwords import MAX_WAITING, MAX_WAITING_PER_KEY, Passwords, _digest
 from tests.api.test_limited_requests import browser, limited, log_in
 from tests.support.clocks import Clock, stopped_clock
 from tests.support.factories import PASSWORD, Factory, User

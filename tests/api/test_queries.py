@@ -9,12 +9,12 @@ import asyncpg
 import httpx
 import pytest
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.core.errors import UnavailableError
 from service.db import pool
 from service.db.pool import Connection
 from service.db.statements import read_all
-from service.security import Passwords
 from service.workbench import overview, top
 from tests.conftest import make_settings
 from tests.support.factories import Factory

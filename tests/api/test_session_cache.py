@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from service import sessions as module
+from service.accounts import session_cache as module
+from service.accounts.session_cache import Sessions, hashed
+from service.accounts.tokens import Tokens
 from service.core.errors import UnauthorizedError
 from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.db.queries import q
 from service.db.statements import Statement
-from service.security import Tokens
-from service.sessions import Sessions, hashed
 from tests.support.factories import Factory, User
 
 TOKENS = Tokens(("k" * 32,), minutes=15)

@@ -13,10 +13,10 @@ import asyncpg
 import httpx
 import pytest
 
+from service.accounts.passwords import NICE, Passwords
+from service.accounts.session_cache import MOST_REMEMBERED, Sessions
 from service.app import create_app
 from service.core.viewer import Viewer
-from service.security import NICE, Passwords
-from service.sessions import MOST_REMEMBERED, Sessions
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.factories import PASSWORD, Factory, User
 from tests.support.problems import problem

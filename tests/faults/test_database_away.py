@@ -22,10 +22,10 @@ import pytest
 from fastapi import FastAPI
 from loguru import logger
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.db import embedded, migrations
 from service.db import pool as db
-from service.security import Passwords
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory, User
 from tests.support.gates import gate

@@ -13,6 +13,8 @@ import pytest
 from loguru import logger
 
 from service import listener as listener_module
+from service.accounts.session_cache import Sessions
+from service.accounts.tokens import Tokens
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
 from service.db import pool as db
@@ -20,8 +22,6 @@ from service.db.pool import Database
 from service.events import Event, Feed
 from service.hub import GONE, EndedError, Hub, Item, Ready, Reset, Subscriber
 from service.listener import Listener
-from service.security import Tokens
-from service.sessions import Sessions
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program
 from tests.support.writers import Sql, log_in, session

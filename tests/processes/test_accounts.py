@@ -22,8 +22,9 @@ from loguru import logger
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from service.accounts.passwords import Passwords
+from service.accounts.tokens import Tokens
 from service.db import pool
-from service.security import Passwords, Tokens
 from tests.conftest import EMPTY, SECRET_KEY
 from tests.support.gates import Gate
 from tests.support.servers import Server, serving, until

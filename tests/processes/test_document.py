@@ -13,8 +13,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
-from service.security import Passwords
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory
 from tests.support.problems import OPERATIONS

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from fastapi import FastAPI
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
-from service.security import Passwords
 from tests.conftest import TEMPLATE, _database, make_settings
 from tests.support.factories import Factory
 from tests.support.sockets import served

@@ -18,9 +18,10 @@ from loguru import logger
 from websockets.exceptions import InvalidStatus
 
 from service import wire
+from service.accounts.passwords import Passwords
+from service.accounts.tokens import ALGORITHM
 from service.app import create_app
 from service.hub import Subscriber
-from service.security import ALGORITHM, Passwords
 from service.web import live
 from tests.conftest import SECRET_KEY, make_settings
 from tests.realtime.conftest import ORIGIN

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.accounts import LAST
+from service.accounts.users import LAST
 from service.core.errors import ConflictError, InvalidError, UnauthorizedError
 from service.db.pool import Database
 from service.db.queries import q

@@ -6,9 +6,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from service import demo
+from service.accounts.passwords import Passwords
 from service.db.pool import Database
 from service.db.queries import q
-from service.security import Passwords
 from tests.support.factories import Factory
 
 THEN = datetime(2025, 5, 24, 14, 35, tzinfo=UTC)

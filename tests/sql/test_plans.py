@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from service import lists
-from service.accounts import LAST
+from service.accounts.users import LAST
 from service.db import pool
 from service.db.pool import Connection, Database
 from service.db.statements import Statement, read_all

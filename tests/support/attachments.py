@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 from fastapi import FastAPI
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.attachments import operations
 from service.attachments.operations import Attachments
 from service.attachments.storage.base import Store
-from service.security import Passwords
 from service.web.deps import Rooms
 from tests.conftest import make_settings
 from tests.support.factories import Factory

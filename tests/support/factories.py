@@ -11,8 +11,8 @@ import asyncpg
 import httpx
 from fastapi import FastAPI
 
+from service.accounts.tokens import Tokens
 from service.core.viewer import Viewer
-from service.security import Tokens
 
 PASSWORD = "correct horse battery staple"
 _numbers = count(1)

@@ -14,7 +14,7 @@ import orjson
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from service.security import Tokens
+from service.accounts.tokens import Tokens
 from tests.conftest import SECRET_KEY
 
 QUIET_SECONDS = 0.3

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.core.settings import Settings
-from service.security import Passwords
 
 PATIENCE_SECONDS = 20
 

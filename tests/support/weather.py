@@ -12,9 +12,9 @@ import pytest
 from loguru import logger
 from redis.asyncio import Redis
 
+from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.core import redis as redis_client
-from service.security import Passwords
 from service.weather import client as weather
 from service.weather.client import Weather
 from tests.conftest import make_settings

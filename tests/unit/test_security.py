@@ -24,10 +24,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import security
+from service.accounts import passwords as hashing
+from service.accounts import tokens
+from service.accounts.passwords import Passwords
+from service.accounts.tokens import RefreshToken, RefreshTokens, Tokens
 from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.core.viewer import Viewer
-from service.security import Passwords, RefreshToken, RefreshTokens, Tokens
 
 
 @dataclass
@@ -93,7 +95,7 @@ async def test_what_differs_behind_72_bytes_or_a_nul_differs(passwords: Password
 
 
 def test_bcrypt_is_given_text_that_it_takes_whole() -> None:
-    digests = [security._digest(f"password {number}") for number in range(1000)]
+    digests = [hashing._digest(f"password {number}") for number in range(1000)]
     assert all(len(digest) == 44 and b"\0" not in digest for digest in digests)
 
 
@@ -179,7 +181,7 @@ async def test_a_caller_that_leaves_before_its_hash_runs_costs_none(
     gate.set()
     await asyncio.gather(running, next_one)
     assert waiting.cancelled()
-    assert {call.args[0] for call in hashpw.call_args_list} == {security._digest("a"), security._digest("c")}
+    assert {call.args[0] for call in hashpw.call_args_list} == {hashing._digest("a"), hashing._digest("c")}
     passwords.close()
 
 
@@ -221,7 +223,7 @@ async def test_a_user_waits_for_one_hash_of_each_other_user(
     await asyncio.sleep(0)
     gate.set()
     assert await ada
-    assert order.index(security._digest("ada")) <= 1 + len(others)  # the one that runs, and one of each
+    assert order.index(hashing._digest("ada")) <= 1 + len(others)  # the one that runs, and one of each
     await asyncio.gather(*hashes)
     passwords.close()
 
@@ -279,7 +281,7 @@ def forged(
     good = {"iss": "task-manager", "aud": "task-manager-api", "sub": "1", "sid": "7", "role": "user", "jti": "x"}
     told = {**good, "iat": now, "exp": now + 60, **claims}
     told.pop(without, None)
-    headers = {"kid": security._key_id(KEY), "typ": "at+jwt", **(header or {})}
+    headers = {"kid": tokens._key_id(KEY), "typ": "at+jwt", **(header or {})}
     headers.pop(without, None)
     with warnings.catch_warnings(action="ignore", category=jwt.InsecureKeyLengthWarning):
         return jwt.PyJWS().encode(json.dumps(told).encode(), key, algorithm, headers=headers)  # looks at no claim
@@ -300,7 +302,7 @@ def test_a_token_with_nothing_forged_is_good() -> None:
     assert TOKENS.verify(signed(HEADER, forged().split(".")[1])) == Viewer(1, is_admin=False)
 
 
-HEADER = {"alg": "HS256", "typ": "at+jwt", "kid": security._key_id(KEY)}
+HEADER = {"alg": "HS256", "typ": "at+jwt", "kid": tokens._key_id(KEY)}
 OTHER_JWK = {"kty": "oct", "k": encoded(OTHER_KEY.encode())}
 
 
@@ -325,7 +327,7 @@ OTHER_JWK = {"kty": "oct", "k": encoded(OTHER_KEY.encode())}
         forged(algorithm="HS512", key="a" * 64),
         forged(algorithm="HS512"),
         encoded(orjson.dumps({**HEADER, "alg": "RS256"})) + "." + forged().split(".")[1] + "." + encoded(b"s" * 256),
-        signed(HEADER, forged().split(".")[1], key=security._key_id(KEY)),  # all that is public of the key
+        signed(HEADER, forged().split(".")[1], key=tokens._key_id(KEY)),  # all that is public of the key
         signed(HEADER, forged().split(".")[1], key=""),
         signed({**HEADER, "jwk": OTHER_JWK}, forged().split(".")[1], key=OTHER_KEY),
         signed({**HEADER, "crit": ["exp"]}, forged().split(".")[1]),
@@ -333,7 +335,7 @@ OTHER_JWK = {"kty": "oct", "k": encoded(OTHER_KEY.encode())}
         forged(header={"typ": "refresh+jwt"}),
         forged(without="typ"),
         forged(header={"kid": "another"}),
-        forged(header={"kid": security._key_id(OTHER_KEY)}),
+        forged(header={"kid": tokens._key_id(OTHER_KEY)}),
         forged(without="kid"),
         forged(iss="another"),
         forged(iss=["task-manager"]),
@@ -357,7 +359,7 @@ OTHER_JWK = {"kty": "oct", "k": encoded(OTHER_KEY.encode())}
         forged(sid=["7"]),
         forged(jti=7),
         RefreshTokens((KEY,)).write(RefreshToken(7, b"s" * 32)),
-        *(forged(without=claim) for claim in security.CLAIMS),
+        *(forged(without=claim) for claim in tokens.CLAIMS),
     ],
 )
 def test_a_token_that_is_not_good_is_refused(token: str) -> None:
@@ -367,7 +369,7 @@ def test_a_token_that_is_not_good_is_refused(token: str) -> None:
 
 
 def test_an_expired_token_is_told_so_and_a_clock_may_be_five_seconds_off() -> None:
-    assert security.LEEWAY_SECONDS <= 30
+    assert tokens.LEEWAY_SECONDS <= 30
     now = int(time.time())
     with pytest.raises(UnauthorizedError, match="expired"):
         TOKENS.verify(forged(exp=now - 30))

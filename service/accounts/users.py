@@ -1,16 +1,24 @@
-"""Accounts: what comes in, and what can be done with them."""
+"""The operations on accounts."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from loguru import logger
-from pydantic import AfterValidator, BaseModel, Field
 
+from service.accounts.passwords import Passwords, Payer
+from service.accounts.schemas import (
+    PASSWORD_LENGTH,
+    USERNAME,
+    AccountChange,
+    AccountQuery,
+    PasswordChange,
+    Registration,
+    Role,
+    _composed,
+)
 from service.core.errors import (
     ConflictError,
     ForbiddenError,
@@ -20,81 +28,11 @@ from service.core.errors import (
     UnauthorizedError,
 )
 from service.core.pagination import Cursors
-from service.core.validation import AS_DIGITS, Input, Text
 from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
-from service.security import Passwords, Payer
 
-USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
-PASSWORD_LENGTH = range(8, 257)
 LAST = "\x7f"  # behind every character of a username
-LONGEST_DECOMPOSED = 4 * PASSWORD_LENGTH[-1]
-
-
-def _composed(password: str) -> str:
-    """Give the NFC form, whose characters are counted; far too long a text, slow to compose, stays as it is."""
-    return unicodedata.normalize("NFC", password) if len(password) <= LONGEST_DECOMPOSED else password
-
-
-Role = Literal["user", "admin"]
-Composed = Annotated[Text, AfterValidator(_composed)]
-Password = Annotated[Composed, Field(min_length=PASSWORD_LENGTH[0], max_length=PASSWORD_LENGTH[-1])]
-
-
-class Registration(Input):
-    """A new account."""
-
-    username: Annotated[str, Field(pattern=USERNAME, description="Unique without regard to case.", examples=["ada"])]
-    password: Annotated[Password, Field(description="Any script.", examples=["correct horse battery staple"])]
-    role: Annotated[Role, Field(description="Only an administrator may set `admin`.")] = "user"
-
-
-class PasswordChange(Input):
-    """A new password, by who knows the present one."""
-
-    current_password: Annotated[
-        Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])
-    ]
-    new_password: Annotated[Password, Field(examples=["another horse, another staple"])]
-
-
-class AccountChange(Input):
-    """Another role of an account, or whether it is active; what is absent stays."""
-
-    role: Role = Field(default_factory=lambda: "user")
-    active: bool = Field(default_factory=lambda: True, strict=True, examples=[False])
-
-
-class AccountQuery(Input):
-    """A page of accounts."""
-
-    q: Annotated[str | None, Field(max_length=50, pattern="^[A-Za-z0-9._-]*$", description="How names begin.")] = None
-    sort: Annotated[Literal["username", "-username"], Field(description="`-` first: descending.")] = "username"
-    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
-    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
-
-
-class Account(BaseModel):
-    """An account as others see it."""
-
-    id: int
-    username: str
-    role: Role
-    created_at: datetime
-
-
-class Member(Account):
-    """An account as administrators see it."""
-
-    active: Annotated[bool, Field(description="One that is not cannot log in, and nothing of it is good any more.")]
-
-
-class MemberPage(BaseModel):
-    """A page of accounts."""
-
-    items: list[Member]
-    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
 
 
 @dataclass(frozen=True)

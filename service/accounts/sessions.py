@@ -1,4 +1,4 @@
-"""Log-ins, and what stands for them afterwards: sessions, refresh tokens, tickets, and the API keys of machines."""
+"""The operations on log-in sessions."""
 
 from __future__ import annotations
 
@@ -7,111 +7,23 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from loguru import logger
-from pydantic import AfterValidator, BaseModel, Field
 
-from service.accounts import PASSWORD_LENGTH, USERNAME, Composed
+from service.accounts.passwords import Passwords, Payer
+from service.accounts.schemas import USERNAME, Credentials, NewKey, Ticket, Token
+from service.accounts.session_cache import KEY_PREFIX, Sessions, hashed
+from service.accounts.tokens import SECRET_BYTES, RefreshToken, RefreshTokens, Tokens
 from service.core.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
-from service.core.validation import VISIBLE, Future, Input, Text, not_blank
 from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
-from service.security import SECRET_BYTES, Passwords, Payer, RefreshToken, RefreshTokens, Tokens
-from service.sessions import KEY_PREFIX, Sessions, hashed
 
 MOST_SESSIONS = 100
 MOST_KEYS = 100
 RECALL_SECONDS = 10.0
 LONGEST_AGENT = 300
-
-
-class Credentials(Input):
-    """A log-in."""
-
-    username: Annotated[Text, Field(max_length=256, examples=["ada"])]
-    password: Annotated[Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])]
-
-
-class Refresh(Input):
-    """A refresh token, to be spent."""
-
-    refresh_token: Annotated[Text, Field(max_length=200, examples=["AAAAAAAAAAE…"])]
-
-
-class Token(BaseModel):
-    """An access token, which goes into `Authorization: Bearer …`, and what gives the next one."""
-
-    access_token: Annotated[str, Field(examples=["eyJhbGciOiJIUzI1NiIs…"])]
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - RFC 6750's word
-    expires_in: Annotated[int, Field(description="Seconds, of the access token.", examples=[900])]
-    refresh_token: Annotated[
-        str,
-        Field(description="Good once: `POST /auth/refresh` gives the next one.", examples=["AAAAAAAAAAE…"]),
-    ]
-
-
-class Session(BaseModel):
-    """A log-in that is not over."""
-
-    id: int
-    created_at: datetime
-    last_used_at: Annotated[datetime, Field(description="When its refresh token was last used.")]
-    expires_at: datetime
-    client_address: str | None
-    user_agent: str | None
-    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
-
-
-class SessionList(BaseModel):
-    """One's own sessions, the newest first."""
-
-    items: list[Session]
-
-
-class NewKey(Input):
-    """An API key to be made."""
-
-    name: Annotated[
-        Text, Field(min_length=1, max_length=100, examples=["nightly report"]), AfterValidator(not_blank), VISIBLE
-    ]
-    expires_at: Annotated[Future | None, Field(description="Null: it does not.", examples=["2030-01-01T00:00:00Z"])] = (
-        None
-    )
-    read_only: Annotated[bool, Field(strict=True, description="Whether it may only read.", examples=[True])] = False
-
-
-class Key(BaseModel):
-    """An API key, without what it is."""
-
-    id: int
-    name: str
-    read_only: bool
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: Annotated[
-        datetime | None, Field(description="When it was last used, written at most once an hour. Null: never.")
-    ]
-
-
-class MadeKey(Key):
-    """An API key, shown this once."""
-
-    key: Annotated[str, Field(description="Goes into `Authorization: Bearer …`.", examples=["tm_…"])]
-
-
-class KeyList(BaseModel):
-    """One's own API keys, the newest first."""
-
-    items: list[Key]
-
-
-class Ticket(BaseModel):
-    """Goes into the URL of `/ws` or `/events` as `?ticket=`; good once."""
-
-    ticket: Annotated[str, Field(examples=["XkQ2mW9c…"])]
-    expires_in: Annotated[int, Field(description="Seconds.")] = 30
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from typing import Any
 from cachetools import LRUCache, TTLCache
 from loguru import logger
 
+from service.accounts.tokens import Tokens
 from service.core.errors import ServiceError, UnauthorizedError
 from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
-from service.security import Tokens
 
 KEY_PREFIX = "tm_"
 MOST_REMEMBERED = 50_000

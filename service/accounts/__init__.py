@@ -1,0 +1,1 @@
+"""Accounts, their passwords, log-in sessions, API keys and tickets."""
