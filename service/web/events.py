@@ -16,8 +16,8 @@ from service.core.errors import ForbiddenError, UnauthorizedError, UnavailableEr
 from service.core.validation import AS_DIGITS, Input, Text
 from service.core.viewer import Viewer
 from service.events import NOWHERE, Event, Page
-from service.history import HistoryEvent
 from service.hub import EndedError, Item, Ready, Reset, Subscriber
+from service.tasks.history import HistoryEvent
 from service.web import replies
 from service.web.deps import Anyone, In, Rooms, each_once
 from service.web.documents import problems

@@ -18,7 +18,7 @@ from service.core.validation import Id, Input
 from service.core.viewer import Viewer
 from service.events import NOWHERE, Event
 from service.hub import GONE, UNAUTHORIZED, EndedError, Ready, Reset, Subscriber, Wanted
-from service.tasks import Status
+from service.tasks.schemas import Status
 from service.web import replies
 from service.web.deps import Rooms
 from service.web.documents import problems

@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from service import bulk, history, tasks
-from service.bulk import NewTasks, TaskList
 from service.db.pool import Executor
-from service.history import HistoryPage, HistoryQuery
-from service.tasks import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
+from service.tasks import bulk, history, listing, operations
+from service.tasks.bulk import NewTasks, TaskList
+from service.tasks.history import HistoryPage, HistoryQuery
+from service.tasks.schemas import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
 from service.web import exports, replies
 from service.web.deps import In, Known, KnownTags, RowId, Versions, each_once, json_body, no_query, whole_body
 from service.web.documents import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
@@ -36,7 +36,7 @@ async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) 
     """Make a task of one's own."""
 
     async def create(db: Executor) -> Response:
-        row = await tasks.create(db, viewer, new, weather=rooms.weather)
+        row = await operations.create(db, viewer, new, weather=rooms.weather)
         return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
     return await repeatable.once(new, create, on=rooms.db)
@@ -70,7 +70,7 @@ async def refuse_method() -> None:
 async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
     """List one's own tasks; an administrator's list is of all."""
     async with nullcontext() if query.q is None else rooms.searches.turn_within(SEARCH_PATIENCE_SECONDS, viewer.id):
-        page = await tasks.page(rooms.db, viewer, query, cursors=rooms.cursors)
+        page = await listing.page(rooms.db, viewer, query, cursors=rooms.cursors)
     return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
 
 
@@ -86,7 +86,7 @@ async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Q
     In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, of full width too, tab or line end first) begins
     with an apostrophe. A file that could not be finished ends with a broken connection.
     """
-    rows = tasks.export(rooms.reports, viewer, query)
+    rows = listing.export(rooms.reports, viewer, query)
     return Export(rows, form=query.format, turn=rooms.exports.turn_within(exports.PATIENCE_SECONDS, viewer.id))
 
 
@@ -98,7 +98,7 @@ async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Q
 )
 async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -> Response:
     """Give one task."""
-    task = await tasks.get(rooms.db, viewer, task_id)
+    task = await operations.get(rooms.db, viewer, task_id)
     if known is None or str(task["version"]) in known:
         return Response(status_code=304, headers=replies.cached(task["version"]))
     return replies.task(task)
@@ -112,7 +112,9 @@ async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -
 )
 async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, versions: Versions) -> Response:
     """Replace title, description, status and city: what is absent is cleared, or back at its default."""
-    return replies.task(await tasks.replace(rooms.db, viewer, task_id, new, versions=versions, weather=rooms.weather))
+    return replies.task(
+        await operations.replace(rooms.db, viewer, task_id, new, versions=versions, weather=rooms.weather)
+    )
 
 
 @router.patch(
@@ -124,7 +126,9 @@ async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, v
 )
 async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPatch, versions: Versions) -> Response:
     """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
-    return replies.task(await tasks.patch(rooms.db, viewer, task_id, changes, versions=versions, weather=rooms.weather))
+    return replies.task(
+        await operations.patch(rooms.db, viewer, task_id, changes, versions=versions, weather=rooms.weather)
+    )
 
 
 @router.delete(
@@ -136,7 +140,7 @@ async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPat
 )
 async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versions) -> Response:
     """Delete a task, with its attachments."""
-    await tasks.delete(rooms.db, viewer, task_id, versions=versions)
+    await operations.delete(rooms.db, viewer, task_id, versions=versions)
     rooms.attachments.removed.set()
     return Response(status_code=204)
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import history
+from service.tasks import history
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
 

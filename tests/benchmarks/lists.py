@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from service import lists
 from service.core.settings import Settings
 from service.db import embedded, migrations, pool
 from service.db.statements import FOLDER, read
+from service.tasks import listing
 
 SEED = Path(__file__).with_name("seed.sql")
 SORTS: list[Any] = list(read(FOLDER / "tasks" / "list.sql").texts)
@@ -105,7 +105,7 @@ async def measure(url: str, *, repeats: int) -> list[Measured]:
             times = []
             for _ in range(repeats):
                 begun = time.perf_counter()
-                await lists.rows(database, sort=sort, **values)
+                await listing.rows(database, sort=sort, **values)
                 times.append((time.perf_counter() - begun) * 1000)
             words = [f"{name}={word}" for name, word in chosen]
             combination = (viewer, sort, *(name for name, _ in chosen))

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from service import lists
 from service.accounts.users import LAST
 from service.db import pool
 from service.db.pool import Connection, Database
 from service.db.statements import Statement, read_all
+from service.tasks import listing
 from tests.conftest import TEMPLATE, _database, make_settings
 
 STATEMENTS = {one.name: one for one in read_all()}
@@ -87,7 +87,7 @@ EVERYONE: dict[str, Any] = {
     "row_limit": 21,
     "row_offset": 0,
     "sought": "task",
-    **lists.NO_BOUNDS,
+    **listing.NO_BOUNDS,
     "within_period": False,
 }
 FIRST: dict[str, Any] = {"after_value": None, "after_id": None}
@@ -235,7 +235,7 @@ async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, s
     assert [node["Node Type"] for node in nodes(limit)] == ["Limit", "Index Only Scan"]
 
 
-WALK = {*lists.NO_BOUNDS, "within_period"}
+WALK = {*listing.NO_BOUNDS, "within_period"}
 NARROW, WIDE = ({"created_from": datetime(2025, month, 1, tzinfo=UTC)} for month in (5, 2))
 FAR = {"row_offset": 5}
 
@@ -263,7 +263,7 @@ async def test_each_list_is_read_by_the_form_for_it(
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **chosen}
     values = {name: value for name, value in values.items() if name not in WALK}
     async with pool.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
-        await lists.rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
+        await listing.rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
         async with fresh.connection() as connection:
             prepared = await connection.fetch("select statement from pg_prepared_statements")
     tags = [tag[1] for row in prepared if (tag := re.match(r"\w+ /\* (tasks\.(list|search).*?) \*/", row["statement"]))]
@@ -275,7 +275,7 @@ async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: st
     given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **given}
-        values |= await lists.bounds(connection, sort.removeprefix("-"), values)
+        values |= await listing.bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_far"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)
     assert ("updated_at < " if "updated" in sort else "id <= ") in conditions or "created_at < " in conditions

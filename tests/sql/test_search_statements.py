@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import lists
 from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.db.queries import q
+from service.tasks import listing
 from tests.sql.test_lists_statements import DAY, all_tasks, bounded, found, questions
 from tests.support.factories import Factory, User
 
@@ -24,7 +24,7 @@ EVERYTHING: dict[str, Any] = {
     "row_limit": 100,
     "row_offset": 0,
 }
-WALK: dict[str, Any] = {**lists.NO_BOUNDS, "within_period": False}
+WALK: dict[str, Any] = {**listing.NO_BOUNDS, "within_period": False}
 WORDS = ["report", "reports", "отчёт", "the", "日本語"]
 
 
@@ -218,12 +218,12 @@ async def test_a_search_gives_what_python_finds_among_all_tasks(
     await make.sql.execute("analyze tasks")
     rows = await all_tasks(make)
     viewers: list[Viewer] = [root.viewer, bob.viewer, ada.viewer]
-    for viewer, sort, values in questions(rows, viewers, list(get_args(lists.Sort)), number=250):
+    for viewer, sort, values in questions(rows, viewers, list(get_args(listing.Sort)), number=250):
         word = chance.choice(WORDS)
         wanted = {"report", "reports"} if "report" in word else {word}
         having = [row for row in rows if wanted & set(f"{row['title']} {row['description']}".split())]
         after = [row for row in rows if row["id"] == values["after_id"]]
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
-        page = [row["id"] for row in await lists.rows(database, sort=sort, **given)]
+        page = [row["id"] for row in await listing.rows(database, sort=sort, **given)]
         whole = found([*having, *(row for row in after if row not in having)], viewer, sort, values)
         assert page == whole, (sort, values)

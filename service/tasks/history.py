@@ -16,7 +16,7 @@ from service.core.viewer import Viewer
 from service.db.pool import Database, Executor
 from service.db.queries import q
 from service.db.verdicts import permitted
-from service.tasks import Task
+from service.tasks.schemas import Task
 
 PAGE_BYTES = 1024 * 1024
 FIELDS = ("id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task")

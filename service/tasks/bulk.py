@@ -12,7 +12,7 @@ from service.core.validation import MOST_FIELDS, Input
 from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
-from service.tasks import NewTask, Task
+from service.tasks.schemas import NewTask, Task
 from service.weather.client import Weather
 
 MOST_TASKS = 1000

@@ -1,0 +1,1 @@
+"""Tasks: what clients send and get, and what they can do with them."""
