@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from service import calendars
-from service.calendars import Bucket, start_of, starts
+from service.analytics import time_buckets
+from service.analytics.time_buckets import Bucket, start_of, starts
 
 MINUTE = timedelta(minutes=1)
 # Berlin; no hour at midnight (Beirut), none from 23:30 on (Toronto), midnight twice (Havana, Azores), a half hour (Lord
@@ -63,7 +63,8 @@ def test_a_period_without_length_has_no_bucket(bucket: Bucket) -> None:
 
 
 def test_zones_have_the_names_that_iana_gives_them() -> None:
-    assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+12"} <= calendars.zones()
+    assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+12"} <= time_buckets.zones()
     assert (
-        not {"", "utc", "europe/berlin", "posixrules", "localtime", "Factory", "../UTC", "America"} & calendars.zones()
+        not {"", "utc", "europe/berlin", "posixrules", "localtime", "Factory", "../UTC", "America"}
+        & time_buckets.zones()
     )

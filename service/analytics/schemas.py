@@ -1,23 +1,16 @@
-"""Figures over tasks: what comes in, what goes out, and how they are counted."""
+"""What clients send and get about counts over tasks."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import islice
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from service import calendars
-from service.calendars import Bucket
-from service.core.errors import ForbiddenError, InvalidError
+from service.analytics import time_buckets
+from service.analytics.time_buckets import Bucket
 from service.core.validation import RESOLUTION, DayOrMoment, Id, Input, Period, Text
-from service.core.viewer import Viewer
-from service.db.pool import Executor
-from service.db.queries import q
-
-MOST_BUCKETS = 1000
 
 
 class AnalyticsQuery(Period):
@@ -44,7 +37,7 @@ class Analytics(BaseModel):
 
 
 def _zone(name: str) -> str:
-    if name not in calendars.zones():
+    if name not in time_buckets.zones():
         raise ValueError("takes the name of a time zone: Europe/Berlin")
     return name
 
@@ -82,8 +75,8 @@ class TimeseriesQuery(Input):
         """When the period begins, and what it ends before; held to the calendar."""
         first, last = self.start_date, self.end_date
         return (
-            first if first is None or isinstance(first, datetime) else calendars.start_of(first, self.zone),
-            _after(last) if last is None or isinstance(last, datetime) else calendars.end_of(last, self.zone),
+            first if first is None or isinstance(first, datetime) else time_buckets.start_of(first, self.zone),
+            _after(last) if last is None or isinstance(last, datetime) else time_buckets.end_of(last, self.zone),
         )
 
 
@@ -103,48 +96,5 @@ class Timeseries(BaseModel):
     buckets: list[TimeBucket]
 
 
-async def summary(db: Executor, viewer: Viewer, query: AnalyticsQuery) -> Any:
-    """Give `{by_status, by_user}` of the tasks that the viewer may see; ForbiddenError for another's."""
-    _check(viewer, query.user_id)
-    return await q.analytics.summary(
-        db,
-        viewer_id=viewer.id,
-        viewer_is_admin=viewer.is_admin,
-        user_id=query.user_id,
-        created_from=query.start_date,
-        created_before=query.end_date,
-    )
-
-
-async def timeseries(db: Executor, viewer: Viewer, query: TimeseriesQuery) -> dict[str, Any]:
-    """Give `{buckets}` of the period, which goes from the viewer's first task to now where it is open.
-
-    Raises ForbiddenError for another's, InvalidError for a period of more than MOST_BUCKETS.
-    """
-    _check(viewer, query.user_id)
-    whose: dict[str, Any] = {
-        "viewer_id": viewer.id,
-        "viewer_is_admin": viewer.is_admin,
-        "user_id": query.user_id,
-    }
-    first, before = query.bounds
-    if first is None or before is None:
-        span = await q.analytics.span(db, **whose)
-        first, before = first or span["first_created_at"], before or span["present"] + RESOLUTION
-    if first is None or first >= before:
-        return {"buckets": []}
-    starts = list(islice(calendars.starts(first, before, bucket=query.bucket, zone=query.zone), MOST_BUCKETS + 1))
-    if len(starts) > MOST_BUCKETS:
-        raise InvalidError(f"there would be more than {MOST_BUCKETS} buckets", pointer="/query/bucket")
-    rows = await q.analytics.timeseries(db, **whose, period_from=first, period_before=before, starts=starts)
-    # The driver gives the calendar's first moment without its zone.
-    return {"buckets": [{**row, "start": start} for row, start in zip(rows, starts, strict=True)]}
-
-
-def _check(viewer: Viewer, user_id: int | None) -> None:
-    if user_id not in (None, viewer.id) and not viewer.is_admin:
-        raise ForbiddenError("Only an administrator sees another's figures.")
-
-
 def _after(moment: datetime | None) -> datetime | None:
-    return moment and min(moment, calendars.LAST - RESOLUTION) + RESOLUTION
+    return moment and min(moment, time_buckets.LAST - RESOLUTION) + RESOLUTION

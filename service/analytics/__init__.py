@@ -1,0 +1,1 @@
+"""Counts over tasks, in all and by time."""
