@@ -36,9 +36,9 @@ from service.core.refusals import Refusals
 from service.core.settings import Settings
 from service.db import cleanup, embedded, pool, readiness
 from service.db.pool import Database
-from service.events import Feed
-from service.hub import Hub
-from service.listener import Listener
+from service.events.hub import Hub
+from service.events.listener import Listener
+from service.events.log import Feed
 from service.ratelimit.login_limiter import Limits
 from service.weather import backfill, client
 from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users

@@ -26,9 +26,9 @@ from service.core.redis import RedisClient
 from service.core.validation import Id
 from service.core.viewer import Viewer
 from service.db.pool import Database
-from service.events import Feed
-from service.hub import Hub
-from service.listener import Listener
+from service.events.hub import Hub
+from service.events.listener import Listener
+from service.events.log import Feed
 from service.ratelimit.login_limiter import Limits
 from service.weather.client import Weather
 

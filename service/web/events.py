@@ -15,8 +15,11 @@ from starlette.types import Receive, Scope, Send
 from service.core.errors import ForbiddenError, UnauthorizedError, UnavailableError
 from service.core.validation import AS_DIGITS, Input, Text
 from service.core.viewer import Viewer
-from service.events import NOWHERE, Event, Page
-from service.hub import EndedError, Item, Ready, Reset, Subscriber
+from service.events.event import Event
+from service.events.hub import Item, Ready, Reset
+from service.events.log import Page
+from service.events.position import NOWHERE
+from service.events.subscriber import EndedError, Subscriber
 from service.tasks.history import HistoryEvent
 from service.web import replies
 from service.web.deps import Anyone, In, Rooms, each_once

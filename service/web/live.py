@@ -16,8 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.core.validation import Id, Input
 from service.core.viewer import Viewer
-from service.events import NOWHERE, Event
-from service.hub import GONE, UNAUTHORIZED, EndedError, Ready, Reset, Subscriber, Wanted
+from service.events.event import Event
+from service.events.hub import Ready, Reset
+from service.events.position import NOWHERE
+from service.events.subscriber import GONE, UNAUTHORIZED, EndedError, Subscriber, Wanted
 from service.tasks.schemas import Status
 from service.web import replies
 from service.web.deps import Rooms

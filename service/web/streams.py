@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from service.events import Feed
-from service.hub import Item, Ready, Reset
+from service.events.hub import Item, Ready, Reset
+from service.events.log import Feed
 from service.wire import WIRE, Wire
 
 Items: TypeAlias = AsyncGenerator[Item, None]

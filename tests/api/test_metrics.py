@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.hub import Subscriber
+from service.events.subscriber import Subscriber
 from tests.conftest import make_settings
 from tests.support.factories import Factory
 from tests.support.figures import Figures

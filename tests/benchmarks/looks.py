@@ -22,7 +22,8 @@ from service.core.viewer import Viewer
 from service.db import embedded, migrations, pool
 from service.db.pool import Connection
 from service.db.queries import q
-from service.events import EVERYONE, PAGE_ROWS, Feed, Page, Position
+from service.events.log import EVERYONE, PAGE_ROWS, Feed, Page
+from service.events.position import Position
 
 BYTES = 4 * 1024 * 1024
 TRANSACTION_EVENTS = 100

@@ -13,7 +13,8 @@ import pytest
 
 from service.core.pagination import Cursors
 from service.db.queries import q
-from service.events import Feed, Page, Position
+from service.events.log import Feed, Page
+from service.events.position import Position
 from tests.conftest import SECRET_KEY
 from tests.support import clusters
 from tests.support.clusters import Cluster

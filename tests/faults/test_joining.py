@@ -12,16 +12,18 @@ from uuid import uuid4
 import pytest
 from loguru import logger
 
-from service import listener as listener_module
 from service.accounts.session_cache import Sessions
 from service.accounts.tokens import Tokens
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
 from service.db import pool as db
 from service.db.pool import Database
-from service.events import Event, Feed
-from service.hub import GONE, EndedError, Hub, Item, Ready, Reset, Subscriber
-from service.listener import Listener
+from service.events import listener as listener_module
+from service.events.event import Event
+from service.events.hub import Hub, Item, Ready, Reset
+from service.events.listener import Listener
+from service.events.log import Feed
+from service.events.subscriber import GONE, EndedError, Subscriber
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program
 from tests.support.writers import Sql, log_in, session

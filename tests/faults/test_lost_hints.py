@@ -10,9 +10,10 @@ import pytest
 from service.accounts.session_cache import Sessions
 from service.core.viewer import Viewer
 from service.db import pool as db
-from service.events import Event
-from service.hub import GONE, EndedError, Hub, Ready, Subscriber
-from service.listener import Listener
+from service.events.event import Event
+from service.events.hub import Hub, Ready
+from service.events.listener import Listener
+from service.events.subscriber import GONE, EndedError, Subscriber
 from tests.faults.test_joining import FEED, TOKENS, dba, listening, pool, soon, viewer, waiting, write
 from tests.support.gates import gate
 from tests.support.writers import Sql

@@ -10,9 +10,10 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from service import hub
 from service.core.pagination import Cursors
-from service.events import Feed, Position, Snapshot
+from service.events import subscriber
+from service.events.log import Feed
+from service.events.position import Position, Snapshot
 from tests.realtime.conftest import ORIGIN
 from tests.realtime.test_socket import ticket, token_until, without_cursor
 from tests.support.ears import Stream, streaming
@@ -169,7 +170,7 @@ async def test_a_cursor_of_no_use_is_told_in_the_stream(address: str, make: Fact
 async def test_a_quiet_stream_says_that_it_is_there(
     address: str, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(subscriber, "QUIET_SECONDS", 0.05)
     async with streaming(address, (await make.user()).token) as stream:
         assert (await stream.next() or {}).get("event") == "ready"
         for _ in range(2):

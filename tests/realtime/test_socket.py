@@ -21,7 +21,7 @@ from service import wire
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import ALGORITHM
 from service.app import create_app
-from service.hub import Subscriber
+from service.events.subscriber import Subscriber
 from service.web import live
 from tests.conftest import SECRET_KEY, make_settings
 from tests.realtime.conftest import ORIGIN

@@ -13,7 +13,9 @@ from service.core.pagination import Cursors
 from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.db.queries import q
-from service.events import EVERYONE, NOWHERE, Event, Feed, Position, Snapshot
+from service.events.event import Event
+from service.events.log import EVERYONE, Feed
+from service.events.position import NOWHERE, Position, Snapshot
 from tests.conftest import SECRET_KEY
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User

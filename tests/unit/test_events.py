@@ -11,7 +11,9 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from service.core.pagination import Cursors
-from service.events import BOUND_TO, Feed, Position, Snapshot, framed
+from service.events.event import framed
+from service.events.log import BOUND_TO, Feed
+from service.events.position import Position, Snapshot
 
 CURSORS = Cursors(("a" * 32,))
 FEED = Feed(CURSORS)

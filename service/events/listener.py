@@ -19,8 +19,10 @@ from service.db import pool
 from service.db.errors import DRIVER_ERRORS, translate
 from service.db.pool import CONNECT_SECONDS, Connection
 from service.db.queries import q
-from service.events import Feed, Position
-from service.hub import GONE, Hub, Subscriber
+from service.events.hub import Hub
+from service.events.log import Feed
+from service.events.position import Position
+from service.events.subscriber import GONE, Subscriber
 
 EVENTS, ACCOUNTS = "task_events", "accounts"
 NOTIFY = f"notify {EVENTS}"

@@ -1,0 +1,1 @@
+"""Events of tasks: how they are read from the table and handed to subscribers."""
