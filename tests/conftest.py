@@ -34,7 +34,7 @@ from service.core.settings import Settings
 from service.db import embedded, migrations, pool
 from service.db.pool import Database
 from service.db.statements import FOLDER, Statement, read_all
-from service.workbench.stub import STUB, class_name
+from service.dba.stub import STUB, class_name
 from tests.support.factories import Factory
 from tests.support.redis_server import RedisServer
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
+from service.dba import admin_view
 from service.web import replies
 from service.web.deps import Administrator, In, no_query
 from service.web.documents import problems
-from service.workbench import overview
 
 router = APIRouter(prefix="/admin/queries", tags=["administration"], dependencies=[no_query])
 
@@ -77,7 +77,7 @@ class QueryPlan(BaseModel):
 @router.get("", response_model=QueryList, responses=problems(401, 403))
 async def list_queries(rooms: In, _viewer: Administrator) -> Response:
     """List every statement of the service: what it takes, gives and touches, what runs it, and what it has cost."""
-    return replies.json(await overview.listing(rooms.reports))
+    return replies.json(await admin_view.listing(rooms.reports))
 
 
 @router.get("/{name}/plan", response_model=QueryPlan, responses=problems(401, 403, 404))
@@ -87,4 +87,4 @@ async def get_plan(
     name: Annotated[str, Path(max_length=200, examples=["tasks.list title"], description="With its sort, for a list.")],
 ) -> Response:
     """Give a statement's plan without values; nothing is carried out."""
-    return replies.json(await overview.plan(rooms.reports, name))
+    return replies.json(await admin_view.plan(rooms.reports, name))

@@ -17,7 +17,7 @@ from service.db import embedded, migrations, pool, readiness
 from service.db.errors import DRIVER_ERRORS, translate
 from service.db.headers import HeaderError
 from service.db.pool import Connection, Database
-from service.workbench import catalog, check, explain, plans, scratch, top
+from service.dba import catalog, check, explain, plans, scratch_database, top
 
 LEAST_ROWS, KEPT_ROWS, MOST_ROWS = 20_000, 1_000_000, 100_000_000
 
@@ -121,9 +121,9 @@ def sql_plans(arguments: argparse.Namespace, given: Settings) -> int:
         raise StartError(f"--rows takes {LEAST_ROWS} to {MOST_ROWS}: PostgreSQL reads what is small as a whole")
 
     async def run(url: str) -> tuple[list[str], dict[str, str]]:
-        async with scratch.database(url) as made:
-            await scratch.fill(made, rows=arguments.rows, said=scratch.bar)
-            async with scratch.connected(made) as connection:
+        async with scratch_database.database(url) as made:
+            await scratch_database.fill(made, rows=arguments.rows, said=scratch_database.bar)
+            async with scratch_database.connected(made) as connection:
                 return await plans.hold(connection, said=lambda name: print(name, file=sys.stderr))
 
     with embedded.database(given) as url:

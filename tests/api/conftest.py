@@ -11,7 +11,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from service.db.statements import Statement
-from service.workbench.callers import EVERY_REQUEST, callers
+from service.dba.callers import EVERY_REQUEST, callers
 
 route: ContextVar[str] = ContextVar("route", default="")
 

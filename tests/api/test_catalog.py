@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.workbench.callers import EVERY_REQUEST, callers, entries
+from service.dba.callers import EVERY_REQUEST, callers, entries
 from tests.support.factories import Factory
 from tests.support.problems import OPERATIONS
 

@@ -15,7 +15,7 @@ from service.core.errors import UnavailableError
 from service.db import pool
 from service.db.pool import Connection
 from service.db.statements import read_all
-from service.workbench import overview, top
+from service.dba import admin_view, top
 from tests.conftest import make_settings
 from tests.support.factories import Factory
 from tests.support.problems import problem
@@ -84,7 +84,7 @@ async def test_a_name_that_is_too_long_is_refused(make: Factory) -> None:
     problem(answer, 422, pointers={"/path/name"})
 
 
-@pytest.mark.parametrize("ask", [overview.listing, lambda database: overview.plan(database, "tasks.get")])
+@pytest.mark.parametrize("ask", [admin_view.listing, lambda database: admin_view.plan(database, "tasks.get")])
 async def test_a_database_that_is_away_or_behind_is_told(empty_database_url: str, ask: Any) -> None:
     for url in ("postgresql://tasks@127.0.0.1:1/tasks", empty_database_url):
         async with pool.connected(url, make_settings(url)) as database:

@@ -19,8 +19,8 @@ from service.db import pool
 from service.db.pool import Database
 from service.db.queries import q
 from service.db.statements import Statement, read
-from service.workbench import catalog
-from service.workbench.explain import nodes, planned
+from service.dba import catalog
+from service.dba.explain import nodes, planned
 from tests.conftest import as_service, make_settings
 from tests.faults.test_database_away import all_work, dba, equals, slow_tasks, started, until, waiting
 from tests.support import clusters

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from service.db import embedded, migrations
-from service.workbench import catalog
+from service.dba import catalog
 
 KEPT = Path(__file__).with_name("previous.json")
 

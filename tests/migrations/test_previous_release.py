@@ -14,8 +14,8 @@ import pytest
 from service.db import migrations
 from service.db.pool import Connection
 from service.db.statements import Statement, read_all
-from service.workbench import plans, scratch
-from service.workbench.explain import planned
+from service.dba import plans, scratch_database
+from service.dba.explain import planned
 from tests.conftest import TEMPLATE, _database
 from tests.migrations.previous import KEPT, statements
 
@@ -35,8 +35,8 @@ def module_database_url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 async def filled(module_database_url: str) -> AsyncIterator[Connection]:
     """A session on this release's schema, with rows."""
-    await scratch.fill(module_database_url, rows=ROWS)
-    async with scratch.connected(module_database_url) as connection:
+    await scratch_database.fill(module_database_url, rows=ROWS)
+    async with scratch_database.connected(module_database_url) as connection:
         yield connection
 
 
@@ -77,7 +77,7 @@ async def test_a_statement_of_the_release_before_can_be_carried_out(filled: Conn
 
 
 async def test_a_migration_that_breaks_one_is_seen(own_database_url: str) -> None:
-    async with scratch.connected(own_database_url) as connection:
+    async with scratch_database.connected(own_database_url) as connection:
         before = await statements(own_database_url)
         await connection.execute("alter table users rename column active to is_active")
         with pytest.raises(asyncpg.UndefinedColumnError):

@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from service.workbench import catalog, plans
+from service.dba import catalog, plans
 from tests.support.postgresql import measuring
 from tests.support.servers import command, environment, refusal, run
 

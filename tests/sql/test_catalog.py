@@ -8,7 +8,7 @@ from typing import TypeAlias
 import asyncpg
 
 from service.db.statements import FOLDER, read_all
-from service.workbench import catalog
+from service.dba import catalog
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

@@ -12,9 +12,9 @@ import pytest
 
 from service.db import errors
 from service.db.statements import FOLDER, read_all
-from service.workbench import check as module
-from service.workbench.check import check
-from service.workbench.stub import STUB
+from service.dba import check as module
+from service.dba.check import check
+from service.dba.stub import STUB
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

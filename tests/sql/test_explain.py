@@ -10,7 +10,7 @@ import pytest
 
 from service.core.errors import NotFoundError, StartError
 from service.db.statements import Statement, read_all
-from service.workbench.explain import explain, find, nodes, values_of
+from service.dba.explain import explain, find, nodes, values_of
 from tests.sql.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -13,8 +13,8 @@ import pytest
 
 from service.core.errors import StartError
 from service.db.pool import Connection
-from service.workbench import plans, scratch
-from service.workbench.explain import find, planned, values_of
+from service.dba import plans, scratch_database
+from service.dba.explain import find, planned, values_of
 from tests.conftest import TEMPLATE, _database
 
 ROWS = 30_000
@@ -34,8 +34,8 @@ def module_database_url() -> Iterator[str]:
 async def filled(module_database_url: str) -> AsyncIterator[tuple[Connection, list[tuple[str, float]]]]:
     """A session on a database with many tasks, and what was told while it was filled."""
     told: list[tuple[str, float]] = []
-    await scratch.fill(module_database_url, rows=ROWS, said=lambda what, part: told.append((what, part)))
-    async with scratch.connected(module_database_url) as connection:
+    await scratch_database.fill(module_database_url, rows=ROWS, said=lambda what, part: told.append((what, part)))
+    async with scratch_database.connected(module_database_url) as connection:
         yield connection, told
 
 
@@ -133,7 +133,7 @@ def test_snapshots_are_compared_and_renewed(tmp_path: Path) -> None:
 async def test_a_scratch_database_is_made_and_gone(own_database_url: str) -> None:
     import asyncpg
 
-    async with scratch.database(own_database_url) as made:
+    async with scratch_database.database(own_database_url) as made:
         connection = await asyncpg.connect(made)
         assert await connection.fetchval("select count(*) from tasks") == 0
         name = await connection.fetchval("select current_database()")
@@ -145,7 +145,7 @@ async def test_a_scratch_database_is_made_and_gone(own_database_url: str) -> Non
 
 async def test_where_none_may_be_made_that_is_said() -> None:
     with pytest.raises(StartError, match="cannot make a scratch database"):
-        async with scratch.database("postgresql://tasks:hunter2@127.0.0.1:1/tasks"):
+        async with scratch_database.database("postgresql://tasks:hunter2@127.0.0.1:1/tasks"):
             pass
 
 
@@ -154,4 +154,4 @@ def test_without_the_repositorys_tests_that_is_said(tmp_path: Path, monkeypatch:
     with pytest.raises(StartError, match="needs a checkout"):
         plans._samples()
     with pytest.raises(StartError, match="needs a checkout"):
-        scratch._statements(tmp_path / "seed.sql", 1)
+        scratch_database._statements(tmp_path / "seed.sql", 1)

@@ -9,7 +9,7 @@ import pytest
 
 from service.core.errors import UnavailableError
 from service.db.statements import read_all
-from service.workbench import top
+from service.dba import top
 from tests.support.postgresql import measuring, psql
 
 

@@ -13,9 +13,9 @@ from service.db.errors import CONSTRAINTS
 from service.db.headers import HeaderError
 from service.db.pool import Connection
 from service.db.statements import FOLDER, Statement, read
-from service.workbench import stub
-from service.workbench.callers import callers
-from service.workbench.schema import Catalogue, Prepared, catalogue, prepare, server_name
+from service.dba import stub
+from service.dba.callers import callers
+from service.dba.schema import Catalogue, Prepared, catalogue, prepare, server_name
 
 # How many columns a statement may give, by what its header says it returns.
 ANY = range(1, 1600)

@@ -12,7 +12,7 @@ from service.db.headers import HeaderError
 from service.db.pool import Connection
 from service.db.queries import q
 from service.db.statements import Statement
-from service.workbench.explain import nodes, planned
+from service.dba.explain import nodes, planned
 
 # SQL's names of types → PostgreSQL's own, where they differ.
 NAMES = {"bigint": "int8", "integer": "int4", "boolean": "bool", "double precision": "float8"}

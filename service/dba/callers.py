@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from service.workbench.source import PACKAGE, Class, Function, Instance, Module, Names, Query, Thing, read
+from service.dba.source import PACKAGE, Class, Function, Instance, Module, Names, Query, Thing, read
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 EVERY_REQUEST = "every request"

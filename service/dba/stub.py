@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.db.statements import Statement
-from service.workbench.schema import Catalogue, Prepared, server_name
+from service.dba.schema import Catalogue, Prepared, server_name
 
 STUB = Path(__file__).parent.with_name("queries.pyi")
 PYTHON = {

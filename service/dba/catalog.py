@@ -10,8 +10,8 @@ from typing import Any
 
 from service.db.pool import Connection
 from service.db.statements import FOLDER, Statement, read_all
-from service.workbench.callers import callers
-from service.workbench.schema import Catalogue, Prepared, catalogue, prepare
+from service.dba.callers import callers
+from service.dba.schema import Catalogue, Prepared, catalogue, prepare
 
 FILE = FOLDER / "CATALOG.md"
 PLANS = FOLDER.parent / "tests" / "plans"

@@ -11,8 +11,8 @@ from service.core.errors import StartError, UnavailableError
 from service.db.errors import DRIVER_ERRORS, translate
 from service.db.headers import HeaderError
 from service.db.pool import Connection, Database
-from service.workbench import catalog, explain, top
-from service.workbench.callers import callers
+from service.dba import catalog, explain, top
+from service.dba.callers import callers
 
 
 async def listing(db: Database) -> dict[str, Any]:

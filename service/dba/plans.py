@@ -12,7 +12,7 @@ from service.db.headers import Parameter
 from service.db.pool import Connection
 from service.db.queries import q
 from service.db.statements import FOLDER, Statement, read_all
-from service.workbench.explain import NAME, Values, held, nodes, planned, values_of
+from service.dba.explain import NAME, Values, held, nodes, planned, values_of
 
 SNAPSHOTS = FOLDER.parent / "tests" / "plans"
 SAMPLES = SNAPSHOTS / "samples.json"

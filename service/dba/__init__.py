@@ -1,0 +1,1 @@
+"""The tools of DBAs: what statements take, return, cost and plan."""
