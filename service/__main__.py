@@ -21,7 +21,8 @@ from service.core.errors import ServiceError, StartError
 from service.db.headers import HeaderError
 
 try:
-    from service import app, connections, demo
+    from service import app, demo
+    from service.api import connection_limits
     from service.attachments import operations
     from service.core import descriptors, logs, metrics, settings, signing_keys
     from service.db import embedded, migrations
@@ -31,11 +32,11 @@ except HeaderError as error:  # the statements are read when their room is opene
 
 from service.accounts.passwords import Passwords
 from service.accounts.users import Accounts, check_admin
-from service.connections import ConnectionLimits
+from service.api.connection import bound
+from service.api.connection_limits import ConnectionLimits
+from service.api.protocols import LARGEST_MESSAGE, protocols
 from service.core.settings import Settings
 from service.db.pool import Database
-from service.protocol import LARGEST_MESSAGE, protocols
-from service.wire import bound
 
 GRACE_SECONDS = 10
 
@@ -119,7 +120,7 @@ def serve(_arguments: argparse.Namespace, given: Settings) -> int:
     """Run the service until it is told to stop."""
     logs.setup(given)
     descriptors.raise_limit()
-    connections.budget(given)
+    connection_limits.budget(given)
     signing_keys.signing_keys(given)
     operations.check(given)
     _check_admin(given)
@@ -151,7 +152,7 @@ def _check_admin(given: Settings) -> None:
 
 
 def _serve(given: Settings) -> None:
-    http, ws = protocols(ConnectionLimits(connections.budget(given).connections, trusted=given.trusted_proxies))
+    http, ws = protocols(ConnectionLimits(connection_limits.budget(given).connections, trusted=given.trusted_proxies))
     config = uvicorn.Config(
         "service.app:from_environment",
         factory=True,

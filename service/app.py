@@ -19,14 +19,22 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from service import connections
 from service.accounts.passwords import Passwords
 from service.accounts.session_cache import Sessions
 from service.accounts.sessions import Logins
 from service.accounts.tokens import RefreshTokens, Tokens
 from service.accounts.users import Accounts
+from service.api import connection_limits, openapi, problems
+from service.api.connection_limits import SubscriptionLimits
+from service.api.pipeline.backpressure import Answers
+from service.api.pipeline.body_limits import BodyLimited
+from service.api.pipeline.rate_limit import Limited
+from service.api.pipeline.request_context import Envelope
+from service.api.routes import analytics, auth, events, health, statements, tasks, users, websocket
+from service.api.routes import attachments as attachment_routes
+from service.api.routes import sessions as session_routes
+from service.api.state import Rooms
 from service.attachments import operations, reconciler
-from service.connections import SubscriptionLimits
 from service.core import descriptors, logs, settings, signing_keys
 from service.core import redis as redis_client
 from service.core.concurrency import Turns
@@ -41,13 +49,6 @@ from service.events.listener import Listener
 from service.events.log import Feed
 from service.ratelimit.login_limiter import Limits
 from service.weather import backfill, client
-from service.web import analytics, auth, documents, events, live, ops, queries, replies, tasks, users
-from service.web import attachments as attachment_routes
-from service.web import sessions as session_routes
-from service.web.answers import Answers
-from service.web.deps import Rooms
-from service.web.limits import BodyLimited, Limited
-from service.web.middleware import Envelope
 
 VERSION = "0.1.0"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
@@ -143,7 +144,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 attachments=files,
                 limits=Limits.of(given, redis),
                 subscriptions=SubscriptionLimits(
-                    connections.budget(given).subscriptions, per_user=given.max_subscriptions_per_user
+                    connection_limits.budget(given).subscriptions, per_user=given.max_subscriptions_per_user
                 ),
                 redis=redis,
                 feed=feed,
@@ -165,20 +166,20 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app: FastAPI = FastAPIOffline(
         title="Task Manager",
         version=VERSION,
-        description=documents.DESCRIPTION,
-        openapi_tags=documents.TAGS,
+        description=openapi.DESCRIPTION,
+        openapi_tags=openapi.TAGS,
         lifespan=lifespan,
         redirect_slashes=False,
         swagger_ui_parameters={"persistAuthorization": True},
     )
-    for room in (auth, session_routes, users, tasks, attachment_routes, events, live, analytics, ops):
+    for room in (auth, session_routes, users, tasks, attachment_routes, events, websocket, analytics, health):
         app.include_router(room.router)
     if given.sql_admin:
-        app.include_router(queries.router)
-    app.add_exception_handler(ServiceError, replies.on_service_error)
-    app.add_exception_handler(RequestValidationError, replies.on_invalid_request)
-    app.add_exception_handler(HTTPException, replies.on_http_exception)
-    app.add_middleware(live.Sockets)
+        app.include_router(statements.router)
+    app.add_exception_handler(ServiceError, problems.on_service_error)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
+    app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_middleware(websocket.Sockets)
     app.add_middleware(BodyLimited, largest_attachment=given.attachment_max_bytes)
     app.add_middleware(Answers)
     app.add_middleware(Limited)  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
@@ -191,7 +192,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             expose_headers=EXPOSED,
         )
     app.add_middleware(Envelope)
-    documents.describe(app)
+    openapi.describe(app)
     return app
 
 

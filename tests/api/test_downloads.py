@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from service.api.streaming import download
+from service.api.streaming.download import disposition
 from service.attachments.storage.base import CHUNK_BYTES
-from service.web import downloads
-from service.web.downloads import disposition
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
 from tests.support.sockets import on_port
@@ -221,8 +221,8 @@ async def test_a_client_that_takes_too_little_gives_its_place_up(
     logged: list[str],
 ) -> None:
     path, _ = await put(make, ada, LARGE)
-    monkeypatch.setattr(downloads, "GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(downloads, "LEAST_RATE", 1e12)
+    monkeypatch.setattr(download, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(download, "LEAST_RATE", 1e12)
     reader, writer = await begin(port, ada, path)
     running = make.app.state.rooms.attachments._downloads._running
     assert running.total() == 1

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from loguru import logger
 
+from service.api.pipeline.body_limits import LARGEST_BODY
 from service.app import create_app
-from service.web.deps import LARGEST_BODY
 from tests.conftest import make_settings
 from tests.support.factories import Factory
 from tests.support.problems import problem

@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
+from service.api.client_address import client_address
+from service.api.pipeline.body_limits import LARGEST_BODY
 from service.app import create_app
 from service.core.viewer import Viewer
-from service.limits import client_address
-from service.web.deps import LARGEST_BODY
 from tests.conftest import make_settings
 from tests.support.clocks import Clock, stopped_clock
 from tests.support.factories import PASSWORD, Factory, User

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from service.accounts.passwords import Passwords
+from service.api.authentication import READING
+from service.api.pipeline.request_context import HEADERS
 from service.app import create_app
-from service.web.deps import READING
-from service.web.middleware import HEADERS
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory
 from tests.support.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation

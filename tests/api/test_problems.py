@@ -12,7 +12,7 @@ import httpx
 import pytest
 from loguru import logger
 
-from service.web.deps import LARGEST_BODIES, LARGEST_BODY
+from service.api.pipeline.body_limits import LARGEST_BODIES, LARGEST_BODY
 from tests.support.factories import PASSWORD, Factory
 from tests.support.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation, filled, problem
 

@@ -13,8 +13,8 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from service.connections import ConnectionLimits
-from service.protocol import protocols
+from service.api.connection_limits import ConnectionLimits
+from service.api.protocols import protocols
 from tests.support.factories import PASSWORD, Factory, User
 from tests.support.problems import OPERATIONS, Operation, problem
 

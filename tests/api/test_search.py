@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.web import tasks
+from service.api.routes import tasks
 from tests.support.factories import Factory, User
 from tests.support.lists import NOON, SORTS, ids, in_order, read, refused, walk
 from tests.support.problems import problem

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.web import middleware, uploads
-from service.web.deps import LARGEST_BODY, UPLOAD_FRAME
+from service.api.pipeline import request_context
+from service.api.pipeline.body_limits import LARGEST_BODY, UPLOAD_FRAME
+from service.api.streaming import multipart
 from tests.conftest import FILES
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
@@ -178,7 +179,7 @@ async def test_a_broken_body_is_malformed(ada: User, path: str, body: bytes) -> 
 
 
 async def test_content_that_is_all_boundaries_is_refused_before_it_costs_much(ada: User, path: str) -> None:
-    for times, status in ((uploads.MOST_BOUNDARIES - 1, 201), (uploads.MOST_BOUNDARIES + 1, 400)):
+    for times, status in ((multipart.MOST_BOUNDARIES - 1, 201), (multipart.MOST_BOUNDARIES + 1, 400)):
         answer = await send(ada, path, part(content=b"\r\n--boundary-x" * times) + END)
         assert answer.status_code == status
 
@@ -279,7 +280,7 @@ async def test_a_client_that_leaves_amid_its_file_leaves_nothing(
 async def test_a_client_that_stops_amid_its_file_is_told(
     ada: User, path: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request_context, "BODY_SECONDS", 0.2)
     reader, writer = await dial(port, head(ada, path, "Content-Length: 5000"), part())
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()
@@ -288,8 +289,8 @@ async def test_a_client_that_stops_amid_its_file_is_told(
 async def test_a_client_that_is_too_slow_gives_its_place_up(
     ada: User, path: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(uploads, "LEAST_RATE", 10_000)
+    monkeypatch.setattr(multipart, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(multipart, "LEAST_RATE", 10_000)
     reader, writer = await dial(port, head(ada, path, "Content-Length: 5000000"), part())
     answer = asyncio.create_task(reader.readline())
     async with asyncio.timeout(10):

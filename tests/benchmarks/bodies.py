@@ -18,8 +18,9 @@ from pathlib import Path
 
 import httpx
 
+from service.api.pipeline.body_limits import LARGEST_BODIES, LARGEST_BODY
+from service.api.pipeline.json_limits import MOST_VALUES
 from service.db import embedded, migrations
-from service.web.deps import LARGEST_BODIES, LARGEST_BODY, MOST_VALUES
 from tests.support.servers import Server, serving
 
 PATIENCE_SECONDS = 300

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from service.__main__ import main
-from service.web import live
+from service.api.streaming import websocket
 
-setattr(live, "wire_of", lambda _scope: None)  # noqa: B010 - which is none of what `live` exports
+setattr(websocket, "wire_of", lambda _scope: None)  # noqa: B010 - which is none of what `websocket` exports
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,10 +13,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from service import protocol
-from service.protocol import LARGEST_HEAD, Protocol
-from service.web import middleware
-from service.web.middleware import Envelope
+from service.api import protocols
+from service.api.pipeline import request_context
+from service.api.pipeline.request_context import Envelope
+from service.api.protocols import LARGEST_HEAD, Protocol
 from tests.support.problems import MEMBERS
 from tests.support.sockets import on_port
 
@@ -101,13 +101,13 @@ async def test_a_head_almost_too_large_is_served(port: int) -> None:
     "head", [b"", REQUEST, REQUEST + b"\r\n" + REQUEST], ids=["nothing", "a part", "a second part"]
 )
 async def test_a_head_may_not_take_too_long(port: int, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
     answer = await said(port, head)
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
 
 
 async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.05)
     answered = asyncio.Event()
 
     async def slow(_request: Request) -> Response:
@@ -153,7 +153,7 @@ async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[
 
 
 async def test_a_body_may_not_take_too_long(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request_context, "BODY_SECONDS", 0.2)
     head = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
     assert (await said(port, head, b"Connection: close\r\n\r\n{")).startswith(b"HTTP/1.1 408 ")
 

@@ -17,12 +17,12 @@ from fastapi import FastAPI
 from loguru import logger
 from websockets.exceptions import InvalidStatus
 
-from service import wire
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import ALGORITHM
+from service.api import connection
+from service.api.streaming import websocket
 from service.app import create_app
 from service.events.subscriber import Subscriber
-from service.web import live
 from tests.conftest import SECRET_KEY, make_settings
 from tests.realtime.conftest import ORIGIN
 from tests.support.ears import PATIENCE_SECONDS, closed, dialled, listening, say, told
@@ -116,7 +116,7 @@ async def test_a_bad_token_is_refused_whichever_way_it_comes(address: str, make:
 async def test_who_does_not_say_who_it_is_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, first: str | bytes | None
 ) -> None:
-    monkeypatch.setattr(live, "AUTH_SECONDS", 0.1 if first is None else PATIENCE_SECONDS)
+    monkeypatch.setattr(websocket, "AUTH_SECONDS", 0.1 if first is None else PATIENCE_SECONDS)
     async with dialled(address) as socket:
         if first is not None:
             await socket.send(first)
@@ -335,7 +335,7 @@ async def test_a_message_that_does_not_hold_is_told_and_ends_nothing(
 
 async def test_too_many_messages_end_the_connection(address: str, make: Factory) -> None:
     async with listening(address, await make.user()) as socket:
-        for _ in range(live.MOST_MESSAGES + 1):
+        for _ in range(websocket.MOST_MESSAGES + 1):
             await say(socket, type="subscribe")
         assert await closed(socket) == 1008
 
@@ -425,8 +425,8 @@ async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
     sql: asyncpg.Connection[asyncpg.Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(wire, "STUCK_SECONDS", 0.3)
-    monkeypatch.setattr(wire, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.05)
     ada = await make.user()
     raw, _ = await dial(f"http://{address}", {"Authorization": f"Bearer {ada.token}"})
     await sql.execute(

@@ -13,11 +13,11 @@ import pytest
 from fastapi import FastAPI
 
 from service.accounts.passwords import Passwords
+from service.api.state import Rooms
 from service.app import create_app
 from service.attachments import operations
 from service.attachments.operations import Attachments
 from service.attachments.storage.base import Store
-from service.web.deps import Rooms
 from tests.conftest import make_settings
 from tests.support.factories import Factory
 from tests.support.s3_server import S3Server

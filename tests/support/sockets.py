@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from service.connections import ConnectionLimits
-from service.protocol import LARGEST_MESSAGE, Protocol, Sockets, protocols
+from service.api.connection_limits import ConnectionLimits
+from service.api.protocols import LARGEST_MESSAGE, Protocol, Sockets, protocols
 
 MAX_CONNECTIONS = 1000
 

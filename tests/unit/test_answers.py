@@ -9,11 +9,11 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.authentication import IDENTITY
+from service.api.pipeline import backpressure
+from service.api.pipeline.backpressure import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, Answers
 from service.core.errors import UnauthorizedError
 from service.core.viewer import Viewer
-from service.web import answers
-from service.web.answers import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, Answers
-from service.web.deps import IDENTITY
 
 BODY = bytes(range(256)) * 1025
 ADA, BOB = Viewer(id=1, is_admin=False), Viewer(id=2, is_admin=False)
@@ -94,7 +94,7 @@ async def test_so_many_are_sent_at_once_in_all() -> None:
 
 
 async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "PATIENCE_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         for _ in range(LARGE_OF_ONE):
@@ -113,7 +113,7 @@ async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.
 async def test_an_answer_that_is_not_taken_is_broken_off_and_its_turn_is_the_next_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
         asked = [asyncio.create_task(served.ask(ADA)) for _ in range(LARGE_OF_ONE + 1)]
@@ -144,7 +144,7 @@ async def test_others_need_no_turn(identity: Any, method: str, bodies: list[byte
 
 
 async def test_what_is_streamed_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0)
+    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0)
     served = Served(BODY[: 2 * PIECE_BYTES], b"")
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(served.ask(ADA))
@@ -154,7 +154,7 @@ async def test_what_is_streamed_may_take_its_time(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_small_answer_waits_for_its_client_in_the_servers_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0)
+    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0)
     served = Served(BODY[:PIECE_BYTES])
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(served.ask(ADA))

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.web.deps import MOST_VALUES
-from service.web.limits import Values
+from service.api.pipeline.json_limits import MOST_VALUES, Values
 
 texts = st.text(st.sampled_from('",[{}]:\\/\n é🦊x'), max_size=8)
 scalars = st.none() | st.booleans() | st.integers() | texts

@@ -9,11 +9,17 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from service.api.authentication import IDENTITY
+from service.api.pipeline import backpressure
+from service.api.pipeline.backpressure import PIECE_BYTES, Answers
+from service.api.pipeline.body_limits import (
+    LARGE_BODIES,
+    LARGE_BODIES_OF_ONE,
+    LARGEST_BODIES,
+    LARGEST_BODY,
+    BodyLimited,
+)
 from service.core.viewer import Viewer
-from service.web import answers
-from service.web.answers import PIECE_BYTES, Answers
-from service.web.deps import IDENTITY, LARGEST_BODIES, LARGEST_BODY
-from service.web.limits import LARGE_BODIES, LARGE_BODIES_OF_ONE, BodyLimited
 
 LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]
 ANSWER = bytes(range(256)) * 1000
@@ -79,7 +85,7 @@ async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[byte
 
 
 async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
         asked = [asyncio.create_task(served.ask(1, length(LARGEST_BODY + 1))) for _ in range(LARGE_BODIES_OF_ONE + 1)]

@@ -7,11 +7,11 @@ import asyncio
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api import problems
+from service.api.authentication import IDENTITY
 from service.core.concurrency import Turns
 from service.core.errors import UnavailableError
 from service.core.viewer import Viewer
-from service.web import replies
-from service.web.deps import IDENTITY
 
 PIECE_BYTES = 64 * 1024  # so much of an answer may wait for its client when it is all sent
 ANSWER_SECONDS = 60.0
@@ -72,7 +72,7 @@ class _Answer:
                 await self._begin()
                 await self._send_in_time(message)
         except UnavailableError as error:
-            response = await replies.on_service_error(HTTPConnection(self._scope), error)
+            response = await problems.on_service_error(HTTPConnection(self._scope), error)
             await response(self._scope, self._receive, self._send)
 
     async def _send_in_time(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What goes out: JSON, entity tags and problems (RFC 9457)."""
+"""Errors as RFC 9457 problems: the one table of codes, statuses and details."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
+from service.api.responses import tag
 from service.core import errors, logs
-
-HEAD = "service.head"
-"""Where a request's scope says that it is a HEAD, which is handled as a GET."""
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidError: 422,
@@ -31,7 +29,6 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.UnavailableError: 503,
 }
 """The status of each code; an error's class is looked up along its bases."""
-
 CODES = {
     400: "malformed",
     401: "unauthorized",
@@ -78,46 +75,6 @@ class Problem(BaseModel):
     code: Annotated[str, Field(description="Stable, for machines.", examples=["not_found"])]
     request_id: str
     errors: Annotated[list[FieldError] | None, Field(description="On 422: every value that was refused.")] = None
-
-
-def _render(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    return dict(value)  # a row: it has keys; TypeError for what has none
-
-
-def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Render rows, models and plain values."""
-    body = orjson.dumps(content, _render, orjson.OPT_UTC_Z)
-    return Response(body, status, headers, "application/json")
-
-
-def line(content: Any) -> bytes:
-    """Render a row or a plain value as a line of its own."""
-    return orjson.dumps(content, _render, orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
-
-
-def tag(version: int | str) -> str:
-    """Give the entity tag (RFC 9110, section 8.8.3) of a version."""
-    return f'"{version}"'
-
-
-def cached(version: int | str) -> dict[str, str]:
-    """Give the headers that let a client keep what it has got and ask whether it has changed."""
-    return {"ETag": tag(version), "Cache-Control": "private, no-cache"}
-
-
-def task(row: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Render a task with its entity tag."""
-    return json(row, status=status, headers={**cached(row["version"]), **(headers or {})})
-
-
-def next_link(request: Request, cursor: str | None) -> dict[str, str]:
-    """Give the header that leads to the next page (RFC 8288), where there is one."""
-    if not cursor:
-        return {}
-    following = request.url.remove_query_params("offset").include_query_params(cursor=cursor)
-    return {"Link": f'<{following.path}?{following.query}>; rel="next"'}
 
 
 def problem(

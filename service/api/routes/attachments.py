@@ -6,12 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from service.api import responses
+from service.api.authentication import Known
+from service.api.conditional import KnownTags
+from service.api.openapi import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems
+from service.api.request_checks import RowId, each_once, no_query, whole_body
+from service.api.state import In
+from service.api.streaming.download import Asked, Download
+from service.api.streaming.multipart import FileBody
 from service.attachments.schemas import Attachment, AttachmentPage, AttachmentQuery
-from service.web import replies
-from service.web.deps import In, Known, KnownTags, RowId, each_once, no_query, whole_body
-from service.web.documents import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems
-from service.web.downloads import Asked, Download
-from service.web.uploads import FileBody
 
 router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
 
@@ -32,7 +35,7 @@ async def add_attachment(rooms: In, viewer: Known, request: Request, task_id: Ro
     """
     attachment = await rooms.attachments.add(rooms.db, viewer, task_id, FileBody(request))
     location = f"/tasks/{task_id}/attachments/{attachment['id']}"
-    return replies.json(attachment, status=201, headers={"Location": location})
+    return responses.json(attachment, status=201, headers={"Location": location})
 
 
 @router.get("", response_model=AttachmentPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404))
@@ -41,7 +44,7 @@ async def list_attachments(
 ) -> Response:
     """List a task's attachments in the order in which they were added."""
     page = await rooms.attachments.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
-    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+    return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
 @router.get(
@@ -60,8 +63,8 @@ async def get_attachment(
     """
     attachment = await rooms.attachments.get(rooms.db, viewer, task_id, attachment_id)
     if known is None or attachment["sha256"] in known:
-        return Response(status_code=304, headers=replies.cached(attachment["sha256"]))
-    part = asked.of(size=attachment["size"], tag=replies.tag(attachment["sha256"]))
+        return Response(status_code=304, headers=responses.cached(attachment["sha256"]))
+    part = asked.of(size=attachment["size"], tag=responses.tag(attachment["sha256"]))
     start, stop = part or (0, attachment["size"])
     return Download(rooms.attachments.reading(rooms.db, viewer, attachment, start=start, stop=stop), attachment, part)
 

@@ -8,16 +8,20 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
+from service.api import responses
+from service.api.authentication import Known
+from service.api.conditional import KnownTags, Versions
+from service.api.idempotency import Once
+from service.api.openapi import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
+from service.api.request_checks import RowId, each_once, json_body, no_query, whole_body
+from service.api.state import In
+from service.api.streaming import export
+from service.api.streaming.export import Export
 from service.db.pool import Executor
 from service.tasks import bulk, history, listing, operations
 from service.tasks.bulk import NewTasks, TaskList
 from service.tasks.history import HistoryPage, HistoryQuery
 from service.tasks.schemas import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
-from service.web import exports, replies
-from service.web.deps import In, Known, KnownTags, RowId, Versions, each_once, json_body, no_query, whole_body
-from service.web.documents import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
-from service.web.exports import Export
-from service.web.idempotency import Once
 
 BULK_PATIENCE_SECONDS = 15.0
 # A search may cost much more than a list: who makes many at once waits, and others find a connection.
@@ -37,7 +41,7 @@ async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) 
 
     async def create(db: Executor) -> Response:
         row = await operations.create(db, viewer, new, weather=rooms.weather)
-        return replies.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
+        return responses.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
     return await repeatable.once(new, create, on=rooms.db)
 
@@ -54,7 +58,7 @@ async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once
 
     async def create(db: Executor) -> Response:
         async with rooms.bulks.turn_within(BULK_PATIENCE_SECONDS, viewer.id):
-            return replies.json({"items": await bulk.create(db, viewer, new, weather=rooms.weather)}, status=201)
+            return responses.json({"items": await bulk.create(db, viewer, new, weather=rooms.weather)}, status=201)
 
     return await repeatable.once(new, create, on=rooms.bulk, patience=BULK_PATIENCE_SECONDS)
 
@@ -71,14 +75,14 @@ async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotate
     """List one's own tasks; an administrator's list is of all."""
     async with nullcontext() if query.q is None else rooms.searches.turn_within(SEARCH_PATIENCE_SECONDS, viewer.id):
         page = await listing.page(rooms.db, viewer, query, cursors=rooms.cursors)
-    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+    return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
 @router.get(
     "/export",
     response_class=Response,
     dependencies=[each_once],
-    responses=exports.DOCUMENTED | problems(401, 403),
+    responses=export.DOCUMENTED | problems(401, 403),
 )
 async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Query()]) -> Response:
     """Give all tasks of a list as one file, as they are at one moment, in the order of their ids.
@@ -87,7 +91,7 @@ async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Q
     with an apostrophe. A file that could not be finished ends with a broken connection.
     """
     rows = listing.export(rooms.reports, viewer, query)
-    return Export(rows, form=query.format, turn=rooms.exports.turn_within(exports.PATIENCE_SECONDS, viewer.id))
+    return Export(rows, form=query.format, turn=rooms.exports.turn_within(export.PATIENCE_SECONDS, viewer.id))
 
 
 @router.get(
@@ -100,8 +104,8 @@ async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -
     """Give one task."""
     task = await operations.get(rooms.db, viewer, task_id)
     if known is None or str(task["version"]) in known:
-        return Response(status_code=304, headers=replies.cached(task["version"]))
-    return replies.task(task)
+        return Response(status_code=304, headers=responses.cached(task["version"]))
+    return responses.task(task)
 
 
 @router.put(
@@ -112,7 +116,7 @@ async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -
 )
 async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, versions: Versions) -> Response:
     """Replace title, description, status and city: what is absent is cleared, or back at its default."""
-    return replies.task(
+    return responses.task(
         await operations.replace(rooms.db, viewer, task_id, new, versions=versions, weather=rooms.weather)
     )
 
@@ -126,7 +130,7 @@ async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, v
 )
 async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPatch, versions: Versions) -> Response:
     """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
-    return replies.task(
+    return responses.task(
         await operations.patch(rooms.db, viewer, task_id, changes, versions=versions, weather=rooms.weather)
     )
 
@@ -153,7 +157,7 @@ async def get_history(
 ) -> Response:
     """List what has happened to a task, the newest first: who changed what; of a deleted task too."""
     page = await history.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
-    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+    return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
 @router.post(
@@ -166,4 +170,4 @@ async def restore_task(rooms: In, viewer: Known, task_id: RowId) -> Response:
     """Bring a task back within 30 days of its deletion, as it was then; its version goes on.
 
     Of its attachments those come back whose files are still there: few, as they are removed soon."""
-    return replies.task(await history.restore(rooms.db, viewer, task_id, attachments=rooms.attachments))
+    return responses.task(await history.restore(rooms.db, viewer, task_id, attachments=rooms.attachments))

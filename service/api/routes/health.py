@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.responses import RedirectResponse
 
+from service.api import responses
+from service.api.openapi import problems
+from service.api.request_checks import no_query
+from service.api.state import In
 from service.core import metrics
 from service.core.errors import UnavailableError
 from service.db import readiness
-from service.web import replies
-from service.web.deps import In, no_query
-from service.web.documents import problems
 
 router = APIRouter(tags=["operations"], dependencies=[no_query])
 
@@ -48,7 +49,7 @@ async def index(request: Request) -> Response:
     if _prefers_html(",".join(request.headers.getlist("accept"))):
         return RedirectResponse(DOCS)
     app = request.app
-    return replies.json(Index(name=app.title, version=app.version, docs=DOCS, openapi=app.openapi_url))
+    return responses.json(Index(name=app.title, version=app.version, docs=DOCS, openapi=app.openapi_url))
 
 
 def _prefers_html(accept: str) -> bool:
@@ -64,7 +65,7 @@ def _prefers_html(accept: str) -> bool:
 @router.get("/healthz", response_model=Health, responses=problems())
 async def healthz() -> Response:
     """Say that the process is up; asks nothing of anyone."""
-    return replies.json({"status": "ok"})
+    return responses.json({"status": "ok"})
 
 
 @router.get("/readyz", response_model=Health, responses=problems(503))
@@ -77,7 +78,7 @@ async def readyz(rooms: In) -> Response:
     if not rooms.listener.alive:
         raise UnavailableError("The listener for events has no connection.")
     away = rooms.redis is not None and not await rooms.redis.answers()
-    return replies.json({"status": "degraded" if away else "ok"})
+    return responses.json({"status": "degraded" if away else "ok"})
 
 
 @router.get(

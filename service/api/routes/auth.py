@@ -11,12 +11,14 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from service.accounts.schemas import Account, Credentials, PasswordChange, Refresh, Registration, Token
+from service.api import responses
+from service.api.authentication import Anyone, Known
+from service.api.openapi import LOCATION, problems
+from service.api.pipeline.rate_limit import attempt_of
+from service.api.request_checks import JSON, json_body, media_type, no_query
+from service.api.state import In
+from service.api.streaming.subscriptions import while_connected
 from service.core.validation import MOST_FIELDS
-from service.web import replies
-from service.web.deps import JSON, Anyone, In, Known, json_body, media_type, no_query
-from service.web.documents import LOCATION, problems
-from service.web.limits import attempt_of
-from service.web.streams import while_connected
 
 FORM = "application/x-www-form-urlencoded"
 # What an OAuth 2 client (Swagger UI's Authorize, say) sends beside the password grant's username and password.
@@ -76,7 +78,7 @@ async def register(request: Request, rooms: In, viewer: Anyone, new: Registratio
     """Make an account. Only an administrator may set the role `admin`."""
     registration = rooms.accounts.register(rooms.db, viewer, new, attempt=await attempt_of(request))
     row = await while_connected(request.receive, registration)
-    return replies.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
+    return responses.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
 
 
 @router.post(
@@ -94,13 +96,13 @@ async def login(request: Request, rooms: In, credentials: Annotated[Credentials,
     token = await while_connected(request.receive, log_in)
     if limits := rooms.limits.log_ins:
         await limits.remember(credentials.username, attempt.address)
-    return replies.json(token)
+    return responses.json(token)
 
 
 @router.get("/me", response_model=Account, dependencies=[no_query], responses=problems(401))
 async def me(rooms: In, viewer: Known) -> Response:
     """Give the account that the token speaks for."""
-    return replies.json(await rooms.accounts.me(rooms.db, viewer))
+    return responses.json(await rooms.accounts.me(rooms.db, viewer))
 
 
 @router.post(
@@ -113,7 +115,7 @@ async def refresh(rooms: In, spent_token: Refresh) -> Response:
     """Exchange a refresh token for an access token and the next refresh token.
 
     It is spent then, and answers ten seconds more, with the same successor; used again later, its session ends."""
-    return replies.json(await rooms.logins.refresh(rooms.db, spent_token.refresh_token))
+    return responses.json(await rooms.logins.refresh(rooms.db, spent_token.refresh_token))
 
 
 @router.put(

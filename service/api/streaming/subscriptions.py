@@ -11,9 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
+from service.api.connection import WIRE, Wire
 from service.events.hub import Item, Ready, Reset
 from service.events.log import Feed
-from service.wire import WIRE, Wire
 
 Items: TypeAlias = AsyncGenerator[Item, None]
 T = TypeVar("T")

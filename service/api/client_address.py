@@ -1,4 +1,4 @@
-"""Rate limits: GCRA over all processes in Redis, by leases of several permits; in the process alone without Redis."""
+"""The address that a request is counted under."""
 
 from __future__ import annotations
 

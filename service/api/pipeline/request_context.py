@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api import problems, responses
 from service.core import logs, metrics, server_timing
-from service.web import replies
 
 # Where a request's scope keeps the last verdict of each policy: headers of the IETF draft "RateLimit header fields for
 # HTTP".
@@ -54,7 +54,7 @@ class Envelope:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":  # RFC 9110, section 9.3.2: as GET; the server leaves the content out
-            scope = {**scope, "method": "GET", replies.HEAD: True}
+            scope = {**scope, "method": "GET", responses.HEAD: True}
         reply = _Reply(scope, send)
         token = logs.request_id.set(reply.request_id)
         try:
@@ -64,14 +64,14 @@ class Envelope:
         except asyncio.CancelledError:  # the server stops, and has waited as long as it does
             logger.warning("the request is broken off")
             if not reply.started:
-                await replies.problem(503, STOPPING, code="unavailable", headers={"Retry-After": "1"})(
+                await problems.problem(503, STOPPING, code="unavailable", headers={"Retry-After": "1"})(
                     scope, receive, reply.send
                 )
         except Exception:  # the last net: whatever it was, the client gets a problem and the log the trace
             logger.opt(exception=True).error("request failed")
             if reply.started:
                 raise
-            await replies.problem(500, replies.DETAILS[500])(scope, receive, reply.send)
+            await problems.problem(500, problems.DETAILS[500])(scope, receive, reply.send)
         finally:
             reply.log()
             logs.request_id.reset(token)
@@ -163,7 +163,7 @@ class _Reply:
     async def _replace(self, status: int, headers: MutableHeaders) -> None:
         """Send a problem in place of an error that a part of the framework worded in plain text."""
         kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
-        response = replies.problem(status, replies.DETAILS.get(status, "The request was refused."), headers=kept)
+        response = problems.problem(status, problems.DETAILS.get(status, "The request was refused."), headers=kept)
         self._start(status, response.headers)
         await self._deliver({"type": "http.response.start", "status": status, "headers": response.raw_headers})
         await self._deliver({"type": "http.response.body", "body": response.body})
@@ -184,7 +184,7 @@ class _Reply:
 
     def log(self) -> None:
         route = getattr(self._scope.get("route"), "path", "")
-        method = "HEAD" if replies.HEAD in self._scope else self._scope["method"]
+        method = "HEAD" if responses.HEAD in self._scope else self._scope["method"]
         metrics.REQUESTS.labels(method if method in METHODS else "other", route, self._status).observe(
             self._milliseconds() / 1000
         )

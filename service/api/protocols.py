@@ -17,10 +17,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets import http11
 from websockets.exceptions import SecurityError
 
-from service.connections import RETRY_SECONDS, ConnectionLimits
+from service.api.connection import STUCK_SECONDS, WIRE, Wire
+from service.api.connection_limits import RETRY_SECONDS, ConnectionLimits
+from service.api.problems import CODES
 from service.core import logs
-from service.web.replies import CODES
-from service.wire import STUCK_SECONDS, WIRE, Wire
 
 LARGEST_HEAD = 64 * 1024
 HEAD_SECONDS = 10

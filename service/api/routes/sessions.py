@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from service.accounts.schemas import KeyList, MadeKey, NewKey, SessionList, Ticket
-from service.web import replies
-from service.web.deps import In, Known, RowId, json_body, no_query, whole_body
-from service.web.documents import problems
+from service.api import responses
+from service.api.authentication import Known
+from service.api.openapi import problems
+from service.api.request_checks import RowId, json_body, no_query, whole_body
+from service.api.state import In
 
 router = APIRouter(prefix="/auth", tags=["sessions"])
 
@@ -28,7 +30,7 @@ async def log_out(rooms: In, viewer: Known) -> Response:
 @router.get("/sessions", response_model=SessionList, dependencies=[no_query], responses=problems(401))
 async def list_sessions(rooms: In, viewer: Known) -> Response:
     """List one's own sessions, the newest first."""
-    return replies.json(await rooms.logins.list(rooms.db, viewer))
+    return responses.json(await rooms.logins.list(rooms.db, viewer))
 
 
 @router.delete(
@@ -55,13 +57,13 @@ async def make_key(rooms: In, viewer: Known, new: NewKey) -> Response:
     """Make an API key for a machine: it goes where a token goes, and is shown this once.
 
     Only a log-in session creates keys: 403 for a request that comes with a key."""
-    return replies.json(await rooms.logins.make_key(rooms.db, viewer, new), status=201)
+    return responses.json(await rooms.logins.make_key(rooms.db, viewer, new), status=201)
 
 
 @router.get("/keys", response_model=KeyList, dependencies=[no_query], responses=problems(401))
 async def list_keys(rooms: In, viewer: Known) -> Response:
     """List one's own API keys, the newest first, with when each was last used and without what they are."""
-    return replies.json(await rooms.logins.keys(rooms.db, viewer))
+    return responses.json(await rooms.logins.keys(rooms.db, viewer))
 
 
 @router.delete(
@@ -80,4 +82,4 @@ async def end_key(rooms: In, viewer: Known, key_id: RowId) -> Response:
 @router.post("/ticket", response_model=Ticket, dependencies=[no_query, whole_body], responses=problems(401, 413))
 async def ticket(rooms: In, viewer: Known) -> Response:
     """Give a ticket for `/ws` or `/events`, where a browser can send no header: good once, for 30 seconds."""
-    return replies.json(await rooms.logins.make_ticket(rooms.db, viewer))
+    return responses.json(await rooms.logins.make_ticket(rooms.db, viewer))

@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.accounts.schemas import AccountChange, AccountQuery, Member, MemberPage
-from service.web import replies
-from service.web.deps import Administrator, In, RowId, each_once, json_body, no_query
-from service.web.documents import PAGE, problems
+from service.api import responses
+from service.api.authentication import Administrator
+from service.api.openapi import PAGE, problems
+from service.api.request_checks import RowId, each_once, json_body, no_query
+from service.api.state import In
 
 router = APIRouter(prefix="/users", tags=["administration"])
 
@@ -20,13 +22,13 @@ async def list_users(
 ) -> Response:
     """List accounts by name."""
     page = await rooms.accounts.page(rooms.db, query, cursors=rooms.cursors)
-    return replies.json(page, headers=replies.next_link(request, page["next_cursor"]))
+    return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
 @router.get("/{user_id}", response_model=Member, dependencies=[no_query], responses=problems(401, 403, 404))
 async def get_user(rooms: In, _viewer: Administrator, user_id: RowId) -> Response:
     """Give one account."""
-    return replies.json(await rooms.accounts.get(rooms.db, user_id))
+    return responses.json(await rooms.accounts.get(rooms.db, user_id))
 
 
 @router.patch(
@@ -39,4 +41,4 @@ async def change_user(rooms: In, viewer: Administrator, user_id: RowId, change: 
     """Change role or active, from the account's next request on. The last active administrator stays (409)."""
     account = await rooms.accounts.change(rooms.db, viewer, user_id, change)
     rooms.logins.sessions.forget(user_id)
-    return replies.json(account)
+    return responses.json(account)

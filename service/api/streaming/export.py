@@ -14,9 +14,9 @@ from loguru import logger
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.api import responses
+from service.api.streaming.subscriptions import first_of, left, wire_of
 from service.core.errors import ServiceError
-from service.web import replies
-from service.web.streams import first_of, left, wire_of
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -34,13 +34,13 @@ FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r
 
 
 def _ndjson(rows: Rows) -> bytes:
-    return b"".join(replies.line(row) for row in rows)
+    return b"".join(responses.line(row) for row in rows)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) else value
-    return "" if value is None else replies.line(value).decode().strip().strip('"')
+    return "" if value is None else responses.line(value).decode().strip().strip('"')
 
 
 def _csv(rows: Rows) -> bytes:
@@ -82,7 +82,7 @@ class Export(Response):
             if wire := wire_of(scope):
                 wire.patience = STALL_SECONDS
             try:
-                sending = self._send(send, head_alone=bool(scope.get(replies.HEAD)))
+                sending = self._send(send, head_alone=bool(scope.get(responses.HEAD)))
                 async with asyncio.timeout(LONGEST_SECONDS):
                     await first_of(asyncio.create_task(sending), asyncio.create_task(left(receive)))
             except TimeoutError:

@@ -8,9 +8,11 @@ from fastapi import APIRouter, Query, Response
 
 from service.analytics import operations
 from service.analytics.schemas import Analytics, AnalyticsQuery, Timeseries, TimeseriesQuery
-from service.web import replies
-from service.web.deps import In, Known, each_once
-from service.web.documents import problems
+from service.api import responses
+from service.api.authentication import Known
+from service.api.openapi import problems
+from service.api.request_checks import each_once
+from service.api.state import In
 
 router = APIRouter(prefix="/analytics", tags=["analytics"])
 
@@ -18,7 +20,7 @@ router = APIRouter(prefix="/analytics", tags=["analytics"])
 @router.get("", response_model=Analytics, dependencies=[each_once], responses=problems(401, 403))
 async def get_analytics(rooms: In, viewer: Known, query: Annotated[AnalyticsQuery, Query()]) -> Response:
     """Count the tasks created in a period by status and by owner: one's own, and for an administrator everyone's."""
-    return replies.json(await operations.summary(rooms.reports, viewer, query))
+    return responses.json(await operations.summary(rooms.reports, viewer, query))
 
 
 @router.get("/timeseries", response_model=Timeseries, dependencies=[each_once], responses=problems(401, 403))
@@ -28,4 +30,4 @@ async def get_timeseries(rooms: In, viewer: Known, query: Annotated[TimeseriesQu
     A period that is open goes from the first task to now; where there is no task, there is no bucket. The first and the
     last bucket hold what is within the period. At most 1,000 buckets.
     """
-    return replies.json(await operations.timeseries(rooms.reports, viewer, query))
+    return responses.json(await operations.timeseries(rooms.reports, viewer, query))

@@ -18,9 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.api import responses
+from service.api.streaming.subscriptions import first_of, left
 from service.core.errors import ServiceError
-from service.web import replies
-from service.web.streams import first_of, left
 
 Reading: TypeAlias = AbstractContextManager[AsyncGenerator[bytes]]
 
@@ -69,7 +69,7 @@ async def _asked(
         str | None, Header(description="An entity tag: with another one the whole is sent.", examples=['"5891b5b5"'])
     ] = None,
 ) -> Wanted:
-    if request.scope.get(replies.HEAD):  # RFC 9110, section 14.2: a range is of a GET alone
+    if request.scope.get(responses.HEAD):  # RFC 9110, section 14.2: a range is of a GET alone
         return Wanted([], None)
     return Wanted(ranges or [], if_range)
 
@@ -95,7 +95,7 @@ class Download(Response):
             "Accept-Ranges": "bytes",
             "Content-Security-Policy": POLICY,
             "Cross-Origin-Resource-Policy": "same-origin",
-            **replies.cached(attachment["sha256"]),
+            **responses.cached(attachment["sha256"]),
         }
         if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{attachment['size']}"
@@ -104,7 +104,7 @@ class Download(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as long as the client takes it."""
-        if scope.get(replies.HEAD):
+        if scope.get(responses.HEAD):
             await self._begin(send)
             await send({"type": "http.response.body", "body": b""})
             return

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from service.api.client_address import client_address, is_trusted
 from service.core import descriptors, metrics
 from service.core.concurrency import Slots
 from service.core.descriptors import DescriptorBudget
@@ -13,7 +14,6 @@ from service.core.errors import RateLimitedError, UnavailableError
 from service.core.refusals import Refusals
 from service.core.settings import Settings
 from service.db import pool
-from service.limits import client_address, is_trusted
 from service.ratelimit.login_limiter import Network
 
 RETRY_SECONDS = 5

@@ -1,18 +1,20 @@
-"""The WebSocket: who listens, from where on, and what is sent."""
+"""One WebSocket, from its acceptance to its end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Query, Response, WebSocket, WebSocketDisconnect
+from fastapi import Response, WebSocket, WebSocketDisconnect
 from loguru import logger
 from pydantic import Field, TypeAdapter, ValidationError
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api import problems
+from service.api.authentication import address_of
+from service.api.state import Rooms
+from service.api.streaming.subscriptions import Items, first_of, greeting, is_ours, wire_of
 from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.core.validation import Id, Input
 from service.core.viewer import Viewer
@@ -21,19 +23,12 @@ from service.events.hub import Ready, Reset
 from service.events.position import NOWHERE
 from service.events.subscriber import GONE, UNAUTHORIZED, EndedError, Subscriber, Wanted
 from service.tasks.schemas import Status
-from service.web import replies
-from service.web.deps import Rooms
-from service.web.documents import problems
-from service.web.limits import address_of
-from service.web.streams import Items, first_of, greeting, is_ours, wire_of
 
 AUTH_SECONDS = 10.0
 MOST_MESSAGES = 100
 MESSAGES_SECONDS = 60.0
 REASONS = {UNAUTHORIZED: "the token has ended", GONE: "the session is over, or the account's role has changed"}
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
-
-router = APIRouter(tags=["events"])
 
 
 class Listening(Input):
@@ -71,20 +66,6 @@ class CloseError(Exception):
         self.reason = reason
 
 
-@router.get("/ws", status_code=101, response_class=Response, responses=problems(403, 426))
-async def upgrade(_query: Annotated[Listening, Query()]) -> Response:
-    """Listen over a WebSocket (426 without one).
-
-    Who it is: `Authorization`, or the sub-protocols `bearer, TOKEN`, or `?ticket=`, or the first message
-    `{"type": "auth", "token": "…", "since": "…"}` within ten seconds. The first frame is
-    `{"type": "ready", "cursor": "…"}`, or `reset` where the cursor is of no use; then events as in `GET /events`.
-    `{"type": "subscribe", "user_id": 1, "status": ["done"]}` narrows them; `auth` again keeps the socket open.
-    Close codes: 4401 authentication, 4403 session ended, 4408 nothing read, 1008 too many messages, or too many
-    subscriptions of the user or the address, 1009 a message too large, 1012 the service stops, 1013 the database is
-    unavailable, or too many subscriptions are open."""
-    return replies.problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
-
-
 async def listen(socket: WebSocket) -> None:
     """Listen to the events that the viewer may see."""
     rooms: Rooms = socket.app.state.rooms
@@ -110,28 +91,12 @@ async def listen(socket: WebSocket) -> None:
         await _close(socket, UNAUTHORIZED, error.detail)
 
 
-class Sockets:
-    """Serves the WebSocket beside the router, whose layers would keep 5 KB for each connection; pure ASGI."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Handle one request."""
-        if scope["type"] != "websocket":
-            return self.app(scope, receive, send)
-        socket = WebSocket(scope, receive, send)
-        if scope["path"] == "/ws":
-            return listen(socket)
-        return socket.send_denial_response(replies.problem(404, replies.DETAILS[404]))
-
-
 def _refusal(socket: WebSocket, rooms: Rooms) -> Response | None:
     if not is_ours(socket.headers.get("origin"), socket.headers.get("host", ""), rooms.origins):
-        return replies.problem(403, "This origin may not listen: CORS_ORIGINS names those that may.", code="forbidden")
+        return problems.problem(403, "This origin may not listen: CORS_ORIGINS names those that may.", code="forbidden")
     if unknown := socket.query_params.keys() - Listening.model_fields:
         fields = [{"pointer": f"/query/{name}", "message": "is not known here"} for name in sorted(unknown)]
-        return replies.problem(422, "Some values do not hold; `errors` says which.", fields=fields)
+        return problems.problem(422, "Some values do not hold; `errors` says which.", fields=fields)
     return None
 
 

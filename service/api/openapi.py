@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.accounts.schemas import Credentials
-from service.web.limits import UNLIMITED
-from service.web.replies import PHRASES, Problem
+from service.api.pipeline.rate_limit import UNLIMITED
+from service.api.problems import PHRASES, Problem
 
 DESCRIPTION = """\
 Tasks, their owners and figures over them.

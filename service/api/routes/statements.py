@@ -7,10 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
+from service.api import responses
+from service.api.authentication import Administrator
+from service.api.openapi import problems
+from service.api.request_checks import no_query
+from service.api.state import In
 from service.dba import admin_view
-from service.web import replies
-from service.web.deps import Administrator, In, no_query
-from service.web.documents import problems
 
 router = APIRouter(prefix="/admin/queries", tags=["administration"], dependencies=[no_query])
 
@@ -77,7 +79,7 @@ class QueryPlan(BaseModel):
 @router.get("", response_model=QueryList, responses=problems(401, 403))
 async def list_queries(rooms: In, _viewer: Administrator) -> Response:
     """List every statement of the service: what it takes, gives and touches, what runs it, and what it has cost."""
-    return replies.json(await admin_view.listing(rooms.reports))
+    return responses.json(await admin_view.listing(rooms.reports))
 
 
 @router.get("/{name}/plan", response_model=QueryPlan, responses=problems(401, 403, 404))
@@ -87,4 +89,4 @@ async def get_plan(
     name: Annotated[str, Path(max_length=200, examples=["tasks.list title"], description="With its sort, for a list.")],
 ) -> Response:
     """Give a statement's plan without values; nothing is carried out."""
-    return replies.json(await admin_view.plan(rooms.reports, name))
+    return responses.json(await admin_view.plan(rooms.reports, name))

@@ -1,0 +1,1 @@
+"""Everything that knows HTTP or WebSocket, from the socket to the OpenAPI document."""

@@ -1,0 +1,1 @@
+"""Responses and requests that are sent in parts, and subscriptions to events."""
