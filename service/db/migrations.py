@@ -18,7 +18,7 @@ from yoyo.connections import DatabaseURI
 
 from service.core.errors import StartError
 
-FOLDER = Path(__file__).parent.parent / "migrations"
+FOLDER = Path(__file__).parents[2] / "migrations"
 TURN, WORK = 0x7A5C_0001, 0x7A5C_0002  # advisory locks: whose turn it is; the session that changes the schema
 # What a role's or database's defaults must not decide.
 PINNED = (r"-c default_transaction_isolation=read\ committed", "-c default_transaction_read_only=off")

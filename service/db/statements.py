@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Fetch: TypeAlias = Callable[[Connection], Awaitable[Any]]
 
-FOLDER = Path(__file__).parent.parent / "sql"
+FOLDER = Path(__file__).parents[2] / "sql"
+PLANS = "plans"  # the folder in it that holds no statements
 STREAMED_ROWS = 200
 FIRST_WORD = re.compile(r"\w+")
 # What a read-only transaction refuses; sqlfluff holds each clause to a line of its own.
@@ -164,9 +165,14 @@ def _tagged(text: str, name: str, sort: str) -> str:
     return FIRST_WORD.sub(rf"\g<0> /* {f'{name} {sort}'.rstrip()} */", text, count=1)
 
 
+def statement_files(folder: Path = FOLDER) -> list[Path]:
+    """Return the files that hold a statement each, sorted."""
+    return sorted(path for path in folder.rglob("*.sql") if path.parent.name != PLANS)
+
+
 def read_all(folder: Path = FOLDER) -> list[Statement]:
     """Read every file, in the order of their names."""
-    return [read(path, folder=folder) for path in sorted(folder.rglob("*.sql"))]
+    return [read(path, folder=folder) for path in statement_files(folder)]
 
 
 def load(folder: Path = FOLDER) -> SimpleNamespace:

@@ -133,9 +133,10 @@ class _Graph:
                         names[variable] = f"{names.get(parent, '')} {_text(word)}".strip()
                     case ast.Call(
                         func=ast.Attribute(value=ast.Name(id=variable), attr="set_defaults"),
-                        keywords=[ast.keyword(arg="run", value=ast.Name(id=run))],
+                        keywords=[ast.keyword(arg="run", value=ast.Constant(value=str(run)))],
                     ) if variable in names:
-                        yield names[variable], {module.functions[run]}
+                        command, _, name = run.partition(".")
+                        yield names[variable], {self._modules[f"{module.name}.{command}"].functions[name]}
 
     def _middleware(self, module: Module) -> Iterator[Function]:
         for function in module.functions.values():

@@ -14,7 +14,7 @@ from service.dba.callers import callers
 from service.dba.schema import Catalogue, Prepared, catalogue, prepare
 
 FILE = FOLDER / "CATALOG.md"
-PLANS = FOLDER.parent / "tests" / "plans"
+PLANS = FOLDER / "plans"
 HEAD = """\
 # The catalogue of statements
 
@@ -129,7 +129,7 @@ def _section(entry: Entry) -> str:
         "notifies": _listed(filter(None, [header.notifies])),
         "extension": _listed(filter(None, [header.extension])),
         "run by": _listed(entry.callers),
-        "plan": f"[{statement.name}.txt](../tests/plans/{statement.name}.txt)" * _has_plan(statement),
+        "plan": f"[{statement.name}.txt](plans/{statement.name}.txt)" * _has_plan(statement),
     }
     table = "".join(f"| {name} | {value} |\n" for name, value in rows.items() if value)
     path = statement.path.relative_to(FOLDER)

@@ -12,7 +12,7 @@ from service.db import errors
 from service.db.errors import CONSTRAINTS
 from service.db.headers import HeaderError
 from service.db.pool import Connection
-from service.db.statements import FOLDER, Statement, read
+from service.db.statements import FOLDER, Statement, read, statement_files
 from service.dba import stub
 from service.dba.callers import callers
 from service.dba.schema import Catalogue, Prepared, catalogue, prepare, server_name
@@ -37,7 +37,7 @@ async def check(
     run = callers() if whole else None
     prepared: list[Prepared] = []
     problems: list[str] = []
-    for path in sorted(folder.rglob("*.sql")):
+    for path in statement_files(folder):
         try:
             statement = read(path, folder=folder)
             if statement.header.returns == "script":

@@ -14,7 +14,7 @@ from service.db.queries import q
 from service.db.statements import FOLDER, Statement, read_all
 from service.dba.explain import NAME, Values, held, nodes, planned, values_of
 
-SNAPSHOTS = FOLDER.parent / "tests" / "plans"
+SNAPSHOTS = FOLDER / "plans"
 SAMPLES = SNAPSHOTS / "samples.json"
 LARGE_ROWS = 10_000
 CALLS = 12  # after five with a plan of their own PostgreSQL begins to weigh a generic one

@@ -19,8 +19,7 @@ from service.db.pool import PINNED, Connection
 from service.db.queries import q
 from service.db.statements import FOLDER
 
-TESTS = FOLDER.parent / "tests"
-SEEDS = (TESTS / "benchmarks" / "seed.sql", TESTS / "plans" / "seed.sql")
+SEED = FOLDER / "plans" / "seed.sql"
 STATEMENT_SECONDS = 1800
 WIDTH = 30
 
@@ -60,10 +59,10 @@ async def connected(url: str) -> AsyncIterator[Connection]:
 
 async def fill(url: str, *, rows: int, said: Callable[[str, float], None] = lambda *_: None) -> None:
     """Fill the database with so many tasks; said: is told what is under way and how much of all is done."""
-    statements = [(path, text) for path in SEEDS for text in _statements(path, rows)]
+    statements = _statements(SEED, rows)
     async with connected(url) as connection, connected(url) as watcher:
-        for number, (path, text) in enumerate(statements):
-            tell = partial(_tell, said, path.stem, number, len(statements))
+        for number, text in enumerate(statements):
+            tell = partial(_tell, said, number, len(statements))
             watched = asyncio.create_task(_watch(watcher, rows, tell))
             try:
                 await connection.execute(text)
@@ -74,15 +73,12 @@ async def fill(url: str, *, rows: int, said: Callable[[str, float], None] = lamb
     said("filled", 1)
 
 
-def _tell(said: Callable[[str, float], None], what: str, number: int, of: int, part: float) -> None:
-    said(f"{what}.sql, statement {number + 1} of {of}", (number + part) / of)
+def _tell(said: Callable[[str, float], None], number: int, of: int, part: float) -> None:
+    said(f"seed.sql, statement {number + 1} of {of}", (number + part) / of)
 
 
 def _statements(path: Path, rows: int) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8").replace(":rows", str(rows))
-    except FileNotFoundError:
-        raise StartError(f"{path} is missing: `sql plans` needs a checkout of the repository, with its tests") from None
+    text = path.read_text(encoding="utf-8").replace(":rows", str(rows))
     return [part for part in text.split(";\n") if part.strip()]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 PACKAGE = Path(__file__).parent.parent
-QUERIES = "service.queries"
+QUERIES = "service.db.queries"
 Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
 
 

@@ -1,4 +1,4 @@
-"""The types that Python sees of the statements: the text of `service/queries.pyi`."""
+"""The types that Python sees of the statements: the text of `service/db/queries.pyi`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from service.db.statements import Statement
 from service.dba.schema import Catalogue, Prepared, server_name
 
-STUB = Path(__file__).parent.with_name("queries.pyi")
+STUB = Path(__file__).parents[1] / "db" / "queries.pyi"
 PYTHON = {
     "int8": "int",
     "int4": "int",
@@ -27,7 +27,7 @@ from typing import Any, Literal, TypedDict
 
 from orjson import Fragment
 
-from service.db import Database, Executor
+from service.db.pool import Database, Executor
 """
 
 

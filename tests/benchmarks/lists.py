@@ -25,7 +25,7 @@ from service.db import embedded, migrations, pool
 from service.db.statements import FOLDER, read
 from service.tasks import listing
 
-SEED = Path(__file__).with_name("seed.sql")
+SEED = FOLDER / "plans" / "seed.sql"
 SORTS: list[Any] = list(read(FOLDER / "tasks" / "list.sql").texts)
 EVERYTHING: dict[str, Any] = {
     "viewer_id": 1,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from service.__main__ import main
 from service.api.streaming import websocket
+from service.cli import main
 
 setattr(websocket, "wire_of", lambda _scope: None)  # noqa: B010 - which is none of what `websocket` exports
 

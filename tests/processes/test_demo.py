@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from service import demo
+from service.cli import demo
 from tests.conftest import as_service
 from tests.support.servers import command, environment, refusal, run, serving
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from service import demo
 from service.accounts.passwords import Passwords
+from service.cli import demo
 from service.db.pool import Database
 from service.db.queries import q
 from tests.support.factories import Factory

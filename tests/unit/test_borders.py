@@ -24,15 +24,15 @@ SQL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 ALLOWED_SQL = {
-    ("db.py", "set local idle_in_transaction_session_timeout = 0"),
-    ("db.py", "set local plan_cache_mode = force_custom_plan"),
+    ("pool.py", "set local idle_in_transaction_session_timeout = 0"),
+    ("pool.py", "set local plan_cache_mode = force_custom_plan"),
     ("migrations.py", "select migration_id from _yoyo_migration"),  # the tables are yoyo's, and absent at first
     ("migrations.py", "select pg_try_advisory_lock(%s)"),
     ("statements.py", "explain (format json) "),  # around a file's own text
     ("explain.py", "explain ("),  # the same
-    ("commands.py", "explain"),  # a word of the command line
-    ("scratch.py", "create database "),  # its name is no parameter
-    ("scratch.py", "drop database "),
+    ("__init__.py", "explain"),  # a word of the command line
+    ("scratch_database.py", "create database "),  # its name is no parameter
+    ("scratch_database.py", "drop database "),
 }
 ALLOWED_AT_THE_TOP = {
     *("service", "sql", "tests", "migrations", "Dockerfile", "docker-compose.yml", "requirements.txt"),

@@ -1,22 +1,29 @@
-"""Users and tasks to try the service with: a year of a small office, invented."""
+"""`python -m service demo`: fill an empty database with the invented year of a small office."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import random
+import secrets
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from service.accounts.passwords import Passwords
+from service.cli.database import with_database
 from service.core.errors import ConflictError, StartError
+from service.core.settings import Settings
 from service.db.pool import Database
 from service.db.queries import q
 
 NOT_EMPTY = "there are users or tasks already: demo fills an empty database"
 ADMINISTRATOR = "demo"
 USERS = ("alan", "barbara", "dennis", "donald", "edsger", "frances", "ken", "margaret", "niklaus", "radia", "sophie")
-MOST_TASKS, BATCH = 100_000, 500
+BATCH = 500
 DAYS, DAYS_TO_DONE = 365, 4
 VERBS = ("Book", "Call", "Check", "File", "Fix", "Order", "Plan", "Prepare", "Print", "Review", "Send", "Translate")
 THINGS = (
@@ -37,6 +44,20 @@ class Task(NamedTuple):
     city: str | None
     created_at: datetime
     updated_at: datetime
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Fill an empty database, and say how to log in."""
+    password = secrets.token_urlsafe(12)
+
+    async def work(database: Database) -> None:
+        with tqdm(total=arguments.tasks, unit=" tasks", file=sys.stderr, disable=None, leave=False) as bar:
+            await fill(database, tasks=arguments.tasks, password=password, passwords=Passwords(), made=bar.update)
+
+    with_database(settings, work)
+    print(f"{arguments.tasks} tasks made, of {len(USERS)} users: {', '.join(USERS)}")
+    print(f"They and the administrator {ADMINISTRATOR} log in with the password {password}")
+    return 0
 
 
 async def fill(

@@ -1,0 +1,38 @@
+"""`python -m service create-admin`: create an administrator."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+
+from service.accounts.passwords import Passwords
+from service.accounts.users import Accounts, check_admin
+from service.cli.database import with_database
+from service.core.errors import StartError
+from service.core.settings import Settings
+from service.db.pool import Database
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Make an administrator."""
+    password = sys.stdin.readline().rstrip("\r\n") if arguments.password_stdin else _asked_password()
+    check_admin(arguments.username, password)
+
+    async def create(database: Database) -> int:
+        return await Accounts(passwords=Passwords()).create_admin(
+            database, username=arguments.username, password=password
+        )
+
+    print(f"administrator {arguments.username} made, id {with_database(settings, create)}")
+    return 0
+
+
+def _asked_password() -> str:
+    try:
+        password = getpass.getpass()
+        if getpass.getpass("Again: ") != password:
+            raise StartError("the two passwords differ")
+    except EOFError:
+        raise StartError("no password was settings") from None
+    return password

@@ -1,0 +1,37 @@
+"""Runs a command's work on the database that the settings name."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from service.core.errors import ServiceError, StartError
+from service.core.settings import Settings
+from service.db import embedded, migrations, pool
+from service.db.errors import DRIVER_ERRORS, translate
+from service.db.headers import HeaderError
+from service.db.pool import Database
+
+T = TypeVar("T")
+
+
+def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do it on the database that the settings name."""
+
+    async def run(url: str) -> T:
+        try:
+            async with pool.connected(url, settings) as database:
+                return await work(database)
+        except HeaderError as error:
+            raise StartError(str(error)) from error
+        except DRIVER_ERRORS as error:
+            told = translate(error)
+            raise told if isinstance(told, ServiceError) else StartError(" ".join(str(error).split())) from error
+
+    with embedded.database(settings) as url:
+        if settings.migrates_on_start:
+            for name in migrations.migrate(url):
+                print(f"applied  {name}", file=sys.stderr)
+        return asyncio.run(run(url))

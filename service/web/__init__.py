@@ -1,1 +1,0 @@
-"""HTTP: the only room besides `app` that knows of it."""

@@ -1,1 +1,0 @@
-"""The DBA's workbench over the statements: check, catalogue, plans, figures."""
