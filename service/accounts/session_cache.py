@@ -90,7 +90,7 @@ class Sessions:
 
     async def _look_up(self, session_id: int) -> Viewer:
         forgotten = self._forgotten
-        rows = await q.accounts.living(self._db, session_ids=[session_id], key_ids=[])
+        rows = await q.accounts.active_credentials(self._db, session_ids=[session_id], key_ids=[])
         if not rows:
             raise UnauthorizedError("The session is over.")
         row = rows[0]
@@ -103,7 +103,7 @@ class Sessions:
         known = self._keys.get(key_hash) if self.believed() else None
         if known is None:
             forgotten = self._forgotten
-            row = await q.accounts.key(self._db, hash=key_hash)
+            row = await q.accounts.get_key(self._db, hash=key_hash)
             if row is None:
                 raise UnauthorizedError("The key is not valid.")
             known = Viewer(
@@ -138,7 +138,7 @@ class Sessions:
 
     async def over(self, viewers: Sequence[Viewer], *, db: Executor | None = None) -> list[Viewer]:
         """Give those whose session or key is over, or whose account has another role now; asks the database."""
-        rows = await q.accounts.living(
+        rows = await q.accounts.active_credentials(
             db or self._db,
             session_ids=[one.session_id for one in viewers if one.session_id is not None],
             key_ids=[one.key_id for one in viewers if one.key_id is not None],

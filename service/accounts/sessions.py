@@ -69,9 +69,9 @@ class Logins:
         The one that was spent last answers RECALL_SECONDS more, always with the same successor.
         """
         token, genuine = self.refresh_tokens.read(text)
-        row = await q.accounts.rotate(db, refresh_token=token.secret, days=self.days) or await q.accounts.recall(
-            db, refresh_token=token.secret, seconds=RECALL_SECONDS
-        )
+        row = await q.accounts.rotate(
+            db, refresh_token=token.secret, days=self.days
+        ) or await q.accounts.recent_successor(db, refresh_token=token.secret, seconds=RECALL_SECONDS)
         if row is not None:
             return self._token(row["user_id"], row["role"], RefreshToken(row["id"], row["successor"]))
         if genuine and await q.accounts.end_reused(db, session_id=token.session_id):
@@ -121,11 +121,11 @@ class Logins:
 
     async def keys(self, db: Executor, viewer: Viewer) -> dict[str, Any]:
         """Give the viewer's API keys."""
-        return {"items": await q.accounts.keys(db, user_id=viewer.id, row_limit=MOST_KEYS)}
+        return {"items": await q.accounts.list_keys(db, user_id=viewer.id, row_limit=MOST_KEYS)}
 
     async def end_key(self, db: Executor, viewer: Viewer, key_id: int) -> None:
         """Revoke one of the viewer's API keys; NotFoundError."""
-        ended = await q.accounts.end_key(db, key_id=key_id, user_id=viewer.id)
+        ended = await q.accounts.revoke_key(db, key_id=key_id, user_id=viewer.id)
         self.sessions.forget(viewer.id)
         if not ended:
             raise NotFoundError("There is no such key.")

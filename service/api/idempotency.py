@@ -71,7 +71,7 @@ class Attempt:
         try:
             async with on.transaction() as transaction:
                 answer = await work(transaction)
-                kept = await q.idempotency.keep(
+                kept = await q.idempotency.save_response(
                     transaction,
                     **named,
                     holder=holder,

@@ -49,7 +49,9 @@ class Attachments:
         Raises NotFoundError, ForbiddenError, InvalidError, TooLargeError, QuotaError, UnavailableError; then nothing is
         left behind.
         """
-        row = await q.attachments.admit(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
+        row = await q.attachments.check_upload(
+            db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin
+        )
         admitted = _permitted(row)
         receiving = Receiving(self.store, largest=self.largest, left=self._left(admitted["used"]))
         with self._uploads.turn(viewer.id):

@@ -68,7 +68,7 @@ async def remove(db: Executor, store: Store) -> bool:
 
 async def compare(db: Executor, store: Store) -> None:
     """Hold the store's files against the rows, where that is due and no other process does it."""
-    turn = await q.attachments.take_turn(db, seconds=TURN_SECONDS, has_turn=False)
+    turn = await q.attachments.acquire_sweep_lease(db, seconds=TURN_SECONDS, has_turn=False)
     if turn is not None:
         await hold(db, store, turn["folder"])
 
@@ -79,7 +79,7 @@ async def hold(db: Executor, store: Store, folder: str) -> None:
     sweep = _Sweep(db, store, before)
     async for files in store.listed(folder):
         await sweep.take(files)
-        await q.attachments.take_turn(db, seconds=TURN_SECONDS, has_turn=True)
+        await q.attachments.acquire_sweep_lease(db, seconds=TURN_SECONDS, has_turn=True)
     await sweep.end()
     cleared = await store.clear(folder, before=before)
     if sweep.removed or cleared:
@@ -103,7 +103,7 @@ class _Sweep:
         """Look at some files, and at the rows as far as the last of them."""
         await self._miss({one.key for one in files}, last=files[-1].key)
         old = [one.key for one in files if one.modified_at < self._before]
-        for row in await q.attachments.unknown(self._db, keys=old) if old else ():
+        for row in await q.attachments.find_orphans(self._db, keys=old) if old else ():
             await self._store.remove(row["key"])
             self.removed += 1
 

@@ -7,6 +7,13 @@ from orjson import Fragment
 
 from service.db.pool import Database, Executor
 
+class AccountsActiveCredentialsRow(TypedDict):
+    kind: str
+    id: int
+    user_id: int
+    role: str
+    read_only: bool
+
 class AccountsChangeRow(TypedDict):
     id: int
     username: str
@@ -50,20 +57,12 @@ class AccountsGetAccountRow(TypedDict):
     active: bool
     created_at: datetime
 
-class AccountsKeyRow(TypedDict):
+class AccountsGetKeyRow(TypedDict):
     id: int
     read_only: bool
     expires_at: datetime | None
     user_id: int
     role: str
-
-class AccountsKeysRow(TypedDict):
-    id: int
-    name: str
-    read_only: bool
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
 
 class AccountsListRow(TypedDict):
     id: int
@@ -85,17 +84,18 @@ class _AccountsList:
         row_limit: int,
     ) -> Sequence[AccountsListRow]: ...
 
-class AccountsLivingRow(TypedDict):
-    kind: str
+class AccountsListKeysRow(TypedDict):
     id: int
-    user_id: int
-    role: str
+    name: str
     read_only: bool
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
 
 class AccountsOpenSessionRow(TypedDict):
     id: int
 
-class AccountsRecallRow(TypedDict):
+class AccountsRecentSuccessorRow(TypedDict):
     id: int
     user_id: int
     role: str
@@ -137,7 +137,10 @@ class AnalyticsTimeseriesRow(TypedDict):
     hours_to_done_p50: float | None
     hours_to_done_p90: float | None
 
-class AttachmentsAdmitRow(TypedDict):
+class AttachmentsAcquireSweepLeaseRow(TypedDict):
+    folder: str
+
+class AttachmentsCheckUploadRow(TypedDict):
     folder: str
     verdict: str
     used: int
@@ -160,6 +163,9 @@ class AttachmentsCreateRow(TypedDict):
 
 class AttachmentsDeleteRow(TypedDict):
     verdict: str
+
+class AttachmentsFindOrphansRow(TypedDict):
+    key: str
 
 class AttachmentsGetRow(TypedDict):
     id: int | None
@@ -191,12 +197,6 @@ class AttachmentsListRow(TypedDict):
 class AttachmentsRestorableRow(TypedDict):
     key: str
     is_doubtful: bool
-
-class AttachmentsTakeTurnRow(TypedDict):
-    folder: str
-
-class AttachmentsUnknownRow(TypedDict):
-    key: str
 
 class DbaAppliedMigrationsRow(TypedDict):
     migration_id: str
@@ -457,7 +457,7 @@ class _TasksList:
         row_offset: int,
     ) -> Sequence[TasksListRow]: ...
 
-class TasksListFarRow(TypedDict):
+class TasksListIndexOnlyRow(TypedDict):
     id: int
     title: str
     description: str | None
@@ -469,7 +469,7 @@ class TasksListFarRow(TypedDict):
     updated_at: datetime
     version: int
 
-class _TasksListFar:
+class _TasksListIndexOnly:
     async def __call__(
         self,
         db: Executor,
@@ -490,9 +490,9 @@ class _TasksListFar:
         last_id: int | None,
         changed_from: datetime | None,
         changed_before: datetime | None,
-    ) -> Sequence[TasksListFarRow]: ...
+    ) -> Sequence[TasksListIndexOnlyRow]: ...
 
-class TasksListOfPeriodRow(TypedDict):
+class TasksListPeriodByTitleRow(TypedDict):
     id: int
     title: str
     description: str | None
@@ -504,7 +504,7 @@ class TasksListOfPeriodRow(TypedDict):
     updated_at: datetime
     version: int
 
-class _TasksListOfPeriod:
+class _TasksListPeriodByTitle:
     async def __call__(
         self,
         db: Executor,
@@ -521,9 +521,9 @@ class _TasksListOfPeriod:
         after_id: int | None,
         row_limit: int,
         row_offset: int,
-    ) -> Sequence[TasksListOfPeriodRow]: ...
+    ) -> Sequence[TasksListPeriodByTitleRow]: ...
 
-class TasksPeriodRow(TypedDict):
+class TasksPeriodBoundsRow(TypedDict):
     first_id: int
     last_id: int
     changed_from: datetime
@@ -596,6 +596,13 @@ class WeatherClaimRow(TypedDict):
     city: str | None
 
 class _Accounts:
+    async def active_credentials(
+        self,
+        db: Executor,
+        *,
+        session_ids: Sequence[int],
+        key_ids: Sequence[int],
+    ) -> Sequence[AccountsActiveCredentialsRow]: ...
     async def change(
         self,
         db: Executor,
@@ -646,13 +653,6 @@ class _Accounts:
         *,
         username: str,
     ) -> AccountsCredentialsRow | None: ...
-    async def end_key(
-        self,
-        db: Executor,
-        *,
-        key_id: int,
-        user_id: int,
-    ) -> int: ...
     async def end_reused(
         self,
         db: Executor,
@@ -684,31 +684,24 @@ class _Accounts:
         *,
         user_id: int,
     ) -> AccountsGetAccountRow | None: ...
-    async def has_admin(
-        self,
-        db: Executor,
-    ) -> bool: ...
-    async def key(
+    async def get_key(
         self,
         db: Executor,
         *,
         hash: bytes,
-    ) -> AccountsKeyRow | None: ...
-    async def keys(
+    ) -> AccountsGetKeyRow | None: ...
+    async def has_admin(
+        self,
+        db: Executor,
+    ) -> bool: ...
+    list: _AccountsList
+    async def list_keys(
         self,
         db: Executor,
         *,
         user_id: int,
         row_limit: int,
-    ) -> Sequence[AccountsKeysRow]: ...
-    list: _AccountsList
-    async def living(
-        self,
-        db: Executor,
-        *,
-        session_ids: Sequence[int],
-        key_ids: Sequence[int],
-    ) -> Sequence[AccountsLivingRow]: ...
+    ) -> Sequence[AccountsListKeysRow]: ...
     async def note_key_use(
         self,
         db: Executor,
@@ -734,13 +727,20 @@ class _Accounts:
         *,
         user_id: int,
     ) -> str: ...
-    async def recall(
+    async def recent_successor(
         self,
         db: Executor,
         *,
         refresh_token: bytes,
         seconds: float,
-    ) -> AccountsRecallRow | None: ...
+    ) -> AccountsRecentSuccessorRow | None: ...
+    async def revoke_key(
+        self,
+        db: Executor,
+        *,
+        key_id: int,
+        user_id: int,
+    ) -> int: ...
     async def rotate(
         self,
         db: Executor,
@@ -803,14 +803,21 @@ class _Analytics:
     ) -> Sequence[AnalyticsTimeseriesRow]: ...
 
 class _Attachments:
-    async def admit(
+    async def acquire_sweep_lease(
+        self,
+        db: Executor,
+        *,
+        seconds: float,
+        has_turn: bool,
+    ) -> AttachmentsAcquireSweepLeaseRow | None: ...
+    async def check_upload(
         self,
         db: Executor,
         *,
         task_id: int,
         viewer_id: int,
         viewer_is_admin: bool,
-    ) -> AttachmentsAdmitRow | None: ...
+    ) -> AttachmentsCheckUploadRow | None: ...
     async def claim_removed(
         self,
         db: Executor,
@@ -841,6 +848,12 @@ class _Attachments:
         viewer_id: int,
         viewer_is_admin: bool,
     ) -> AttachmentsDeleteRow | None: ...
+    async def find_orphans(
+        self,
+        db: Executor,
+        *,
+        keys: Sequence[str],
+    ) -> Sequence[AttachmentsFindOrphansRow]: ...
     async def forget_removed(
         self,
         db: Executor,
@@ -896,19 +909,6 @@ class _Attachments:
         task_id: int,
         keys: Sequence[str],
     ) -> int: ...
-    async def take_turn(
-        self,
-        db: Executor,
-        *,
-        seconds: float,
-        has_turn: bool,
-    ) -> AttachmentsTakeTurnRow | None: ...
-    async def unknown(
-        self,
-        db: Executor,
-        *,
-        keys: Sequence[str],
-    ) -> Sequence[AttachmentsUnknownRow]: ...
 
 class _Dba:
     async def applied_migrations(
@@ -1013,6 +1013,10 @@ class _Events:
         days: int,
         row_limit: int,
     ) -> int: ...
+    async def has_future_xids(
+        self,
+        db: Executor,
+    ) -> bool: ...
     async def page(
         self,
         db: Executor,
@@ -1032,16 +1036,12 @@ class _Events:
         self,
         db: Executor,
     ) -> EventsPositionRow: ...
-    async def settle(
+    async def repair_future_xids(
         self,
         db: Executor,
         *,
         row_limit: int,
     ) -> int: ...
-    async def unsettled(
-        self,
-        db: Executor,
-    ) -> bool: ...
 
 class _Idempotency:
     async def claim(
@@ -1061,7 +1061,16 @@ class _Idempotency:
         *,
         row_limit: int,
     ) -> int: ...
-    async def keep(
+    async def release(
+        self,
+        db: Executor,
+        *,
+        user_id: int,
+        route: str,
+        key: str,
+        holder: bytes,
+    ) -> int: ...
+    async def save_response(
         self,
         db: Executor,
         *,
@@ -1072,15 +1081,6 @@ class _Idempotency:
         status: int,
         headers: Fragment,
         body: bytes,
-    ) -> int: ...
-    async def release(
-        self,
-        db: Executor,
-        *,
-        user_id: int,
-        route: str,
-        key: str,
-        holder: bytes,
     ) -> int: ...
 
 class _Tasks:
@@ -1149,21 +1149,28 @@ class _Tasks:
         byte_limit: int,
     ) -> Sequence[TasksHistoryRow]: ...
     list: _TasksList
-    list_far: _TasksListFar
-    list_of_period: _TasksListOfPeriod
+    list_index_only: _TasksListIndexOnly
+    list_period_by_title: _TasksListPeriodByTitle
     async def lock_restoration(
         self,
         db: Executor,
         *,
         task_id: int,
     ) -> str: ...
-    async def period(
+    async def period_bounds(
         self,
         db: Executor,
         *,
         created_from: datetime | None,
         created_before: datetime | None,
-    ) -> TasksPeriodRow: ...
+    ) -> TasksPeriodBoundsRow: ...
+    async def period_fraction(
+        self,
+        db: Executor,
+        *,
+        created_from: datetime | None,
+        created_before: datetime | None,
+    ) -> float | None: ...
     async def restore(
         self,
         db: Executor,
@@ -1173,13 +1180,6 @@ class _Tasks:
         viewer_is_admin: bool,
     ) -> TasksRestoreRow | None: ...
     search: _TasksSearch
-    async def share_of_period(
-        self,
-        db: Executor,
-        *,
-        created_from: datetime | None,
-        created_before: datetime | None,
-    ) -> float | None: ...
     async def update(
         self,
         db: Executor,

@@ -150,13 +150,13 @@ class Listener:
             self._wake.set()
 
     async def _settle(self, connection: Connection) -> None:
-        if not await q.events.unsettled(connection):
+        if not await q.events.has_future_xids(connection):
             self._unsettled = ""
             return
         try:
             async with connection.transaction():
                 await q.dba.set_for_transaction(connection, name="lock_timeout", value=SETTLING_WAIT)
-                settled = await q.events.settle(connection, row_limit=SETTLED_ROWS)
+                settled = await q.events.repair_future_xids(connection, row_limit=SETTLED_ROWS)
         except UnavailableError as error:  # read-only or locked: until then they are not taken for new
             cause = repr(error.__cause__)
             if cause != self._unsettled:

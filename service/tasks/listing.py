@@ -31,7 +31,7 @@ BOUNDS = {
     "status": ("first_id", "last_id"),  # its index goes on by id
     "updated_at": ("changed_from", "changed_before"),
 }
-"""What of `tasks.period` bounds a walk in the order of a column."""
+"""What of `tasks.period_bounds` bounds a walk in the order of a column."""
 NO_BOUNDS: dict[str, Any] = dict.fromkeys(name for names in BOUNDS.values() for name in names)
 
 
@@ -102,15 +102,15 @@ async def rows(db: Database, *, sort: Sort, sought: str | None = None, **values:
     if of_period and everyones and column in BOUNDS:
         async with db.snapshot() as moment:
             values |= await bounds(moment, column, values)
-            return await q.tasks.list_far(moment, sort=sort, **values)
+            return await q.tasks.list_index_only(moment, sort=sort, **values)
     if of_period and (sort == "title" or sort == "-title"):  # noqa: PLR1714 - mypy narrows by no others
-        share = await q.tasks.share_of_period(
+        share = await q.tasks.period_fraction(
             db, created_from=values["created_from"], created_before=values["created_before"]
         )
         if share is None or share < WIDE:
-            return await q.tasks.list_of_period(db, sort=sort, **values)
+            return await q.tasks.list_period_by_title(db, sort=sort, **values)
     if values["row_offset"] or (of_period and column != "created_at"):
-        return await q.tasks.list_far(db, sort=sort, **values, **NO_BOUNDS)
+        return await q.tasks.list_index_only(db, sort=sort, **values, **NO_BOUNDS)
     return await q.tasks.list(db, sort=sort, **values)
 
 
@@ -118,5 +118,7 @@ async def bounds(db: Executor, column: str, values: Mapping[str, Any]) -> dict[s
     """Give where a walk in the order of the column begins and ends, as far as the period says."""
     if column not in BOUNDS or not (values["created_from"] or values["created_before"]):
         return NO_BOUNDS
-    lies = dict(await q.tasks.period(db, created_from=values["created_from"], created_before=values["created_before"]))
+    lies = dict(
+        await q.tasks.period_bounds(db, created_from=values["created_from"], created_before=values["created_before"])
+    )
     return NO_BOUNDS | {name: lies[name] for name in BOUNDS[column]}

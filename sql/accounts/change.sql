@@ -1,4 +1,4 @@
--- Another role of an account, or whether it is active; the sessions of one that is not end.
+-- Change the role of an account, or whether it is active; the sessions of an inactive account end.
 -- returns: row?
 -- params: user_id bigint, role text?, active boolean?
 -- index: users_pkey

@@ -1,4 +1,4 @@
--- A new account.
+-- Create an account.
 -- returns: row
 -- params: username text, password_hash text, role text
 -- raises: users_username_key -> conflict, users_username_check -> invalid, users_role_check -> invalid

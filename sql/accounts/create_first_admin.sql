@@ -1,4 +1,4 @@
--- The first administrator, where there is none and the name is free.
+-- Create the first administrator if there is none and the name is free.
 -- returns: count
 -- params: username text, password_hash text
 -- scans: users

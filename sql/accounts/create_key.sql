@@ -1,4 +1,4 @@
--- A new API key, kept as its hash, where the account has fewer than the most.
+-- Create an API key, stored as its hash, if the account has fewer than the maximum.
 -- returns: row?
 -- params: user_id bigint, name text, hash bytea, read_only boolean, expires_at timestamptz?, most bigint
 -- index: api_keys_user_idx

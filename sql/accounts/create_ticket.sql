@@ -1,4 +1,4 @@
--- A ticket, kept as its hash; those that have expired go.
+-- Create a ticket, stored as its hash, and delete some expired ones.
 -- returns: row
 -- params: hash bytea, user_id bigint, access_expires_at timestamptz?, session_id bigint?, key_id bigint?
 -- index: tickets_expires_idx, tickets_pkey

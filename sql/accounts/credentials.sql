@@ -1,4 +1,4 @@
--- What a log-in is checked against, by name without regard to case.
+-- Return what a log-in is verified against, by username without regard to case.
 -- returns: row?
 -- params: username text
 -- index: users_username_key

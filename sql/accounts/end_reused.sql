@@ -1,4 +1,4 @@
--- The end of a session whose spent refresh token was used again: one of the two who have it is a thief.
+-- Delete a session whose used refresh token was sent again: one of its two holders is a thief.
 -- returns: count
 -- params: session_id bigint
 -- index: sessions_pkey

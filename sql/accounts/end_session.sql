@@ -1,4 +1,4 @@
--- The end of one session of an account.
+-- Delete one session of an account.
 -- returns: count
 -- params: session_id bigint, user_id bigint
 -- index: sessions_user_idx

@@ -1,4 +1,4 @@
--- The end of sessions whose refresh token has expired.
+-- Delete sessions whose refresh token has expired.
 -- returns: count
 -- params: row_limit bigint
 -- index: sessions_expires_idx, sessions_pkey

@@ -1,4 +1,4 @@
--- One account.
+-- Return one account.
 -- returns: row?
 -- params: user_id bigint
 -- index: users_pkey

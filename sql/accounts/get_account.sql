@@ -1,4 +1,4 @@
--- One account, for administrators.
+-- Return one account with what only administrators see.
 -- returns: row?
 -- params: user_id bigint
 -- index: users_pkey

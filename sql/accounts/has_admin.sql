@@ -1,4 +1,4 @@
--- Whether there is an administrator.
+-- Return whether there is an administrator.
 -- returns: value
 -- scans: users
 select count(*) > 0 as has_admin

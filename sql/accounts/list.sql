@@ -1,4 +1,4 @@
--- A page of accounts, for administrators.
+-- List a page of accounts, for administrators.
 -- returns: rows
 -- params: name_from text?, name_before text?, after_value text?, after_id bigint?, row_limit bigint
 -- sort: username: lower(a.username) text, a.id bigint

@@ -1,4 +1,4 @@
--- A log-in's session, where the password that was verified is still the account's; the oldest beyond the most end.
+-- Create a session if the verified password is still the account's; end the oldest beyond the maximum.
 -- returns: row?
 -- params: user_id bigint, known_hash text, refresh_hash bytea, secret bytea, days integer, client_address text?,
 --   user_agent text?, most bigint

@@ -1,4 +1,4 @@
--- What a change of an account's password is checked against.
+-- Return the password hash that a change of password is verified against.
 -- returns: value
 -- params: user_id bigint
 -- index: users_pkey

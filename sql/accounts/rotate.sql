@@ -1,8 +1,8 @@
--- A refresh token, spent: the session goes on with the next one.
+-- Use a refresh token: the session continues with its successor.
 -- returns: row?
 -- params: refresh_token bytea, days integer
 -- index: sessions_refresh_key, users_pkey
--- why: of many uses at once one finds its hash still there; the others find it in previous_hash (accounts.recall).
+-- why: of many uses at once one finds its hash; the others find it in previous_hash (accounts.recent_successor).
 update sessions as s
 set
     previous_hash = s.refresh_hash,

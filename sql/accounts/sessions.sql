@@ -1,4 +1,4 @@
--- An account's sessions, the newest first.
+-- List an account's sessions, the newest first.
 -- returns: rows
 -- params: user_id bigint, row_limit bigint
 -- index: sessions_user_idx

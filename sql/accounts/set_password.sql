@@ -1,4 +1,4 @@
--- A new password, where nobody has changed it meanwhile; the account's other sessions end.
+-- Set a new password if nobody has changed it since; the account's other sessions end.
 -- returns: count
 -- params: user_id bigint, password_hash text, known_hash text, kept_session_id bigint?
 -- index: users_pkey

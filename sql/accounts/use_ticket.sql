@@ -1,4 +1,4 @@
--- A ticket's end: whom it is for, where it was good.
+-- Delete a ticket and return whom it was for, if it was valid.
 -- returns: row?
 -- params: hash bytea
 -- index: tickets_pkey, users_pkey

@@ -1,4 +1,4 @@
--- When the first of the tasks that the viewer may see was created, and what time it is.
+-- Return when the first task that the viewer may see was created, and the present time.
 -- returns: row
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?
 -- nullable: first_created_at

@@ -1,4 +1,4 @@
--- Tasks created in a period, counted by status and by owner.
+-- Count the tasks created in a period, by status and by owner.
 -- returns: row
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, created_from timestamptz?,
 --   created_before timestamptz?

@@ -1,4 +1,4 @@
--- Tasks created and tasks completed in each part of a period.
+-- Count the tasks created and completed in each bucket of a period.
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, period_from timestamptz,
 --   period_before timestamptz, starts timestamptz[]

@@ -1,4 +1,4 @@
--- Files of attachments that are gone, claimed for as long as their removal may take.
+-- Claim files of deleted attachments, for as long as their removal may take.
 -- returns: rows
 -- params: seconds double precision, row_limit bigint
 -- index: removed_attachments_due_idx, removed_attachments_pkey

@@ -1,4 +1,4 @@
--- A new attachment, where the viewer may add one to the task and has so much of the quota left.
+-- Create an attachment if the viewer may add one to the task and the quota has room for it.
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, key text, filename text, content_type text,
 --   size bigint, sha256 text, quota bigint

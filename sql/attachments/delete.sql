@@ -1,4 +1,4 @@
--- The end of one attachment of a task, where the viewer may end it.
+-- Delete one attachment of a task if the viewer may.
 -- returns: row?
 -- params: task_id bigint, attachment_id bigint, viewer_id bigint, viewer_is_admin boolean
 -- index: tasks_pkey, attachments_pkey

@@ -1,4 +1,4 @@
--- The end of what was left to do for attachments that are gone: their files are, too.
+-- Delete the records of attachments whose files are removed.
 -- returns: count
 -- params: keys text[]
 -- index: removed_attachments_pkey

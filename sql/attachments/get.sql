@@ -1,4 +1,4 @@
--- One attachment of a task with the key of its file, and whether the viewer may see it.
+-- Return one attachment of a task with its storage key, and whether the viewer may see it.
 -- returns: row?
 -- params: task_id bigint, attachment_id bigint, viewer_id bigint, viewer_is_admin boolean
 -- nullable: id, task_id, key, filename, content_type, size, sha256, created_at

@@ -1,4 +1,4 @@
--- Keys of attachments after one and up to another, in their order, of those that are older than an hour.
+-- List the storage keys between two keys, in order, of attachments older than an hour.
 -- returns: rows
 -- params: after_key text, last_key text?, row_limit bigint
 -- index: attachments_key_key

@@ -1,4 +1,4 @@
--- A page of a task's attachments, in the order in which they were added, and whether the viewer may see them.
+-- List a page of a task's attachments, in the order in which they were added, and whether the viewer may see them.
 -- returns: rows
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, after_id bigint?, row_limit bigint
 -- nullable: id, task_id, filename, content_type, size, sha256, created_at

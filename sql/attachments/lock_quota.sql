@@ -1,4 +1,4 @@
--- The turn to use some of a user's quota, until the transaction ends.
+-- Lock a user's quota until the transaction ends.
 -- returns: value
 -- params: user_id bigint
 -- why: a statement of its own, so that what uses the quota then sees what the one before has used.

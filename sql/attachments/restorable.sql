@@ -1,4 +1,4 @@
--- Attachments that went with the viewer's task and that nobody removes now, and whether anybody has tried.
+-- List the attachments deleted with a task whose files nobody removes now, and whether anybody has tried.
 -- returns: rows
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, row_limit bigint
 -- index: removed_attachments_task_idx, task_events_task_idx

@@ -1,4 +1,4 @@
--- Attachments that went with a task, back where their files are still there.
+-- Restore the attachments deleted with a task whose files still exist.
 -- returns: count
 -- params: task_id bigint, keys text[]
 -- index: removed_attachments_task_idx, users_pkey

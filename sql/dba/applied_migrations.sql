@@ -1,4 +1,4 @@
--- The migrations that this database has seen, in the order in which they came.
+-- List the applied migrations, in the order in which they came.
 -- returns: rows
 select m.migration_id::text as migration_id
 from _yoyo_migration as m

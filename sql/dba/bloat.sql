@@ -1,4 +1,4 @@
--- Dead rows of each table, when they were last cleared away, and how near it is to the wrap-around of transaction ids.
+-- List each table's dead rows, its last vacuum, and its distance to transaction id wrap-around.
 -- returns: rows
 -- nullable: dead_percent, last_vacuum_at, last_analyze_at
 select

@@ -1,4 +1,4 @@
--- How much of each table and its indexes was found in memory.
+-- Show how much of each table and its indexes was found in memory.
 -- returns: rows
 -- nullable: table_hit_percent, index_hit_percent
 select

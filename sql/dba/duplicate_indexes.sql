@@ -1,4 +1,4 @@
--- Indexes that another one of the same table makes needless: the same columns, or the first of them.
+-- List indexes that another index of the same table makes redundant: the same columns, or the first of them.
 -- returns: rows
 -- why: columns, order, collation, condition and method are compared; what is included is not. A unique one is needed.
 with known as (

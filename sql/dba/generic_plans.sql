@@ -1,4 +1,4 @@
--- How many generic plans this session has made of a prepared statement.
+-- Count the generic plans that this session has made of a prepared statement.
 -- returns: value
 -- params: name text
 select p.generic_plans

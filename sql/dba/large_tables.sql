@@ -1,4 +1,4 @@
--- The tables with so many rows, as the statistics say.
+-- List the tables with at least so many rows, by the statistics.
 -- returns: rows
 -- params: least_rows bigint
 select c.relname::text as name

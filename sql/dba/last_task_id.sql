@@ -1,4 +1,4 @@
--- The last id that a task was given, also by who has not committed yet.
+-- Return the last id that a task was assigned, uncommitted ones included.
 -- returns: value
 -- why: `sql plans` sees by it how far one long insert has come.
 select s.last_value

@@ -1,4 +1,4 @@
--- Who waits for whom: each wait for a lock, what it is on, and who is in its way.
+-- List each wait for a lock: who waits, for what, and who blocks it.
 -- returns: rows
 -- nullable: relation, waiting_tag, blocking_tag, blocking_state, waiting_query, blocking_query, waiting_seconds,
 --   blocking_transaction_seconds, blocking_user, waiting_user

@@ -1,4 +1,4 @@
--- Tables that are read whole and large, and foreign keys without an index that begins with their columns.
+-- List large tables that are read whole, and foreign keys without an index on their columns.
 -- returns: rows
 -- nullable: scans, rows_read, last_scan_at, column_names
 select

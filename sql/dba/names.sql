@@ -1,4 +1,4 @@
--- The names of constraints, indexes, extensions and columns that may be null, by kind, each with its table.
+-- List constraints, indexes, extensions and nullable columns, by kind, each with its table.
 -- returns: rows
 -- nullable: of_table
 -- why: `sql check` holds the headers against them.

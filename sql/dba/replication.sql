@@ -1,4 +1,4 @@
--- Standbys and how far behind they are, slots and what they hold back, and how full the queue of notifications is.
+-- Show standbys and their lag, slots and what they retain, and how full the notification queue is.
 -- returns: rows
 -- nullable: state, bytes_behind, seconds_behind, percent_full
 -- why: on a standby what is behind is counted from what it has received itself. A listener that never reads holds the

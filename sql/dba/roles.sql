@@ -1,4 +1,4 @@
--- The roles: an owner who migrates, the service that reads and writes rows, and a reader; made, or put right again.
+-- Create or repair the roles: an owner who migrates, the service that reads and writes rows, and a reader.
 -- returns: script
 -- why: as a superuser, in the service's database, by `psql -v ON_ERROR_STOP=1 -f sql/dba/roles.sql`. The roles have no
 --   password yet: `\password tasks_app`. What is there becomes the owner's; what the owner's migrations make later is

@@ -1,4 +1,4 @@
--- What runs now, the longest first, by its tag, and whom it waits for.
+-- List the running statements, the longest first, by tag, and whom each waits for.
 -- returns: rows
 -- nullable: application, user_name, client, wait, tag, running_seconds, transaction_seconds
 select

@@ -1,4 +1,4 @@
--- The size of each table with its indexes and what is stored out of line, the largest first.
+-- List the size of each table with its indexes and out-of-line storage, the largest first.
 -- returns: rows
 select
     c.relname::text as of_table,

@@ -1,4 +1,4 @@
--- The statements that took longest in all, with their tag, from pg_stat_statements.
+-- List the statements that took longest in total, with their tag, from pg_stat_statements.
 -- returns: rows
 -- extension: pg_stat_statements
 select

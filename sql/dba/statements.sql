@@ -1,4 +1,4 @@
--- Figures of every statement in this database, by its tag; what has none is `other`.
+-- Show calls and times of every statement in this database, by tag; untagged ones are `other`.
 -- returns: rows
 -- extension: pg_stat_statements
 -- why: one statement may have several entries: of several roles, or from before a change of the schema.

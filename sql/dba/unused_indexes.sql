@@ -1,4 +1,4 @@
--- Indexes that have not been read since the statistics were last reset, the largest first; those that keep rules aside.
+-- List indexes not read since the statistics were reset, the largest first, without those that enforce rules.
 -- returns: rows
 -- nullable: statistics_since
 -- why: on every server that reads: a standby counts for itself.

@@ -1,4 +1,4 @@
--- Tasks with a past, as `demo` invents them.
+-- Create tasks with a past, as `demo` invents them.
 -- returns: count
 -- params: user_ids bigint[], titles text[], descriptions text?[], statuses text[], cities text?[],
 --   created_at timestamptz[], updated_at timestamptz[]

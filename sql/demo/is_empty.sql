@@ -1,4 +1,4 @@
--- Whether there are no tasks, and no accounts but administrators'.
+-- Return whether there are no tasks, and no accounts but administrators'.
 -- returns: value
 -- scans: tasks, users
 -- why: an operator may have made an administrator before.

@@ -1,4 +1,4 @@
--- The oldest events, out of the table where they are older than they are kept; how many of them went.
+-- Delete the oldest events beyond the retention period, and return how many.
 -- returns: value
 -- params: days integer, row_limit bigint
 -- index: task_events_pkey

@@ -1,4 +1,4 @@
--- What a look's position has not seen, oldest first, as far as the viewer may see it, and where the table stands now.
+-- List the events that a position has not seen and the viewer may see, oldest first, and where the table stands.
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, seen_snapshot text, seen_id bigint,
 --   batch_snapshot text?, batch_id bigint?, after_id bigint, row_limit bigint, byte_limit bigint,
@@ -8,7 +8,7 @@
 -- why: the last look saw a snapshot and a greatest id. New is what has a greater id, and what has not but belongs to a
 --   transaction that was open then: its ids were taken before. A snapshot lists open transactions, but for those begun
 --   behind the last one that had ended. The rule holds after a crash, too, which hands xids out again, but no ids.
---   What a restore brought with transactions of the future is not new, now or until events.settle has put it right.
+--   What a restore brought with future transaction ids is not new until events.repair_future_xids has repaired it.
 --   The newest event that was seen is known by its time, too: a database that was put back to an earlier state gives
 --   ids out again.
 --   A batch is what one look found new: the look itself is the present one, or an earlier one, whose rest is read.

@@ -1,4 +1,4 @@
--- Where a reader stands that has seen everything there is now.
+-- Return the position of a reader that has seen every event up to now.
 -- returns: row
 -- index: task_events_pkey
 -- why: the newest event is known by id and time: a database that was put back to an earlier state gives ids out again.

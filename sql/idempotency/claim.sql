@@ -1,4 +1,4 @@
--- The claim to carry a request out, or the answer that it was given.
+-- Claim the right to run a request, or return its saved response.
 -- returns: row?
 -- params: user_id bigint, route text, key text, fingerprint bytea, holder bytea, seconds double precision
 -- index: idempotency_keys_pkey

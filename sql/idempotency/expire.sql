@@ -1,4 +1,4 @@
--- The end of what was answered, or claimed, 24 hours ago.
+-- Delete responses and claims that are 24 hours old.
 -- returns: count
 -- params: row_limit bigint
 -- index: idempotency_keys_claimed_idx, idempotency_keys_pkey

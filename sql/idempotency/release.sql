@@ -1,4 +1,4 @@
--- The end of a claim whose request came to nothing: its key is free again.
+-- Delete a claim whose request failed, so that its key is free again.
 -- returns: count
 -- params: user_id bigint, route text, key text, holder bytea
 -- index: idempotency_keys_pkey

@@ -1,4 +1,4 @@
--- How many tasks the filters of tasks.list and tasks.search leave.
+-- Count the tasks that match the filters of tasks.list and tasks.search.
 -- returns: value
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
 --   created_from timestamptz?, created_before timestamptz?, sought text?

@@ -1,4 +1,4 @@
--- A new task.
+-- Create a task.
 -- returns: row
 -- params: user_id bigint, title text, description text?, status text, city text?, weather jsonb?
 -- raises: tasks_user_id_fkey -> unauthorized, tasks_title_check -> invalid, tasks_description_check -> invalid,

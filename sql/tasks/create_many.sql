@@ -1,4 +1,4 @@
--- New tasks, in the order in which they are given.
+-- Create tasks, in the order in which they are sent.
 -- returns: rows
 -- params: user_id bigint, titles text[], descriptions text?[], statuses text[], cities text?[], weathers jsonb?[]
 -- raises: tasks_user_id_fkey -> unauthorized, tasks_title_check -> invalid, tasks_description_check -> invalid,

@@ -1,4 +1,4 @@
--- The end of one task, where the viewer may end it and the version is still one of those expected.
+-- Delete one task if the viewer may and its version is one of those expected.
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, expected_versions bigint[]?
 -- index: tasks_pkey

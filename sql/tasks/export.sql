@@ -1,4 +1,4 @@
--- All tasks that the filters of tasks.list and tasks.search leave, in the order of their ids.
+-- List all tasks that match the filters of tasks.list and tasks.search, in the order of their ids.
 -- returns: stream
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
 --   created_from timestamptz?, created_before timestamptz?, sought text?

@@ -1,4 +1,4 @@
--- One task, and whether the viewer may see it.
+-- Return one task, and whether the viewer may see it.
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean
 -- index: tasks_pkey

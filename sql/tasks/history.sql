@@ -1,4 +1,4 @@
--- A page of what has happened to one task, the newest first, and whether the viewer may see it.
+-- List a page of one task's events, the newest first, and whether the viewer may see it.
 -- returns: rows
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, before_id bigint?, row_limit bigint,
 --   byte_limit bigint

@@ -1,4 +1,4 @@
--- A page of the tasks that the viewer may see.
+-- List a page of the tasks that the viewer may see.
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
 --   created_from timestamptz?, created_before timestamptz?, after_value text?, after_id bigint?,

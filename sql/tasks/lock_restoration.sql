@@ -1,4 +1,4 @@
--- The turn to restore a task, until the transaction ends.
+-- Lock the restoration of a task until the transaction ends.
 -- returns: value
 -- params: task_id bigint
 -- why: a statement of its own, so that what restores the task then sees what the one before has done. There is no row

@@ -1,4 +1,4 @@
--- A deleted task, back as its last event has it, where the viewer may bring it back and that is not too long ago.
+-- Restore a deleted task as its last event has it, if the viewer may and that is not too long ago.
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean
 -- index: tasks_pkey, task_events_task_idx, users_pkey

@@ -1,4 +1,4 @@
--- A page of the tasks that the viewer may see and that have the words which are sought.
+-- List a page of the tasks that the viewer may see and that contain the searched words.
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
 --   created_from timestamptz?, created_before timestamptz?, after_value text?, after_id bigint?,
@@ -15,7 +15,7 @@
 --   titles (a million tasks: up to 4.6 s). So `walked` goes along the order for a bounded stretch. Where that
 --   gives no full page, `sought` reads all that has the words and sorts it; `offset 0` keeps the planner from
 --   walking there again. Both give the same rows. The walk goes within the period, where the order goes with
---   time: between the bounds of tasks.period. Titles do not, and a walk through theirs would pass the whole
+--   time: between the bounds of tasks.period_bounds. Titles do not, and a walk through theirs would pass the whole
 --   table to find a day's.
 with walked as materialized (
     select t.id

@@ -1,4 +1,4 @@
--- Changes of one task, where the viewer may make them and the version is still one of those expected.
+-- Change one task if the viewer may and its version is one of those expected.
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean, expected_versions bigint[]?,
 --   set_title boolean, title text?, set_description boolean, description text?,

@@ -1,4 +1,4 @@
--- Cities whose weather is missing and due, put off for as long as their look-up may take.
+-- Claim cities whose weather is missing and due, for as long as their look-up may take.
 -- returns: rows
 -- params: seconds double precision, row_limit bigint
 -- index: tasks_weather_due_idx, tasks_pkey

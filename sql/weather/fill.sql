@@ -1,4 +1,4 @@
--- A city's weather, into the tasks that miss it; null where there is no such city.
+-- Write a city's weather into the tasks that miss it; null if there is no such city.
 -- returns: count
 -- params: city text, weather jsonb?, row_limit bigint
 -- index: tasks_city_idx, tasks_pkey

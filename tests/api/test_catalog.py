@@ -67,7 +67,12 @@ async def test_a_route_runs_what_the_catalogue_says_and_nothing_else(
 
 
 def test_what_the_service_does_by_itself_is_said_of_serve() -> None:
-    assert said("serve") >= {"events.expire", "events.settle", "weather.claim", "accounts.create_first_admin"}
+    assert said("serve") >= {
+        "events.expire",
+        "events.repair_future_xids",
+        "weather.claim",
+        "accounts.create_first_admin",
+    }
     assert said("create-admin") == {"accounts.create"}
     assert said("demo") == {"accounts.create", "demo.is_empty", "demo.create_tasks"}
     assert said("openapi") == said("migrate") == set()

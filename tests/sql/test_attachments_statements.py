@@ -53,16 +53,16 @@ async def test_who_may_add_one_and_what_is_used(database: Database, make: Factor
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     task = await make.task(ada)
     for user, verdict in ((ada, "ok"), (bob, "forbidden"), (root, "ok")):
-        row = await q.attachments.admit(database, task_id=task, **asked(user.viewer))
+        row = await q.attachments.check_upload(database, task_id=task, **asked(user.viewer))
         assert row
         assert (row["verdict"], row["used"], row["folder"]) == (verdict, 0, await folder(make))
     await made(database, ada, task, size=7)
     await made(database, root, task, size=100)
     await made(database, ada, task, size=5)
-    row = await q.attachments.admit(database, task_id=task, **asked(ada.viewer))
+    row = await q.attachments.check_upload(database, task_id=task, **asked(ada.viewer))
     assert row
     assert row["used"] == 12
-    assert await q.attachments.admit(database, task_id=0, **asked(ada.viewer)) is None
+    assert await q.attachments.check_upload(database, task_id=0, **asked(ada.viewer)) is None
 
 
 async def test_one_is_created_where_the_viewer_may(database: Database, make: Factory) -> None:
@@ -324,13 +324,13 @@ async def test_what_somebody_removes_now_does_not_come_back(make: Factory, datab
 
 async def test_one_at_a_time_has_the_turn(make: Factory, database: Database) -> None:
     await make.sql.execute("update attachment_store set sweep_due_at = now()")
-    turn = await q.attachments.take_turn(database, seconds=60, has_turn=False)
+    turn = await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False)
     assert turn
     assert turn["folder"] == await folder(make)
-    assert await q.attachments.take_turn(database, seconds=60, has_turn=False) is None
-    assert await q.attachments.take_turn(database, seconds=60, has_turn=True) == turn
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False) is None
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=True) == turn
     await make.sql.execute("update attachment_store set sweep_due_at = now() - interval '1 second'")
-    assert await q.attachments.take_turn(database, seconds=60, has_turn=False) == turn
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False) == turn
 
 
 async def test_keys_are_in_their_order_and_of_an_hour_ago(make: Factory, database: Database) -> None:
@@ -359,5 +359,5 @@ async def test_unknown_is_what_neither_is_there_nor_still_to_be_removed(make: Fa
     await make.sql.execute("delete from attachments where id = $1", one)
     known = await make.sql.fetch("select key from attachments union select key from removed_attachments")
     unknown = {"x", f"{'d' * 32}/{'d' * 32}"}
-    rows = await q.attachments.unknown(database, keys=[*(row["key"] for row in known), *unknown])
+    rows = await q.attachments.find_orphans(database, keys=[*(row["key"] for row in known), *unknown])
     assert {row["key"] for row in rows} == unknown

@@ -318,9 +318,9 @@ async def test_events_of_a_future_that_a_restore_brought_are_settled_once(databa
         await make.sql.execute(
             "update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8"
         )
-        assert await q.events.unsettled(make.sql)
-        assert [await q.events.settle(make.sql, row_limit=9) for _ in range(2)] == [2, 0]
-        assert not await q.events.unsettled(make.sql)
+        assert await q.events.has_future_xids(make.sql)
+        assert [await q.events.repair_future_xids(make.sql, row_limit=9) for _ in range(2)] == [2, 0]
+        assert not await q.events.has_future_xids(make.sql)
     here = await FEED.here(database)
     await insert(make.sql, ada)
     assert (await drained(database, here))[0] == (await kept(make.sql))[2:]
@@ -333,10 +333,10 @@ async def test_those_are_settled_first_that_would_soon_be_new(make: Factory) -> 
             "update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000000 - 100 * id)::text::xid8"
         )
         ids = [row["id"] for row in await make.sql.fetch("select id from task_events order by id")]
-        assert await q.events.settle(make.sql, row_limit=2) == 2
+        assert await q.events.repair_future_xids(make.sql, row_limit=2) == 2
         rows = await make.sql.fetch("select id from task_events where xid = '3' order by id")
         assert [row["id"] for row in rows] == ids[3:]
-        assert [await q.events.settle(make.sql, row_limit=2) for _ in range(3)] == [2, 1, 0]
+        assert [await q.events.repair_future_xids(make.sql, row_limit=2) for _ in range(3)] == [2, 1, 0]
 
 
 async def test_what_a_snapshot_missed_is_what_the_server_does_not_see_in_it(sql: Session) -> None:

@@ -24,7 +24,7 @@ async def claim(db: Database | Connection, user_id: int, *, holder: bytes = ONE,
 
 
 async def keep(db: Database | Connection, user_id: int, *, holder: bytes = ONE) -> int:
-    return await q.idempotency.keep(
+    return await q.idempotency.save_response(
         db,
         user_id=user_id,
         route="POST /tasks",

@@ -133,9 +133,9 @@ async def test_a_page_of_a_period_is_what_it_is_among_all_tasks(
     database: Database, make: Factory, viewers: list[Viewer], bound: str
 ) -> None:
     rows = await all_tasks(make)
-    sorts = list(q.tasks.list_of_period.texts)  # type: ignore[attr-defined]
+    sorts = list(q.tasks.list_period_by_title.texts)  # type: ignore[attr-defined]
     for viewer, sort, values in questions(rows, viewers, sorts, number=250):
-        page = await bounded(q.tasks.list_of_period, sort, bound)(
+        page = await bounded(q.tasks.list_period_by_title, sort, bound)(
             database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values
         )
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
@@ -147,7 +147,7 @@ async def test_a_far_page_is_what_it_is_among_all_tasks(
     rows = await all_tasks(make)
     for viewer, sort, values in questions(rows, viewers, list(get_args(listing.Sort)), number=250):
         bounds = await listing.bounds(database, sort.removeprefix("-"), values)
-        page = await q.tasks.list_far(
+        page = await q.tasks.list_index_only(
             database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values, **bounds
         )
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
@@ -165,7 +165,7 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
         page = [dict(row) for row in await listing.rows(database, sort=sort, **given)]
         assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
         if sort in ("title", "-title"):
-            assert page == [dict(row) for row in await q.tasks.list_of_period(database, sort=sort, **given)]
+            assert page == [dict(row) for row in await q.tasks.list_period_by_title(database, sort=sort, **given)]
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
 
 
@@ -191,7 +191,7 @@ async def test_between_its_bounds_lies_the_whole_period_and_little_else(
             "created_from": None if first is None else DAY + timedelta(days=first),
             "created_before": None if last is None else DAY + timedelta(days=last),
         }
-        lies = await q.tasks.period(database, **given)
+        lies = await q.tasks.period_bounds(database, **given)
         inside = found(rows, viewers[0], "id", {**EVERYONES, **given})
         if not inside:
             assert lies["first_id"] > lies["last_id"]
@@ -212,7 +212,7 @@ async def test_a_period_at_the_end_of_the_calendar_has_bounds(database: Database
         " values ($1, 'x', '9999-12-29', '9999-12-29 23:59:59.999999'), ($1, 'y', '0001-01-02', '0001-01-02')",
         ada.id,
     )
-    lies = await q.tasks.period(database, created_from=None, created_before=None)
+    lies = await q.tasks.period_bounds(database, created_from=None, created_before=None)
     assert lies["changed_from"] <= datetime(1, 1, 2, tzinfo=UTC)
     assert lies["changed_before"] > datetime(9999, 12, 29, 23, 59, 59, 999_999, tzinfo=UTC)
 
@@ -220,9 +220,9 @@ async def test_a_period_at_the_end_of_the_calendar_has_bounds(database: Database
 async def test_a_snapshot_sees_one_moment_and_changes_nothing(database: Database, make: Factory) -> None:
     ada = await make.user()
     async with database.snapshot() as moment:
-        assert await q.tasks.period(moment, created_from=None, created_before=None)
+        assert await q.tasks.period_bounds(moment, created_from=None, created_before=None)
         await make.task(ada)
-        lies = await q.tasks.period(moment, created_from=None, created_before=None)
+        lies = await q.tasks.period_bounds(moment, created_from=None, created_before=None)
         assert lies["first_id"] > lies["last_id"]
         with pytest.raises(ServiceError):
             await q.accounts.expire_sessions(moment, row_limit=1)
@@ -233,7 +233,7 @@ async def test_a_share_is_what_the_statistics_say(database: Database, make: Fact
 
     async def share(first: int | None, last: int | None) -> float | None:
         period = [None if day is None else DAY + timedelta(days=day) for day in (first, last)]
-        return await q.tasks.share_of_period(database, created_from=period[0], created_before=period[1])
+        return await q.tasks.period_fraction(database, created_from=period[0], created_before=period[1])
 
     await make.sql.execute("delete from pg_statistic where starelid = 'tasks'::regclass")
     assert await share(0, None) is None

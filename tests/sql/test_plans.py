@@ -193,7 +193,7 @@ async def test_a_rare_city_and_a_period_are_found_by_an_index(large: Database, w
 
 
 @pytest.mark.parametrize("who", ["admin", "busy user"])
-@pytest.mark.parametrize("sort", STATEMENTS["tasks.list_of_period"].texts)
+@pytest.mark.parametrize("sort", STATEMENTS["tasks.list_period_by_title"].texts)
 async def test_a_period_in_another_order_is_read_off_its_own_index(large: Database, sort: str, who: str) -> None:
     async with large.connection() as connection:
         values = {
@@ -202,7 +202,7 @@ async def test_a_period_in_another_order_is_read_off_its_own_index(large: Databa
             **await someone(connection, who),
             "created_from": datetime(2025, 5, 20, tzinfo=UTC),
         }
-        plan = await explain(connection, STATEMENTS["tasks.list_of_period"], values, sort=sort)
+        plan = await explain(connection, STATEMENTS["tasks.list_period_by_title"], values, sort=sort)
     (sought,) = [node for node in plan if node["Node Type"] == "Result" and "One-Time Filter" in node]
     used = {node["Index Name"]: node["Index Cond"] for node in nodes(sought) if "Index Name" in node}
     # Which of the indexes with times is read matters little for some thousand tasks.
@@ -226,11 +226,11 @@ async def test_a_rare_word_is_found_by_its_index(large: Database, sort: str, who
     assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
 
 
-@pytest.mark.parametrize("sort", STATEMENTS["tasks.list_far"].texts)
+@pytest.mark.parametrize("sort", STATEMENTS["tasks.list_index_only"].texts)
 async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, sort: str) -> None:
     async with large.connection() as connection:
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), "status": ["done"], "row_offset": 1000}
-        plan = await explain(connection, STATEMENTS["tasks.list_far"], values, sort=sort)
+        plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     (limit,) = [node for node in plan if node["Node Type"] == "Limit"]
     assert [node["Node Type"] for node in nodes(limit)] == ["Limit", "Index Only Scan"]
 
@@ -246,12 +246,12 @@ FAR = {"row_offset": 5}
         ("-created_at", {}, "tasks.list"),
         ("title", {}, "tasks.list"),
         ("created_at", NARROW, "tasks.list"),
-        ("title", NARROW, "tasks.list_of_period"),
-        ("title", {**NARROW, **FAR}, "tasks.list_of_period"),
-        ("title", WIDE, "tasks.list_far"),
-        ("-id", NARROW, "tasks.list_far"),
-        ("-id", {**WIDE, **FAR}, "tasks.list_far"),
-        ("-created_at", {**NARROW, **FAR}, "tasks.list_far"),
+        ("title", NARROW, "tasks.list_period_by_title"),
+        ("title", {**NARROW, **FAR}, "tasks.list_period_by_title"),
+        ("title", WIDE, "tasks.list_index_only"),
+        ("-id", NARROW, "tasks.list_index_only"),
+        ("-id", {**WIDE, **FAR}, "tasks.list_index_only"),
+        ("-created_at", {**NARROW, **FAR}, "tasks.list_index_only"),
         ("title", {"sought": "x"}, "tasks.search"),
         ("-id", {**WIDE, **FAR, "sought": ""}, "tasks.search"),
     ],
@@ -276,7 +276,7 @@ async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: st
     async with large.connection() as connection:
         values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **given}
         values |= await listing.bounds(connection, sort.removeprefix("-"), values)
-        plan = await explain(connection, STATEMENTS["tasks.list_far"], values, sort=sort)
+        plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)
     assert ("updated_at < " if "updated" in sort else "id <= ") in conditions or "created_at < " in conditions
 

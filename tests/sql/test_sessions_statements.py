@@ -187,17 +187,17 @@ async def test_a_spent_token_gives_way_to_its_successor(database: Database, make
 async def test_the_token_that_was_spent_last_is_recalled_for_its_seconds(database: Database, make: Factory) -> None:
     ada = await make.user()
     begun = await begin(database, ada)
-    assert await q.accounts.recall(database, refresh_token=begun.token, seconds=SECONDS) is None
+    assert await q.accounts.recent_successor(database, refresh_token=begun.token, seconds=SECONDS) is None
     row = await q.accounts.rotate(database, refresh_token=begun.token, days=30)
     assert row is not None
     for back, recalled in (("0 s", dict(row)), ("9 s", dict(row)), ("11 s", None)):
         await make.sql.execute(f"update sessions set last_used_at = now() - interval '{back}' where id = {begun.id}")
-        again = await q.accounts.recall(database, refresh_token=begun.token, seconds=SECONDS)
+        again = await q.accounts.recent_successor(database, refresh_token=begun.token, seconds=SECONDS)
         assert (again and dict(again)) == recalled
     assert await q.accounts.rotate(database, refresh_token=row["successor"], days=30) is not None
-    assert await q.accounts.recall(database, refresh_token=begun.token, seconds=SECONDS) is None
-    assert await q.accounts.recall(database, refresh_token=row["successor"], seconds=SECONDS) is not None
-    assert await q.accounts.recall(database, refresh_token=token_bytes(32), seconds=SECONDS) is None
+    assert await q.accounts.recent_successor(database, refresh_token=begun.token, seconds=SECONDS) is None
+    assert await q.accounts.recent_successor(database, refresh_token=row["successor"], seconds=SECONDS) is not None
+    assert await q.accounts.recent_successor(database, refresh_token=token_bytes(32), seconds=SECONDS) is None
 
 
 async def test_of_fifty_uses_at_once_one_rotates_and_all_get_the_same_successor(
@@ -209,7 +209,7 @@ async def test_of_fifty_uses_at_once_one_rotates_and_all_get_the_same_successor(
     for _ in range(5):
         rotated = await asyncio.gather(*(q.accounts.rotate(database, refresh_token=token, days=30) for _ in range(50)))
         recalled = await asyncio.gather(
-            *(q.accounts.recall(database, refresh_token=token, seconds=SECONDS) for _ in range(50))
+            *(q.accounts.recent_successor(database, refresh_token=token, seconds=SECONDS) for _ in range(50))
         )
         (successor,) = {row["successor"] for row in rotated if row is not None}
         assert len([row for row in rotated if row is not None]) == 1
@@ -226,7 +226,7 @@ async def test_fifty_clients_of_one_token_each_find_a_successor_whichever_is_fir
 
     async def refresh() -> Any:
         spent: dict[str, Any] = {"refresh_token": begun.token}
-        return await q.accounts.rotate(database, **spent, days=30) or await q.accounts.recall(
+        return await q.accounts.rotate(database, **spent, days=30) or await q.accounts.recent_successor(
             database, **spent, seconds=SECONDS
         )
 
@@ -257,9 +257,9 @@ async def test_only_ones_own_session_or_key_is_ended(database: Database, make: F
     ada, bob = await make.user(), await make.user()
     begun, made, kept = await begin(database, ada), await key(database, ada), await key(database, ada)
     assert await q.accounts.end_session(database, session_id=begun.id, user_id=bob.id) == 0
-    assert await q.accounts.end_key(database, key_id=made["id"], user_id=bob.id) == 0
+    assert await q.accounts.revoke_key(database, key_id=made["id"], user_id=bob.id) == 0
     assert await q.accounts.end_session(database, session_id=begun.id, user_id=ada.id) == 1
-    assert await q.accounts.end_key(database, key_id=made["id"], user_id=ada.id) == 1
+    assert await q.accounts.revoke_key(database, key_id=made["id"], user_id=ada.id) == 1
     assert await of_user(make, ada) == [ada.viewer.session_id]
     assert await make.sql.fetchval("select array_agg(id) from api_keys") == [kept["id"]]
 
@@ -283,7 +283,7 @@ async def test_what_is_living_is_told_with_the_role_of_now(database: Database, m
     ada_session, root_session = await make.session(ada.id), await make.session(root.id)
     reader = await key(database, ada, read_only=True)
     machine = await key(database, root, expires_at=LATER)
-    rows = await q.accounts.living(
+    rows = await q.accounts.active_credentials(
         database,
         session_ids=[ada_session, root_session, 0],
         key_ids=[reader["id"], machine["id"], 0],
@@ -295,9 +295,9 @@ async def test_what_is_living_is_told_with_the_role_of_now(database: Database, m
         ("key", machine["id"], root.id, "admin", False),
     }
     await make.sql.execute("update users set role = 'admin' where id = $1", ada.id)
-    (row,) = await q.accounts.living(database, session_ids=[ada_session], key_ids=[])
+    (row,) = await q.accounts.active_credentials(database, session_ids=[ada_session], key_ids=[])
     assert row["role"] == "admin"
-    assert await q.accounts.living(database, session_ids=[], key_ids=[]) == []
+    assert await q.accounts.active_credentials(database, session_ids=[], key_ids=[]) == []
 
 
 OVER = {
@@ -318,10 +318,10 @@ async def test_nothing_is_given_for_what_is_over(database: Database, make: Facto
 
     async def given(token: bytes) -> list[Any]:
         return [
-            await q.accounts.recall(database, refresh_token=spent.token, seconds=SECONDS),
-            await q.accounts.key(database, hash=b"hash"),
+            await q.accounts.recent_successor(database, refresh_token=spent.token, seconds=SECONDS),
+            await q.accounts.get_key(database, hash=b"hash"),
             await q.accounts.rotate(database, refresh_token=token, days=30),
-            *await q.accounts.living(database, session_ids=[begun.id, spent.id], key_ids=[made["id"]]),
+            *await q.accounts.active_credentials(database, session_ids=[begun.id, spent.id], key_ids=[made["id"]]),
         ]
 
     before = await given(begun.token)
@@ -337,7 +337,7 @@ async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, mak
     assert dict(row).keys() == {"id", "name", "read_only", "created_at", "expires_at", "last_used_at"}
     assert (row["name"], row["read_only"], row["expires_at"]) == ("nightly", True, LATER)
     await key(database, root, hash=b"other")
-    found = await q.accounts.key(database, hash=b"one")
+    found = await q.accounts.get_key(database, hash=b"one")
     assert found is not None
     assert dict(found) == {
         "id": row["id"],
@@ -346,10 +346,10 @@ async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, mak
         "user_id": ada.id,
         "role": "user",
     }
-    other = await q.accounts.key(database, hash=b"other")
+    other = await q.accounts.get_key(database, hash=b"other")
     assert other is not None
     assert (other["user_id"], other["role"], other["read_only"], other["expires_at"]) == (root.id, "admin", False, None)
-    assert await q.accounts.key(database, hash=b"none") is None
+    assert await q.accounts.get_key(database, hash=b"none") is None
 
 
 async def test_a_use_of_a_key_is_noted_at_most_once_an_hour(database: Database, make: Factory) -> None:
@@ -361,7 +361,7 @@ async def test_a_use_of_a_key_is_noted_at_most_once_an_hour(database: Database, 
     for minutes, written in ((59, 0), (2, 1), (0, 0)):
         await make.sql.execute(f"update api_keys set last_used_at = last_used_at - interval '{minutes} min'")
         assert await q.accounts.note_key_use(database, key_id=one["id"]) == written
-    rows = {row["id"]: row["last_used_at"] for row in await q.accounts.keys(database, user_id=ada.id, row_limit=9)}
+    rows = {row["id"]: row["last_used_at"] for row in await q.accounts.list_keys(database, user_id=ada.id, row_limit=9)}
     assert rows[other["id"]] is None
     last = rows[one["id"]]
     assert last is not None
@@ -374,7 +374,7 @@ async def test_a_key_beyond_the_most_is_not_made(database: Database, make: Facto
     made = [await key(database, ada, most=2) for _ in range(3)]
     assert [row is not None for row in made] == [True, True, False]
     assert await key(database, bob, most=2) is not None
-    assert await q.accounts.end_key(database, key_id=made[0]["id"], user_id=ada.id) == 1
+    assert await q.accounts.revoke_key(database, key_id=made[0]["id"], user_id=ada.id) == 1
     assert await key(database, ada, most=2) is not None
 
 
@@ -391,9 +391,9 @@ async def test_ones_keys_are_listed_the_newest_first_without_what_they_are(datab
     ada, bob = await make.user(), await make.user()
     made = [await key(database, ada, name=name, expires_at=when) for name, when in (("a", None), ("b", LATER))]
     await key(database, bob)
-    rows = await q.accounts.keys(database, user_id=ada.id, row_limit=100)
+    rows = await q.accounts.list_keys(database, user_id=ada.id, row_limit=100)
     assert [dict(row) for row in rows] == [dict(row) for row in reversed(made)]
-    assert len(await q.accounts.keys(database, user_id=ada.id, row_limit=1)) == 1
+    assert len(await q.accounts.list_keys(database, user_id=ada.id, row_limit=1)) == 1
 
 
 async def test_a_ticket_stands_once_for_what_it_was_made_with(database: Database, make: Factory) -> None:

@@ -1,4 +1,4 @@
--- A page of the tasks that the viewer may see, which many others are in the way of.
+-- List a page of the tasks that the viewer may see, passing over many others in the index alone.
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
 --   created_from timestamptz?, created_before timestamptz?, after_value text?, after_id bigint?,
@@ -11,8 +11,8 @@
 -- sort: id: t.id bigint, t.id bigint
 -- why: what is in the way is read off the index alone; tasks.list looks up every skipped row in the table (10,000 of a
 --   user's: 130 ms, here 9), but gives a near page sooner.
---   The last four parameters are of tasks.period: they exclude nothing that the period does not, and let the walk begin
---   where it lies.
+--   The last four parameters are of tasks.period_bounds: they exclude nothing more than the period does, and let the
+--   walk begin at its edge.
 with page as (
     select t.id
     from tasks as t

@@ -1,4 +1,4 @@
--- The successor of a refresh token that was spent just now, as it was given then.
+-- Return the successor of a refresh token that was used a moment ago, the same as then.
 -- returns: row?
 -- params: refresh_token bytea, seconds double precision
 -- index: sessions_previous_idx, users_pkey

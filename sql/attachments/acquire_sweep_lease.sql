@@ -1,4 +1,4 @@
--- The turn to hold files against rows, or more time for who has it; the folder that this database's files are in.
+-- Acquire or extend the lease to compare files with rows, and return this database's folder.
 -- returns: row?
 -- params: seconds double precision, has_turn boolean
 update attachment_store as s

@@ -1,4 +1,4 @@
--- Which sessions and keys are good, and what the account behind each is now.
+-- Return which sessions and API keys are active, with their accounts' present roles.
 -- returns: rows
 -- params: session_ids bigint[], key_ids bigint[]
 -- index: sessions_pkey, api_keys_pkey, users_pkey

@@ -1,4 +1,4 @@
--- The answer to a claimed request, in the transaction of what it speaks of.
+-- Save the response of a claimed request, in the transaction of its changes.
 -- returns: count
 -- params: user_id bigint, route text, key text, holder bytea, status bigint, headers json, body bytea
 -- index: idempotency_keys_pkey

@@ -1,4 +1,4 @@
--- Of some keys those that no attachment has, nor one whose file is still to be removed.
+-- Return which of some storage keys belong to no attachment, present or waiting for removal.
 -- returns: rows
 -- params: keys text[]
 -- index: attachments_key_key, removed_attachments_pkey

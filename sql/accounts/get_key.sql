@@ -1,4 +1,4 @@
--- The API key with a hash, where it is good, and what the account behind it is now.
+-- Return the active API key that has a hash, with its account's present role.
 -- returns: row?
 -- params: hash bytea
 -- index: api_keys_hash_key, users_pkey

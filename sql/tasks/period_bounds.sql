@@ -1,4 +1,4 @@
--- Between which ids and which last changes the tasks of a period lie; between these lies nothing where it has none.
+-- Return between which ids and which last changes the tasks of a period lie; an empty range if it has none.
 -- returns: row
 -- params: created_from timestamptz?, created_before timestamptz?
 -- index: tasks_block_idx, tasks_week_idx

@@ -1,4 +1,4 @@
--- A page of the tasks of a period that the viewer may see, in the order of their titles.
+-- List a page of a period's tasks that the viewer may see, in the order of their titles.
 -- returns: rows
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, status text[]?, city text?,
 --   created_from timestamptz?, created_before timestamptz?, after_value text?, after_id bigint?,

@@ -1,4 +1,4 @@
--- How much of all tasks a period has, from 0 to 1, as the statistics say; null where there are none yet.
+-- Return the fraction of all tasks that a period has, from 0 to 1, by the statistics; null without any.
 -- returns: value
 -- params: created_from timestamptz?, created_before timestamptz?
 -- nullable: part

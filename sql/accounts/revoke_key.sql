@@ -1,4 +1,4 @@
--- The end of one API key of an account.
+-- Delete one API key of an account.
 -- returns: count
 -- params: key_id bigint, user_id bigint
 -- index: api_keys_user_idx

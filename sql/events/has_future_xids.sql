@@ -1,4 +1,4 @@
--- Whether a restore has brought events with transactions of this cluster's future.
+-- Return whether a restore brought events with transaction ids that this cluster has not reached.
 -- returns: value
 -- index: task_events_xid_idx
 -- why: asked before every look, which an update may not be: a database may be read-only, a table locked. After a large

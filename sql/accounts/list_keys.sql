@@ -1,4 +1,4 @@
--- An account's API keys, the newest first; never what they are.
+-- List an account's API keys, the newest first, without their hashes.
 -- returns: rows
 -- params: user_id bigint, row_limit bigint
 -- index: api_keys_user_idx

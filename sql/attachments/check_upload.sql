@@ -1,4 +1,4 @@
--- Whether the viewer may add an attachment to a task, where its file goes, and what the viewer's attachments come to.
+-- Return whether the viewer may add an attachment to a task, its folder, and how much of the quota is used.
 -- returns: row?
 -- params: task_id bigint, viewer_id bigint, viewer_is_admin boolean
 -- index: tasks_pkey, attachments_added_by_idx
