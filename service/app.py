@@ -26,18 +26,18 @@ from service.accounts.tokens import RefreshTokens, Tokens
 from service.accounts.users import Accounts
 from service.api import connection_limits, openapi, problems
 from service.api.connection_limits import SubscriptionLimits
-from service.api.pipeline.backpressure import Answers
-from service.api.pipeline.body_limits import BodyLimited
-from service.api.pipeline.rate_limit import Limited
-from service.api.pipeline.request_context import Envelope
+from service.api.pipeline.backpressure import BackpressureMiddleware
+from service.api.pipeline.body_limits import BodyLimitMiddleware
+from service.api.pipeline.rate_limit import RateLimitMiddleware
+from service.api.pipeline.request_context import RequestContextMiddleware
 from service.api.routes import analytics, auth, events, health, statements, tasks, users, websocket
 from service.api.routes import attachments as attachment_routes
 from service.api.routes import sessions as session_routes
-from service.api.state import Rooms
+from service.api.state import AppState
 from service.attachments import operations, reconciler
 from service.core import descriptors, logs, settings, signing_keys
 from service.core import redis as redis_client
-from service.core.concurrency import Turns
+from service.core.concurrency import ConcurrencyLimiter
 from service.core.errors import ServiceError
 from service.core.pagination import Cursors
 from service.core.refusals import Refusals
@@ -46,12 +46,12 @@ from service.db import cleanup, embedded, pool, readiness
 from service.db.pool import Database
 from service.events.hub import Hub
 from service.events.listener import Listener
-from service.events.log import Feed
+from service.events.log import EventLog
 from service.ratelimit.login_limiter import Limits
 from service.weather import backfill, client
 
 VERSION = "0.1.0"
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.25, 5.0
 ACCEPTED = [
     "Authorization",
     "Content-Type",
@@ -114,19 +114,19 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             forecaster = await stack.enter_async_context(client.opened(given, redis))
             files = await stack.enter_async_context(operations.opened(given))
             cursors = Cursors(keys)
-            feed = Feed(cursors)
-            hub = Hub(database, feed)
+            event_log = EventLog(cursors)
+            hub = Hub(database, event_log)
             listener = Listener(
-                given.database_listen_url.get_secret_value() or url, feed=feed, hub=hub, sessions=sessions
+                given.database_listen_url.get_secret_value() or url, event_log=event_log, hub=hub, sessions=sessions
             )
             database.changed = many.changed = listener.changed
-            app.state.rooms = Rooms(
+            app.state.services = AppState(
                 db=database,
                 bulk=many,
                 reports=reports,
-                exports=Turns("exports", most=pool.EXPORTS, of_one=1),
-                bulks=Turns("bulk creations", most=pool.BULK_CONNECTIONS, of_one=1),
-                searches=Turns(
+                exports=ConcurrencyLimiter("exports", most=pool.EXPORTS, of_one=1),
+                bulks=ConcurrencyLimiter("bulk creations", most=pool.BULK_CONNECTIONS, of_one=1),
+                searches=ConcurrencyLimiter(
                     "searches",
                     most=max(1, given.database_pool_size * 4 // 5),
                     of_one=max(1, given.database_pool_size * 2 // 5),
@@ -147,7 +147,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                     connection_limits.budget(given).subscriptions, per_user=given.max_subscriptions_per_user
                 ),
                 redis=redis,
-                feed=feed,
+                event_log=event_log,
                 hub=hub,
                 listener=listener,
                 origins=given.cors_origins,
@@ -180,9 +180,11 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
     app.add_middleware(websocket.Sockets)
-    app.add_middleware(BodyLimited, largest_attachment=given.attachment_max_bytes)
-    app.add_middleware(Answers)
-    app.add_middleware(Limited)  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
+    app.add_middleware(BodyLimitMiddleware, max_attachment_bytes=given.attachment_max_bytes)
+    app.add_middleware(BackpressureMiddleware)
+    app.add_middleware(
+        RateLimitMiddleware
+    )  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
     if given.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -191,7 +193,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             allow_headers=ACCEPTED,
             expose_headers=EXPOSED,
         )
-    app.add_middleware(Envelope)
+    app.add_middleware(RequestContextMiddleware)
     openapi.describe(app)
     return app
 
@@ -238,5 +240,5 @@ class _Preparation:
         pause = FIRST_PAUSE_SECONDS
         await asyncio.sleep(pause)
         while not await self.done():
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, MAX_PAUSE_SECONDS)
             await asyncio.sleep(pause)

@@ -12,12 +12,12 @@ from service.core.validation import AS_DIGITS, VISIBLE, Future, Input, Text, not
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
 PASSWORD_LENGTH = range(8, 257)
-LONGEST_DECOMPOSED = 4 * PASSWORD_LENGTH[-1]
+MAX_DECOMPOSED_CHARACTERS = 4 * PASSWORD_LENGTH[-1]
 
 
 def _composed(password: str) -> str:
     """Give the NFC form, whose characters are counted; far too long a text, slow to compose, stays as it is."""
-    return unicodedata.normalize("NFC", password) if len(password) <= LONGEST_DECOMPOSED else password
+    return unicodedata.normalize("NFC", password) if len(password) <= MAX_DECOMPOSED_CHARACTERS else password
 
 
 Role = Literal["user", "admin"]

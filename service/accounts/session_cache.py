@@ -25,7 +25,7 @@ from service.db.pool import Executor
 from service.db.queries import q
 
 KEY_PREFIX = "tm_"
-MOST_REMEMBERED = 50_000
+MAX_CACHED = 50_000
 NOTED_SECONDS = 3605  # the statement's hour, and time for it to run: a use just within the hour is not written
 
 
@@ -33,7 +33,7 @@ class _Remembered(LRUCache[Any, Viewer]):
     """The viewers remembered last, to be found by account as well: forgetting one account looks at no other."""
 
     def __init__(self) -> None:
-        super().__init__(MOST_REMEMBERED)
+        super().__init__(MAX_CACHED)
         self._of: dict[int, set[Any]] = {}
 
     def __setitem__(self, name: Any, viewer: Viewer, *args: Any) -> None:
@@ -61,7 +61,7 @@ class Sessions:
         self._tokens = tokens
         self._sessions, self._keys = _Remembered(), _Remembered()
         self._forgotten = 0
-        self._noted: TTLCache[int, bool] = TTLCache(MOST_REMEMBERED, NOTED_SECONDS)
+        self._noted: TTLCache[int, bool] = TTLCache(MAX_CACHED, NOTED_SECONDS)
         self._uses: set[int] = set()
         self._writer: asyncio.Task[None] | None = None
 

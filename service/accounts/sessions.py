@@ -20,10 +20,10 @@ from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
 
-MOST_SESSIONS = 100
-MOST_KEYS = 100
+MAX_SESSIONS = 100
+MAX_KEYS = 100
 RECALL_SECONDS = 10.0
-LONGEST_AGENT = 300
+MAX_AGENT_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Logins:
             days=self.days,
             client_address=attempt.address,
             user_agent=_storable(agent),
-            most=MOST_SESSIONS,
+            most=MAX_SESSIONS,
         )
         if opened is None:  # the password was changed, or the account switched off, while this one was verified
             raise UnauthorizedError("Wrong username or password.")
@@ -94,7 +94,7 @@ class Logins:
 
     async def list(self, db: Executor, viewer: Viewer) -> dict[str, Any]:
         """Give the viewer's sessions."""
-        rows = await q.accounts.sessions(db, user_id=viewer.id, row_limit=MOST_SESSIONS)
+        rows = await q.accounts.sessions(db, user_id=viewer.id, row_limit=MAX_SESSIONS)
         return {"items": [{**row, "current": row["id"] == viewer.session_id} for row in map(dict, rows)]}
 
     async def end(self, db: Executor, viewer: Viewer, session_id: int) -> None:
@@ -113,15 +113,15 @@ class Logins:
         if viewer.session_id is None:
             raise ForbiddenError("Only a log-in session creates API keys; this request came with an API key.")
         key = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-        row = await q.accounts.create_key(db, user_id=viewer.id, hash=hashed(key), **new.model_dump(), most=MOST_KEYS)
+        row = await q.accounts.create_key(db, user_id=viewer.id, hash=hashed(key), **new.model_dump(), most=MAX_KEYS)
         if row is None:
-            raise ConflictError(f"An account has at most {MOST_KEYS} keys.")
+            raise ConflictError(f"An account has at most {MAX_KEYS} keys.")
         logger.bind(user_id=viewer.id, key_id=row["id"]).info("key made")
         return {**dict(row), "key": key}
 
     async def keys(self, db: Executor, viewer: Viewer) -> dict[str, Any]:
         """Give the viewer's API keys."""
-        return {"items": await q.accounts.list_keys(db, user_id=viewer.id, row_limit=MOST_KEYS)}
+        return {"items": await q.accounts.list_keys(db, user_id=viewer.id, row_limit=MAX_KEYS)}
 
     async def end_key(self, db: Executor, viewer: Viewer, key_id: int) -> None:
         """Revoke one of the viewer's API keys; NotFoundError."""
@@ -162,4 +162,4 @@ class Logins:
 
 
 def _storable(agent: str | None) -> str | None:
-    return agent and agent.replace("\0", "")[:LONGEST_AGENT]
+    return agent and agent.replace("\0", "")[:MAX_AGENT_CHARACTERS]

@@ -13,7 +13,7 @@ from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
 
-MOST_BUCKETS = 1000
+MAX_BUCKETS = 1000
 
 
 async def summary(db: Executor, viewer: Viewer, query: AnalyticsQuery) -> Any:
@@ -46,9 +46,9 @@ async def timeseries(db: Executor, viewer: Viewer, query: TimeseriesQuery) -> di
         first, before = first or span["first_created_at"], before or span["present"] + RESOLUTION
     if first is None or first >= before:
         return {"buckets": []}
-    starts = list(islice(time_buckets.starts(first, before, bucket=query.bucket, zone=query.zone), MOST_BUCKETS + 1))
-    if len(starts) > MOST_BUCKETS:
-        raise InvalidError(f"there would be more than {MOST_BUCKETS} buckets", pointer="/query/bucket")
+    starts = list(islice(time_buckets.starts(first, before, bucket=query.bucket, zone=query.zone), MAX_BUCKETS + 1))
+    if len(starts) > MAX_BUCKETS:
+        raise InvalidError(f"there would be more than {MAX_BUCKETS} buckets", pointer="/query/bucket")
     rows = await q.analytics.timeseries(db, **whose, period_from=first, period_before=before, starts=starts)
     # The driver gives the calendar's first moment without its zone.
     return {"buckets": [{**row, "start": start} for row, start in zip(rows, starts, strict=True)]}

@@ -10,7 +10,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from starlette.requests import HTTPConnection
 
 from service.api.client_address import client_address
-from service.api.state import Rooms, rooms_of
+from service.api.state import AppState, state_of
 from service.core.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
 from service.core.viewer import Viewer
 
@@ -30,7 +30,7 @@ async def identity_of(request: HTTPConnection) -> Viewer | ServiceError | None:
     It is verified once for each request, by whoever asks first.
     """
     if IDENTITY not in request.scope:
-        request.scope[IDENTITY] = await _identity(rooms_of(request), credential_of(request))
+        request.scope[IDENTITY] = await _identity(state_of(request), credential_of(request))
     identity: Viewer | ServiceError | None = request.scope[IDENTITY]
     return identity
 
@@ -44,20 +44,20 @@ def credential_of(request: HTTPConnection) -> str | None:
     return credential if scheme.lower() == "bearer" else ""
 
 
-async def _identity(rooms: Rooms, credential: str | None) -> Viewer | ServiceError | None:
+async def _identity(state: AppState, credential: str | None) -> Viewer | ServiceError | None:
     if credential is None:
         return None
     try:
-        return await rooms.logins.sessions.viewer(credential)
+        return await state.logins.sessions.viewer(credential)
     except (UnauthorizedError, UnavailableError) as error:
         return error
 
 
-async def _anyone(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
-    return await _anyone_of(request)
+async def _optional_user(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
+    return await _optional_user_of(request)
 
 
-async def _anyone_of(request: HTTPConnection) -> Viewer | None:
+async def _optional_user_of(request: HTTPConnection) -> Viewer | None:
     identity = await identity_of(request)
     if isinstance(identity, ServiceError):
         raise identity
@@ -66,12 +66,12 @@ async def _anyone_of(request: HTTPConnection) -> Viewer | None:
     return identity
 
 
-async def viewer_of(request: HTTPConnection) -> Viewer:
+async def require_viewer(request: HTTPConnection) -> Viewer:
     """Give who may ask for this; ServiceError where the token is none, not good, or for reading alone."""
-    return await _viewer(await _anyone_of(request))
+    return await _viewer(await _optional_user_of(request))
 
 
-async def _viewer(viewer: Annotated[Viewer | None, Depends(_anyone)]) -> Viewer:
+async def _viewer(viewer: Annotated[Viewer | None, Depends(_optional_user)]) -> Viewer:
     if viewer is None:
         raise UnauthorizedError("A token is needed: `Authorization: Bearer …`.")
     return viewer
@@ -84,11 +84,11 @@ async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:
 
 
 Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
-Anyone: TypeAlias = Annotated[Viewer | None, Depends(_anyone)]
-Known: TypeAlias = Annotated[Viewer, Depends(_viewer)]
+OptionalUser: TypeAlias = Annotated[Viewer | None, Depends(_optional_user)]
+CurrentUser: TypeAlias = Annotated[Viewer, Depends(_viewer)]
 
 
 async def address_of(request: HTTPConnection) -> str:
     """Give the address that a request is counted under."""
     peer = request.client.host if request.client else None
-    return client_address(peer, request.headers.getlist("x-forwarded-for"), rooms_of(request).limits.trusted)
+    return client_address(peer, request.headers.getlist("x-forwarded-for"), state_of(request).limits.trusted)

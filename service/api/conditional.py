@@ -41,7 +41,7 @@ async def _if_match(
     return None if tags is None else [int(tag) for weak, tag in tags if not weak and VERSION.fullmatch(tag)]
 
 
-Versions: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
+IfMatch: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
 """The versions that `If-Match` expects, none for `If-None-Match: *`; None where any will do."""
 
 
@@ -54,5 +54,5 @@ async def _if_none_match(
     return None if tags is None else [tag for _, tag in tags]
 
 
-KnownTags: TypeAlias = Annotated[list[str] | None, Depends(_if_none_match)]
+IfNoneMatch: TypeAlias = Annotated[list[str] | None, Depends(_if_none_match)]
 """The opaque parts of `If-None-Match`, compared weakly; None for any."""

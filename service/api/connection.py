@@ -13,12 +13,12 @@ with suppress(ImportError):  # Windows has neither
     import fcntl
     import termios
 
-STUCK_SECONDS = 10.0
-FAREWELL_SECONDS = 3.0
-LOOK_SECONDS = 1.0
+STALLED_SECONDS = 10.0
+CLOSE_SECONDS = 3.0
+POLL_SECONDS = 1.0
 BYTES_ACKED = 120  # where Linux has it in its struct tcp_info
 SEND_BUFFER = 128 * 1024
-WIRE = "service.wire"
+CONNECTION_EXTENSION = "service.wire"
 """The extension under which an ASGI scope carries its connection's Wire."""
 
 
@@ -30,7 +30,7 @@ def bound(listening: socket.socket) -> None:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER // 2)  # the kernel doubles it
 
 
-class Wire:
+class ClientConnection:
     """A connection as a handler may use it: whether its peer takes what is sent, and whether the server stops.
 
     on_stuck: called where the peer has taken no byte for as long as `patience` while something waited to be sent.
@@ -41,9 +41,9 @@ class Wire:
         self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
         self._paused = False
-        self.patience = STUCK_SECONDS
+        self.wait_seconds = STALLED_SECONDS
         self._taken, self._moved_at = 0, self._loop.time()
-        self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._watch = self._loop.call_later(POLL_SECONDS, self._look)
 
     @cached_property
     def stopping(self) -> asyncio.Event:
@@ -80,11 +80,11 @@ class Wire:
         now = self._loop.time()
         if not waiting or taken != self._taken:
             self._taken, self._moved_at = taken, now
-        if now - self._moved_at >= self.patience:
-            self._watch = self._loop.call_later(FAREWELL_SECONDS, self._transport.abort)
+        if now - self._moved_at >= self.wait_seconds:
+            self._watch = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
             self._on_stuck()
         else:
-            self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
+            self._watch = self._loop.call_later(POLL_SECONDS, self._look)
 
     def _progress(self) -> tuple[int, int]:
         """Give how many bytes wait for the peer, and a number that is another one once it has taken some."""

@@ -15,8 +15,8 @@ from fastapi.exceptions import RequestValidationError
 from loguru import logger
 from pydantic import BaseModel
 
-from service.api.authentication import Known
-from service.api.state import In, Rooms
+from service.api.authentication import CurrentUser
+from service.api.state import AppState, State
 from service.core.errors import ConflictError, InvalidError, ServiceError
 from service.db.pool import Database, Executor, Transaction
 from service.db.queries import q
@@ -102,13 +102,13 @@ REPLAYED = "Idempotency-Replayed"
 class Repeatable:
     """A request that a client may send again without knowing whether it came through."""
 
-    rooms: Rooms
+    state: AppState
     user_id: int
     route: str
     key: str | None
 
     async def once(
-        self, body: BaseModel, work: Callable[[Executor], Awaitable[Response]], *, on: Database, patience: float = 0
+        self, body: BaseModel, work: Callable[[Executor], Awaitable[Response]], *, on: Database, wait_seconds: float = 0
     ) -> Response:
         """Do the work on that database, or give the answer of the first time; without a key simply do it.
 
@@ -123,15 +123,15 @@ class Repeatable:
             return Answer(response.status_code, headers, bytes(response.body))
 
         attempt = Attempt(self.user_id, self.route, self.key, body)
-        answer = await attempt.once(self.rooms.db, answered, on=on, seconds=self.rooms.weather.budget + patience)
+        answer = await attempt.once(self.state.db, answered, on=on, seconds=self.state.weather.budget + wait_seconds)
         replayed = {REPLAYED: "true"} if answer.replayed else {}
         return Response(answer.body, answer.status, answer.headers | replayed)
 
 
 async def _repeatable(
     request: Request,
-    rooms: In,
-    viewer: Known,
+    state: State,
+    viewer: CurrentUser,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -148,7 +148,7 @@ async def _repeatable(
 ) -> Repeatable:
     if len(request.headers.getlist(NAME)) > 1:
         raise RequestValidationError([{"type": "value_error", "loc": ("header", NAME), "msg": "is there twice"}])
-    return Repeatable(rooms, viewer.id, f"{request.method} {request.url.path}", idempotency_key)
+    return Repeatable(state, viewer.id, f"{request.method} {request.url.path}", idempotency_key)
 
 
 Once: TypeAlias = Annotated[Repeatable, Depends(_repeatable)]

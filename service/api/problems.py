@@ -23,7 +23,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.ForbiddenError: 403,
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
-    errors.StaleError: 412,
+    errors.PreconditionFailedError: 412,
     errors.TooLargeError: 413,
     errors.RateLimitedError: 429,
     errors.UnavailableError: 503,
@@ -55,7 +55,7 @@ DETAILS = {
 # RFC 9110's names, which Python's releases do not agree on.
 PHRASES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 INVALID = "Some values do not hold; `errors` says which."
-MOST_ERRORS = 100
+MAX_ERRORS = 100
 
 
 class FieldError(BaseModel):
@@ -110,7 +110,7 @@ async def on_service_error(_request: HTTPConnection, error: Exception) -> Respon
             return problem(status, INVALID, code=error.code, fields=fields)
         case errors.UnauthorizedError():
             headers = {"WWW-Authenticate": "Bearer"}
-        case errors.StaleError():
+        case errors.PreconditionFailedError():
             headers = {"ETag": tag(error.version)}
         case errors.RateLimitedError():
             headers = {"Retry-After": str(error.retry_after)}
@@ -141,7 +141,7 @@ async def on_invalid_request(_request: Request, error: Exception) -> Response:
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         return problem(400, "The body is not JSON.")
-    fields = [{"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:MOST_ERRORS]]
+    fields = [{"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:MAX_ERRORS]]
     return problem(422, INVALID, fields=fields)
 
 

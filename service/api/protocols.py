@@ -17,29 +17,29 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets import http11
 from websockets.exceptions import SecurityError
 
-from service.api.connection import STUCK_SECONDS, WIRE, Wire
+from service.api.connection import CONNECTION_EXTENSION, STALLED_SECONDS, ClientConnection
 from service.api.connection_limits import RETRY_SECONDS, ConnectionLimits
 from service.api.problems import CODES
 from service.core import logs
 
-LARGEST_HEAD = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 10
-LARGEST_MESSAGE = 64 * 1024
-LARGEST_PART = 8 * 1024  # of what has arrived: so much is read before others get their turn
-MOST_FRAMES, FRAMES_SECONDS = 2000, 60.0
+MAX_MESSAGE_BYTES = 64 * 1024
+MAX_PART_BYTES = 8 * 1024  # of what has arrived: so much is read before others get their turn
+MAX_FRAMES, FRAMES_SECONDS = 2000, 60.0
 NO_TEXT, POLICY_VIOLATION, STUCK = 1007, 1008, 4408
 QUIET = logging.getLogger("uvicorn.error.sockets")  # what uvicorn says of a WebSocket at INFO has its query string
 QUIET.setLevel(logging.WARNING)
 BROKEN_OFF = "ASGI callable returned without completing response."  # on purpose, and logged by who did it
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != BROKEN_OFF)
 OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGNORECASE)
-http11.MAX_LINE_LENGTH = LARGEST_HEAD  # of a handshake, which has been read, and bounded, as a request before
+http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES  # of a handshake, which has been read, and bounded, as a request before
 
 
 class Sockets(WebSocketsSansIOProtocol):
     """Ends a connection whose peer takes nothing, and lets frames be written that were made once for many."""
 
-    wire: Wire
+    peer: ClientConnection
     _counted: str | None = None
     _frames_since = float("-inf")
     _frames_count = 0
@@ -53,24 +53,24 @@ class Sockets(WebSocketsSansIOProtocol):
         """Begin, in the place of the HTTP connection that was upgraded."""
         super().connection_made(transport)
         self._counted = self._limits.acquire(transport.get_extra_info("peername"))
-        self.wire = Wire(self.transport, self._stuck)
+        self.peer = ClientConnection(self.transport, self._stuck)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         if self._counted is not None:
             self._limits.release(self._counted)
-        self.wire.ended()
+        self.peer.ended()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Watch the peer."""
         super().pause_writing()
-        self.wire.pause()
+        self.peer.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
         super().resume_writing()
-        self.wire.resume()
+        self.peer.resume()
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message on; what is no text ends the connection, and is not worth a trace in the log."""
@@ -88,7 +88,7 @@ class Sockets(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[WIRE] = self.wire
+            extensions[CONNECTION_EXTENSION] = self.peer
         event.headers.clear()  # the scope has them; the parser keeps this as long as the connection lives
 
     async def send(self, message: Any) -> None:
@@ -99,9 +99,9 @@ class Sockets(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a part at a time: tiny frames, of which a quarter of a megabyte arrives at once, take long."""
-        for at in range(0, len(data), LARGEST_PART):
+        for at in range(0, len(data), MAX_PART_BYTES):
             if not self.transport.is_closing():
-                super().data_received(data[at : at + LARGEST_PART])
+                super().data_received(data[at : at + MAX_PART_BYTES])
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self._refuse(self.conn.handshake_exc)
 
@@ -121,7 +121,7 @@ class Sockets(WebSocketsSansIOProtocol):
         if now - self._frames_since > FRAMES_SECONDS:
             self._frames_since, self._frames_count = now, 0
         self._frames_count += len(self.conn.events)
-        if self._frames_count <= MOST_FRAMES:
+        if self._frames_count <= MAX_FRAMES:
             super().handle_events()
         elif self.close_sent or self.transport.is_closing():  # it goes on, though it was told
             self.conn.events_received()
@@ -133,7 +133,7 @@ class Sockets(WebSocketsSansIOProtocol):
     def handle_ping(self) -> None:
         """Answer, unless the peer does not read the answers."""
         output = self.conn.data_to_send()
-        if not self.wire.blocked:
+        if not self.peer.blocked:
             self.transport.write(b"".join(output))
 
     def shutdown(self) -> None:
@@ -155,9 +155,9 @@ class Protocol(HttpToolsProtocol):
     _head = 0
     _in_head = True
     _in_body = False
-    _patience: asyncio.TimerHandle | None = None
+    _wait_seconds: asyncio.TimerHandle | None = None
     _counted: str | None = None
-    _wire: Wire
+    _peer: ClientConnection
 
     def __init__(self, *arguments: Any, limits: ConnectionLimits, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -166,7 +166,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         """Begin to wait for the first request, unless there are too many connections."""
         super().connection_made(transport)
-        self._wire = Wire(transport, transport.abort)
+        self._peer = ClientConnection(transport, transport.abort)
         self._counted = self._limits.acquire(transport.get_extra_info("peername"))
         if self._counted is not None:
             self._wait()
@@ -178,28 +178,28 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Watch the peer."""
         super().pause_writing()
-        self._wire.pause()
+        self._peer.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
         super().resume_writing()
-        self._wire.resume()
+        self._peer.resume()
 
     def shutdown(self) -> None:
         """Stop, and let an answer without an end come to one."""
-        self._wire.stopping.set()
+        self._peer.stopping.set()
         super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._arrived()
         self._release()
-        self._wire.ended()
+        self._peer.ended()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to Sockets."""
-        self._wire.ended()
+        self._peer.ended()
         self._release()
         super().handle_websocket_upgrade()
 
@@ -208,7 +208,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data if self._in_body else _without_other_upgrade(data))
         if self._in_head and self.parser is not None:
             self._head += len(data)
-            if self._head > LARGEST_HEAD:
+            if self._head > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large.")
 
     def on_message_begin(self) -> None:
@@ -219,8 +219,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request on."""
         self._arrived()
-        self._wire.patience = STUCK_SECONDS
-        extensions: Any = {WIRE: self._wire}
+        self._peer.wait_seconds = STALLED_SECONDS
+        extensions: Any = {CONNECTION_EXTENSION: self._peer}
         self.scope["extensions"] = extensions
         self._in_body = True
         super().on_headers_complete()
@@ -248,16 +248,16 @@ class Protocol(HttpToolsProtocol):
     def _wait(self) -> None:
         self._arrived()
         self._in_head, self._head = True, 0
-        self._patience = self.loop.call_later(HEAD_SECONDS, self._late)
+        self._wait_seconds = self.loop.call_later(HEAD_SECONDS, self._late)
 
     def _arrived(self) -> None:
         self._in_head = False
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._wait_seconds is not None:
+            self._wait_seconds.cancel()
 
     def _late(self) -> None:
         if self._answering():
-            self._patience = self.loop.call_later(HEAD_SECONDS, self._late)
+            self._wait_seconds = self.loop.call_later(HEAD_SECONDS, self._late)
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.")
 

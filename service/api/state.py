@@ -12,27 +12,27 @@ from service.accounts.sessions import Logins
 from service.accounts.users import Accounts
 from service.api.connection_limits import SubscriptionLimits
 from service.attachments.operations import Attachments
-from service.core.concurrency import Turns
+from service.core.concurrency import ConcurrencyLimiter
 from service.core.pagination import Cursors
 from service.core.redis import RedisClient
 from service.db.pool import Database
 from service.events.hub import Hub
 from service.events.listener import Listener
-from service.events.log import Feed
+from service.events.log import EventLog
 from service.ratelimit.login_limiter import Limits
 from service.weather.client import Weather
 
 
 @dataclass(frozen=True)
-class Rooms:
+class AppState:
     """What a request needs of the process; made by the lifespan."""
 
     db: Database
     bulk: Database
     reports: Database
-    exports: Turns
-    bulks: Turns
-    searches: Turns
+    exports: ConcurrencyLimiter
+    bulks: ConcurrencyLimiter
+    searches: ConcurrencyLimiter
     accounts: Accounts
     logins: Logins
     cursors: Cursors
@@ -41,20 +41,20 @@ class Rooms:
     limits: Limits
     subscriptions: SubscriptionLimits
     redis: RedisClient | None
-    feed: Feed
+    event_log: EventLog
     hub: Hub
     listener: Listener
     origins: tuple[str, ...]
 
 
-def rooms_of(request: HTTPConnection) -> Rooms:
+def state_of(request: HTTPConnection) -> AppState:
     """Give the rooms of the application that a request is for."""
-    rooms: Rooms = request.app.state.rooms
-    return rooms
+    state: AppState = request.app.state.services
+    return state
 
 
-async def _rooms(request: Request) -> Rooms:
-    return rooms_of(request)
+async def _state(request: Request) -> AppState:
+    return state_of(request)
 
 
-In: TypeAlias = Annotated[Rooms, Depends(_rooms)]
+State: TypeAlias = Annotated[AppState, Depends(_state)]

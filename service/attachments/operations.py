@@ -17,7 +17,7 @@ from service.attachments.schemas import Attachment, AttachmentQuery
 from service.attachments.storage.base import MissingError, Store
 from service.attachments.storage.local import Folder
 from service.attachments.upload import Receiving, Upload, beyond, file_name
-from service.core.concurrency import Turns
+from service.core.concurrency import ConcurrencyLimiter
 from service.core.errors import NotFoundError, ServiceError, StartError, UnavailableError
 from service.core.pagination import Cursors
 from service.core.settings import Settings
@@ -27,8 +27,8 @@ from service.db.queries import q
 from service.db.verdicts import permitted
 
 S3 = "s3://"
-MOST_RESTORED = 1000
-FAREWELL_SECONDS = 3.0
+MAX_RESTORED = 1000
+CLOSE_SECONDS = 3.0
 
 
 class Attachments:
@@ -40,8 +40,8 @@ class Attachments:
         self.removed = asyncio.Event()
         """Set where a file may be left to be removed."""
         self._quota = quota
-        self._uploads = Turns("uploads", most=16, of_one=6)
-        self._downloads = Turns("downloads", most=96, of_one=16)
+        self._uploads = ConcurrencyLimiter("uploads", most=16, of_one=6)
+        self._downloads = ConcurrencyLimiter("downloads", most=96, of_one=16)
 
     async def add(self, db: Database, viewer: Viewer, task_id: int, upload: Upload) -> dict[str, Any]:
         """Take a file in and give what is known of it.
@@ -54,7 +54,7 @@ class Attachments:
         )
         admitted = _permitted(row)
         receiving = Receiving(self.store, largest=self.largest, left=self._left(admitted["used"]))
-        with self._uploads.turn(viewer.id):
+        with self._uploads.slot(viewer.id):
             filename = file_name(await upload.name())
             key = f"{admitted['folder']}/{secrets.token_hex(16)}"
             await receiving.into(key, upload.content())
@@ -131,7 +131,7 @@ class Attachments:
         self, db: Executor, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
     ) -> Iterator[AsyncGenerator[bytes]]:
         """Give an attachment's bytes from start to before stop; UnavailableError where there are too many readers."""
-        with self._downloads.turn(viewer.id):
+        with self._downloads.slot(viewer.id):
             yield self._pieces(db, viewer, attachment, start=start, stop=stop)
 
     async def _pieces(
@@ -174,7 +174,7 @@ class Attachments:
             task_id=task_id,
             viewer_id=viewer.id,
             viewer_is_admin=viewer.is_admin,
-            row_limit=MOST_RESTORED,
+            row_limit=MAX_RESTORED,
         )
         return [row["key"] for row in rows if not row["is_doubtful"] or await self.store.exists(row["key"])]
 
@@ -221,5 +221,5 @@ async def opened(given: Settings) -> AsyncIterator[Attachments]:
             yield attachments
         finally:
             with suppress(TimeoutError):
-                async with asyncio.timeout(FAREWELL_SECONDS):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await attachments.ended()

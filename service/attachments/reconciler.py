@@ -17,10 +17,10 @@ from service.db.queries import q
 
 PAUSE_SECONDS = 60.0
 CLAIM_SECONDS, CLAIM_ROWS, AT_ONCE = 600.0, 50, 5
-TURN_SECONDS = 3600.0  # from one sweep to the next, and how long one may do nothing before another begins
+LEASE_SECONDS = 3600.0  # from one sweep to the next, and how long one may do nothing before another begins
 BATCH_ROWS = 1000
 ORPHAN_AGE = timedelta(days=1)
-MOST_NAMED, MOST_LOST = 20, 1000
+MAX_NAMED, MAX_LOST = 20, 1000
 
 
 async def run(db: Executor, attachments: Attachments) -> None:
@@ -68,9 +68,9 @@ async def remove(db: Executor, store: Store) -> bool:
 
 async def compare(db: Executor, store: Store) -> None:
     """Hold the store's files against the rows, where that is due and no other process does it."""
-    turn = await q.attachments.acquire_sweep_lease(db, seconds=TURN_SECONDS, has_turn=False)
-    if turn is not None:
-        await hold(db, store, turn["folder"])
+    lease = await q.attachments.acquire_sweep_lease(db, seconds=LEASE_SECONDS, has_turn=False)
+    if lease is not None:
+        await hold(db, store, lease["folder"])
 
 
 async def hold(db: Executor, store: Store, folder: str) -> None:
@@ -79,13 +79,13 @@ async def hold(db: Executor, store: Store, folder: str) -> None:
     sweep = _Sweep(db, store, before)
     async for files in store.listed(folder):
         await sweep.take(files)
-        await q.attachments.acquire_sweep_lease(db, seconds=TURN_SECONDS, has_turn=True)
+        await q.attachments.acquire_sweep_lease(db, seconds=LEASE_SECONDS, has_turn=True)
     await sweep.end()
     cleared = await store.clear(folder, before=before)
     if sweep.removed or cleared:
         logger.bind(files=sweep.removed, parts=cleared).info("attachments: files without rows are gone")
     if sweep.lost:
-        logger.bind(attachments=sweep.lost[:MOST_NAMED]).error(
+        logger.bind(attachments=sweep.lost[:MAX_NAMED]).error(
             "attachments: {} rows have no files in the store", len(sweep.lost)
         )
 
@@ -118,6 +118,6 @@ class _Sweep:
             for row in page:
                 self._after = row["key"]
                 # Asked again: the list may be older than the file.
-                if row["key"] not in present and len(self.lost) < MOST_LOST:
+                if row["key"] not in present and len(self.lost) < MAX_LOST:
                     self.lost += [] if await self._store.exists(row["key"]) else [row["id"]]
             more = len(page) == BATCH_ROWS

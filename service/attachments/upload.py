@@ -12,7 +12,7 @@ from service.attachments import content_type
 from service.attachments.storage.base import Store
 from service.core.errors import InvalidError, QuotaError, TooLargeError
 
-LONGEST_NAME = 255
+MAX_NAME_CHARACTERS = 255
 # What is no character of a name, or turns what follows it round: C0, C1, separators, bidirectional overrides.
 UNSHOWABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
@@ -30,7 +30,7 @@ class Upload(Protocol):
 def file_name(given: str) -> str:
     """Give a file's name without its path; InvalidError where nothing is left, or what cannot be shown."""
     name = re.split(r"[/\\]", given)[-1]
-    if not name.strip() or name in {".", ".."} or len(name) > LONGEST_NAME or UNSHOWABLE.search(name):
+    if not name.strip() or name in {".", ".."} or len(name) > MAX_NAME_CHARACTERS or UNSHOWABLE.search(name):
         raise InvalidError("takes a file name of 1 to 255 characters without control characters", pointer="/file")
     return name
 

@@ -20,7 +20,7 @@ TOP_COLUMNS = ("total", "mean", "calls", "rows")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 it worked, 1 it failed and one line says why, 2 it was called wrongly.
+    """Run one command and return its exit code: 0 success, 1 failure (one line says why), 2 wrong usage.
 
     If nobody reads its output any more, as in `| head`, the command ends silently, as if by SIGPIPE.
     """

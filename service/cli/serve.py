@@ -16,14 +16,14 @@ from service.accounts.users import check_admin
 from service.api import connection_limits
 from service.api.connection import bound
 from service.api.connection_limits import ConnectionLimits
-from service.api.protocols import LARGEST_MESSAGE, protocols
+from service.api.protocols import MAX_MESSAGE_BYTES, protocols
 from service.attachments import operations
 from service.core import descriptors, logs, metrics, signing_keys
 from service.core.errors import StartError
 from service.core.settings import Settings
 from service.db import embedded, migrations
 
-GRACE_SECONDS = 10
+GRACE_PERIOD_SECONDS = 10
 
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
@@ -72,7 +72,7 @@ def _serve(settings: Settings) -> None:
         factory=True,
         http=http,
         ws=ws,
-        ws_max_size=LARGEST_MESSAGE,
+        ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         host=settings.host,
         port=settings.port,
@@ -81,7 +81,7 @@ def _serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_PERIOD_SECONDS,
     )
     listening = config.bind_socket()
     bound(listening)

@@ -19,7 +19,7 @@ from service.db import embedded, readiness
 from service.db.pool import Connection, Database
 from service.dba import catalog, check, explain, plans, scratch_database, top
 
-LEAST_ROWS, MOST_ROWS = 20_000, 100_000_000
+MIN_ROWS, MAX_ROWS = 20_000, 100_000_000
 
 
 def check_statements(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -77,8 +77,8 @@ def explain_statement(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def compare_plans(arguments: argparse.Namespace, settings: Settings) -> int:
     """Hold every plan against its header, and its shape against the one that is kept."""
-    if not LEAST_ROWS <= arguments.rows <= MOST_ROWS:
-        raise StartError(f"--rows takes {LEAST_ROWS} to {MOST_ROWS}: PostgreSQL reads what is small as a whole")
+    if not MIN_ROWS <= arguments.rows <= MAX_ROWS:
+        raise StartError(f"--rows takes {MIN_ROWS} to {MAX_ROWS}: PostgreSQL reads what is small as a whole")
 
     async def run(url: str) -> tuple[list[str], dict[str, str]]:
         async with scratch_database.database(url) as made:

@@ -51,7 +51,7 @@ class Slots(Generic[Key]):
             self.release(key)
 
 
-class Turns:
+class ConcurrencyLimiter:
     """Gives turns to so many; who comes then is asked to come again."""
 
     def __init__(self, what: str, *, most: int, of_one: int) -> None:
@@ -62,7 +62,7 @@ class Turns:
         self._next_end = asyncio.Event()
 
     @contextmanager
-    def turn(self, user_id: int) -> Iterator[None]:
+    def slot(self, user_id: int) -> Iterator[None]:
         """Do something as one of those; UnavailableError where there are too many."""
         if self._slots.full(user_id):
             raise UnavailableError(f"There are as many {self._what} as may be at once.", retry_after=RETRY_SECONDS)
@@ -77,13 +77,13 @@ class Turns:
             self._next_end = asyncio.Event()
 
     @asynccontextmanager
-    async def turn_within(self, seconds: float, user_id: int) -> AsyncIterator[None]:
+    async def slot_within(self, seconds: float, user_id: int) -> AsyncIterator[None]:
         """Do so when there is room, waiting so long for it at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._slots.full(user_id):
                     await self._next_end.wait()
-        with self.turn(user_id):
+        with self.slot(user_id):
             yield
 
     async def ended(self) -> None:

@@ -6,7 +6,7 @@ ServiceError
 ├── ForbiddenError      `forbidden`       known, but not allowed
 ├── NotFoundError       `not_found`       nothing there
 ├── ConflictError       `conflict`        the present state forbids it
-├── StaleError          `stale`           an `If-Match` that no longer matches
+├── PreconditionFailedError          `stale`           an `If-Match` that no longer matches
 ├── TooLargeError       `too_large`       more bytes than are taken
 │   └── QuotaError      `quota_exceeded`  more bytes than are left of the user's quota
 ├── UnavailableError    `unavailable`     a needed part is away, slow or full
@@ -63,7 +63,7 @@ class ConflictError(ServiceError):
     code = "conflict"
 
 
-class StaleError(ServiceError):
+class PreconditionFailedError(ServiceError):
     """The precondition names a version that is not the present one; `version` is the present one."""
 
     code = "stale"

@@ -60,7 +60,7 @@ STATEMENT_ERRORS = _counter("sql_statement_errors", "Statements that failed, by 
 POOL_WAITS = _histogram("db_pool_wait", "Waits for a connection, making it included.", "pool")
 POOL_USED = _gauge("db_pool_connections_used", "Connections that are lent at present.", "pool")
 POOL_SIZE = _gauge("db_pool_connections_max", "Connections that there may be.", "pool")
-LISTENER_LOOKED = _gauge(
+LISTENER_POLLED = _gauge(
     "listener_looked_timestamp_seconds",
     "When the listener last knew of every event, twice a second at least; of several workers, the one behind.",
     of_all="livemin",
@@ -69,7 +69,7 @@ SUBSCRIBERS = _gauge("event_subscribers", "WebSockets and streams that listen fo
 SUBSCRIBERS_MAX = _gauge("event_subscribers_max", "WebSockets and streams that there may be.")
 CONNECTIONS_REFUSED = _counter("connections_refused", "Connections and subscriptions beyond a bound.", "bound")
 REDIS_CALLS = _histogram("redis_call_duration", "Calls of Redis that were answered.")
-REDIS_AWAY = _gauge("redis_away", "Whether Redis is configured and does not answer.", of_all="livemax")
+REDIS_UNAVAILABLE = _gauge("redis_away", "Whether Redis is configured and does not answer.", of_all="livemax")
 CACHE = _counter("weather_cache_lookups", "Looks into the cache of weather.", "result")
 WEATHER = _histogram("weather_request_duration", "Requests to the provider of weather.", "result")
 CIRCUIT = _gauge("weather_circuit_open", "Whether the provider is left alone after failures.", of_all="livemax")

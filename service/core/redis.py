@@ -21,13 +21,13 @@ from service.core.server_timing import measured
 BUDGET_SECONDS = 0.05
 BUDGET_SLICES = 5
 CONNECTIONS = 100
-MOST_TOGETHER = 100
+MAX_BATCH = 100
 PROBE_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
-class RedisAwayError(Exception):
+class RedisUnavailableError(Exception):
     """There is no Redis, or it is away or too slow; what needs it does without."""
 
 
@@ -50,27 +50,27 @@ class RedisClient:
         with measured("cache"):
             async with self._free:
                 if not self._here:
-                    raise RedisAwayError
+                    raise RedisUnavailableError
                 try:
                     async with _budget():
                         with metrics.REDIS_CALLS.time():
                             return await work(self._redis)
                 except ResponseError as error:  # it is there, and refuses this: somebody else's key, say
-                    raise RedisAwayError from error
+                    raise RedisUnavailableError from error
                 except Exception as error:  # whatever it is: what speaks there may not even be Redis
                     self._lost(error)
-                    raise RedisAwayError from error
+                    raise RedisUnavailableError from error
 
     async def answers(self) -> bool:
         """Ask whether it is there."""
-        with suppress(RedisAwayError):
+        with suppress(RedisUnavailableError):
             await self.call(lambda redis: redis.ping())
         return self._here
 
     def _lost(self, error: BaseException) -> None:
         if self._here:
             self._here = False
-            metrics.REDIS_AWAY.set(1)
+            metrics.REDIS_UNAVAILABLE.set(1)
             logger.warning("redis is away: {}", type(error).__name__)
             self._probe = asyncio.create_task(self._until_back(), context=Context())
 
@@ -83,7 +83,7 @@ class RedisClient:
                 async with _budget():  # on a connection that stands: one that is too slow would be lost again at once
                     await self._redis.ping()
                 self._here = True
-                metrics.REDIS_AWAY.set(0)
+                metrics.REDIS_UNAVAILABLE.set(0)
                 logger.info("redis is back")
 
     async def close(self) -> None:
@@ -131,17 +131,17 @@ class Scripts:
 
     async def _together(self) -> None:
         while self._waiting:
-            some, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+            some, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             said: list[Any]
             try:
                 said = await self._redis.call(partial(_pipelined, commands=[command for command, _ in some]))
-            except RedisAwayError as error:
+            except RedisUnavailableError as error:
                 said = [error] * len(some)
             for (_, reply), one in zip(some, said, strict=True):
                 if reply.done():  # who asked has left
                     continue
                 if isinstance(one, Exception):
-                    reply.set_exception(RedisAwayError())
+                    reply.set_exception(RedisUnavailableError())
                 else:
                     reply.set_result(one)
         self._busy = False

@@ -25,7 +25,7 @@ from service.core.errors import StartError
 
 SECRETS = Path("/run/secrets")
 SECRET_KEY_BYTES = 32
-SHORTEST_BUCKET = 3  # S3's own rule
+MIN_BUCKET_CHARACTERS = 3  # S3's own rule
 EXAMPLE_SECRET_KEY = "change-me"  # noqa: S105 - how the example's value begins, which must never sign anything
 
 
@@ -151,8 +151,8 @@ class Settings(BaseSettings):
         bucket = re.fullmatch(r"s3://([A-Za-z0-9][\w.-]*)(/[\w.!*'()/-]*)?", value, re.ASCII)
         if not bucket and not re.fullmatch(r"file://[^\0]+", value):
             raise ValueError("takes file://FOLDER or s3://BUCKET/PREFIX")
-        if bucket and len(bucket[1]) < SHORTEST_BUCKET:
-            raise ValueError(f"the bucket's name is too short: at least {SHORTEST_BUCKET} characters")
+        if bucket and len(bucket[1]) < MIN_BUCKET_CHARACTERS:
+            raise ValueError(f"the bucket's name is too short: at least {MIN_BUCKET_CHARACTERS} characters")
         return value
 
     @field_validator("openweather_url", "s3_endpoint_url")

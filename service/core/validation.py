@@ -20,9 +20,9 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-LARGEST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)  # the schema's
-MOST_FIELDS = 100
+MAX_FIELDS = 100
 RESOLUTION = timedelta(microseconds=1)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?)?", re.ASCII)
 WHOLE = re.compile(r"-?[0-9]{1,30}", re.ASCII)
@@ -69,7 +69,7 @@ def _digits(value: object) -> object:
 
 
 AS_DIGITS = BeforeValidator(_digits)  # behind the bounds: of those in front of it the document would say nothing
-Id: TypeAlias = Annotated[int, Field(ge=1, le=LARGEST_ID), AS_DIGITS]
+Id: TypeAlias = Annotated[int, Field(ge=1, le=MAX_ID), AS_DIGITS]
 
 
 class Input(BaseModel):
@@ -80,8 +80,8 @@ class Input(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _few_fields(cls, fields: object) -> object:
-        if isinstance(fields, dict) and len(fields) > MOST_FIELDS:
-            raise ValueError(f"takes at most {MOST_FIELDS} fields")  # and not an error for each, which takes long
+        if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+            raise ValueError(f"takes at most {MAX_FIELDS} fields")  # and not an error for each, which takes long
         return fields
 
 

@@ -27,7 +27,7 @@ from service.core.signing_keys import DATA
 with suppress(ImportError):  # Windows has none; _Cluster.at refuses there
     import fcntl
 
-_PATIENCE_SECONDS = 20
+_WAIT_SECONDS = 20
 # What a socket's address, libpq's list of hosts and `unix_socket_directories` all take as it stands.
 _PLAIN_PATH = re.compile(r"/[\w/.+ -]{0,80}\w", re.ASCII)
 
@@ -47,15 +47,15 @@ def running(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterat
     # All users share `users`, and the kernel frees a killed one's share: who gets it alone was the last one.
     # Starts and stops take turns under `lock`, because flock lets go for a moment where it converts a lock.
     with lock, users:
-        with _turn(lock, folder):
+        with _locked(lock, folder):
             cluster = _Cluster.at(folder)
         try:
-            with _turn(lock, folder):
+            with _locked(lock, folder):
                 fcntl.flock(users, fcntl.LOCK_SH)
                 url = cluster.url() or cluster.start(options or {})
             yield url
         finally:
-            with _turn(lock, folder), suppress(BlockingIOError):
+            with _locked(lock, folder), suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 cluster.stop()
 
@@ -97,7 +97,7 @@ def _one_line(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _turn(lock: IO[bytes], folder: Path) -> Iterator[None]:
+def _locked(lock: IO[bytes], folder: Path) -> Iterator[None]:
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         with _one_line(folder):
@@ -125,7 +125,7 @@ class _Cluster:
         try:
             *_, port, directory, _, _, status = (self.folder / "postmaster.pid").read_text().splitlines()
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(_PATIENCE_SECONDS)
+                client.settimeout(_WAIT_SECONDS)
                 client.connect(f"{directory}/.s.PGSQL.{port}")
         except (OSError, ValueError):
             return None
@@ -154,7 +154,7 @@ class _Cluster:
     def stop(self) -> None:
         if self.url():
             with suppress(OSError):
-                self._run("pg_ctl", "stop", "--silent", "--mode=fast", f"--timeout={_PATIENCE_SECONDS}")
+                self._run("pg_ctl", "stop", "--silent", "--mode=fast", f"--timeout={_WAIT_SECONDS}")
         self._clear()
 
     def _create(self) -> None:
@@ -175,7 +175,7 @@ class _Cluster:
         if not self.folder.exists():
             return
         titles = re.compile(f"cluster_name={self._mark()}\\b|postgres: {self._mark()}:")
-        until = time.monotonic() + _PATIENCE_SECONDS
+        until = time.monotonic() + _WAIT_SECONDS
         while left := [
             process
             for process in psutil.process_iter(["cmdline"])

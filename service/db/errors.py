@@ -50,9 +50,9 @@ ROLLED_BACK = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 # SQLSTATE classes and codes (PostgreSQL documentation, appendix A) behind which a needed part is away, slow or full:
 # connection, transaction rollback, resources, operator intervention, authorization, unknown or closed database, lock,
 # read-only, what a standby cannot do (begin a transaction that writes).
-AWAY = ("08", "40", "53", "57", "28", "3D", "55000", "55P03", "25006", "0A000")
+UNAVAILABLE = ("08", "40", "53", "57", "28", "3D", "55000", "55P03", "25006", "0A000")
 # The schema is not the one that the statements were written for, or this role may not use it.
-BEHIND = ("42P01", "42703", "42883", "42501")
+OUTDATED = ("42P01", "42703", "42883", "42501")
 
 
 def translate(error: BaseException) -> BaseException:
@@ -69,9 +69,9 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> BaseException:
         return CONSTRAINTS[name]()
     if code == "23514" or code.startswith("22"):  # a check of a DBA's own, or a value out of range
         return InvalidError("The database refuses a value.")
-    if code.startswith(AWAY):
+    if code.startswith(UNAVAILABLE):
         return UnavailableError("The database is away or busy.")
-    if code.startswith(BEHIND):
+    if code.startswith(OUTDATED):
         return UnavailableError(
             "The database's schema is not this release's: has `python -m service migrate` run?", retry_after=10
         )

@@ -19,7 +19,7 @@ from yoyo.connections import DatabaseURI
 from service.core.errors import StartError
 
 FOLDER = Path(__file__).parents[2] / "migrations"
-TURN, WORK = 0x7A5C_0001, 0x7A5C_0002  # advisory locks: whose turn it is; the session that changes the schema
+MIGRATION_LOCK, WORK = 0x7A5C_0001, 0x7A5C_0002  # advisory locks: whose turn it is; the session that changes the schema
 # What a role's or database's defaults must not decide.
 PINNED = (r"-c default_transaction_isolation=read\ committed", "-c default_transaction_read_only=off")
 
@@ -55,7 +55,7 @@ def migrate(url: str, *, to: str | None = None, folder: Path = FOLDER, wait: flo
     end = max((n for n, name in enumerate(names, 1) if to in {None, name, name.partition(".")[0]}), default=0)
     if to is not None and not end:
         raise StartError(f"no migration is called {to!r}; known are {', '.join(names) or 'none'}")
-    with _turn(url, wait=wait) as (backend, applied):
+    with _locked(url, wait=wait) as (backend, applied):
         if newer := [name for name in names[end:] if name in applied]:
             raise StartError(f"{newer[-1]} is applied and newer than {to}: use --rollback {len(newer)}")
         missing = [name for name in names[:end] if name not in applied]
@@ -70,7 +70,7 @@ def rollback(url: str, *, count: int, folder: Path = FOLDER, wait: float = 60) -
     Touches nothing where fewer are applied, or where one of them has no rollback file here.
     """
     files = {migration.id: migration for migration in _read(folder)}
-    with _turn(url, wait=wait) as (backend, applied):
+    with _locked(url, wait=wait) as (backend, applied):
         if not 1 <= count <= len(applied):
             raise StartError(f"cannot roll back {count} migrations: {len(applied)} are applied")
         newest = applied[::-1][:count]
@@ -106,7 +106,7 @@ def _applied(connection: psycopg.Connection[Any]) -> list[str]:
         return []
 
 
-def _take(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> None:
+def _acquire(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> None:
     deadline = time.monotonic() + wait
     # Not pg_advisory_lock: it waits inside a statement, for whose snapshot CREATE INDEX CONCURRENTLY waits.
     while connection.execute("select pg_try_advisory_lock(%s)", (lock,)).fetchone() != (True,):
@@ -116,13 +116,13 @@ def _take(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> Non
 
 
 @contextmanager
-def _turn(url: str, *, wait: float) -> Iterator[tuple[Backend, list[str]]]:
+def _locked(url: str, *, wait: float) -> Iterator[tuple[Backend, list[str]]]:
     params = _params(url)
     uri = DatabaseURI("postgresql+psycopg", *[None] * 5, params)
-    with _told("cannot migrate"), psycopg.connect(**params) as turn:
-        _take(turn, TURN, wait=wait)
+    with _told("cannot migrate"), psycopg.connect(**params) as lock_holder:
+        _acquire(lock_holder, MIGRATION_LOCK, wait=wait)
         with Backend(uri, default_migration_table) as backend:
-            applied = _applied(turn)
+            applied = _applied(lock_holder)
             if not applied:
                 backend.create_lock_table()
             backend.break_lock()  # the turn is ours, so whoever left a row there was killed
@@ -133,7 +133,7 @@ def _turn(url: str, *, wait: float) -> Iterator[tuple[Backend, list[str]]]:
 
 def _run(backend: Backend, migration: Any, direction: str, *, wait: float) -> None:
     with _told(f"migration {migration.id}: {direction} failed"), backend.copy() as session:
-        _take(session.connection, WORK, wait=wait)  # a killed migrator's statement may still be running
+        _acquire(session.connection, WORK, wait=wait)  # a killed migrator's statement may still be running
         migration.load()
         # Not yoyo's apply_one: it commits before it marks, and logs what it asks of passwd and DNS.
         mark = "mark_one" if direction == "apply" else "unmark_one"

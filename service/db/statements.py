@@ -177,8 +177,8 @@ def read_all(folder: Path = FOLDER) -> list[Statement]:
 
 def load(folder: Path = FOLDER) -> SimpleNamespace:
     """Give every statement under its path: `sql/tasks/list.sql` is `tasks.list`."""
-    rooms: dict[str, SimpleNamespace] = {}
+    state: dict[str, SimpleNamespace] = {}
     for statement in read_all(folder):
         room, _, name = statement.name.rpartition(".")
-        setattr(rooms.setdefault(room, SimpleNamespace()), name, statement)
-    return SimpleNamespace(**rooms)
+        setattr(state.setdefault(room, SimpleNamespace()), name, statement)
+    return SimpleNamespace(**state)

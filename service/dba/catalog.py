@@ -95,16 +95,16 @@ def shown(path: Path) -> str:
 
 def markdown(listed: Iterable[Entry]) -> str:
     """Give the text of CATALOG.md."""
-    rooms: defaultdict[str, list[Entry]] = defaultdict(list)
+    state: defaultdict[str, list[Entry]] = defaultdict(list)
     runs: defaultdict[str, list[str]] = defaultdict(list)
     for entry in listed:
-        rooms[entry.statement.name.partition(".")[0]].append(entry)
+        state[entry.statement.name.partition(".")[0]].append(entry)
         for caller in entry.callers:
             runs[caller].append(entry.statement.name)
     parts = [HEAD, "## What runs what\n\n| route or command | statements |\n|---|---|\n"]
     for caller, names in sorted(runs.items(), key=lambda one: (" /" not in one[0], one[0].partition(" ")[::-1])):
         parts.append(f"| `{caller}` | {', '.join(_link(name) for name in names)} |\n")
-    for room, members in rooms.items():
+    for room, members in state.items():
         parts.append(f"\n## {room}\n")
         parts += [_section(entry) for entry in members]
     return "".join(parts)

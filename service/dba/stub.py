@@ -34,7 +34,7 @@ from service.db.pool import Database, Executor
 def render(prepared: list[Prepared], known: Catalogue) -> str:
     """Give the stub's text: a class for each kind of row, for each list and for each room."""
     classes: list[str] = []
-    rooms: dict[str, list[str]] = {}
+    state: dict[str, list[str]] = {}
     for one in prepared:
         room, _, name = one.statement.name.partition(".")
         if one.statement.header.returns in {"row", "row?", "rows", "stream"} and not one.statement.header.extension:
@@ -47,9 +47,9 @@ def render(prepared: list[Prepared], known: Catalogue) -> str:
             member = f"    {name}: _{class_name(one.statement)}\n"
         else:
             member = _method(name, one)
-        rooms.setdefault(room, []).append(member)
-    classes += [f"class _{room.title()}:\n{''.join(members)}" for room, members in rooms.items()]
-    classes.append("class _Queries:\n" + "".join(f"    {room}: _{room.title()}\n" for room in rooms))
+        state.setdefault(room, []).append(member)
+    classes += [f"class _{room.title()}:\n{''.join(members)}" for room, members in state.items()]
+    classes.append("class _Queries:\n" + "".join(f"    {room}: _{room.title()}\n" for room in state))
     return "\n".join([STUB_HEAD, *classes, "q: _Queries\n"])
 
 

@@ -15,7 +15,7 @@ from service.core import metrics
 from service.core.errors import UnavailableError
 from service.db.pool import Executor
 from service.events.event import Event
-from service.events.log import Feed, Page
+from service.events.log import EventLog, Page
 from service.events.position import Position
 from service.events.subscriber import QUEUE_BYTES, Subscriber
 
@@ -44,10 +44,10 @@ Item: TypeAlias = "Ready | Reset | Event | None"
 class Hub:
     """All subscribers of this process."""
 
-    def __init__(self, db: Executor, feed: Feed) -> None:
+    def __init__(self, db: Executor, event_log: EventLog) -> None:
         self._db = db
-        self._feed = feed
-        self._turns = asyncio.Semaphore(READERS)
+        self._event_log = event_log
+        self._readers = asyncio.Semaphore(READERS)
         self.subscribers: set[Subscriber] = set()
         self._everyones: set[Subscriber] = set()
         self._owners: dict[int, set[Subscriber]] = {}
@@ -118,7 +118,7 @@ class Hub:
                 subscriber.check()
                 if event := subscriber.take():
                     if subscriber.is_ahead_of(event):
-                        event = self._feed.event_behind(event, subscriber.seen)
+                        event = self._event_log.event_after(event, subscriber.seen)
                     yield event
                     subscriber.position = event.position
                 elif not await subscriber.wait():
@@ -155,8 +155,8 @@ class Hub:
         while True:
             subscriber.check()
             try:
-                async with self._turns:
-                    return await self._feed.page(
+                async with self._readers:
+                    return await self._event_log.page(
                         self._db, subscriber.position, viewer=subscriber.viewer, rows=PAGE_ROWS, size=QUEUE_BYTES
                     )
             except UnavailableError as error:

@@ -20,17 +20,17 @@ from service.db.errors import DRIVER_ERRORS, translate
 from service.db.pool import CONNECT_SECONDS, Connection
 from service.db.queries import q
 from service.events.hub import Hub
-from service.events.log import Feed
+from service.events.log import EventLog
 from service.events.position import Position
 from service.events.subscriber import GONE, Subscriber
 
 EVENTS, ACCOUNTS = "task_events", "accounts"
 NOTIFY = f"notify {EVENTS}"
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 CURRENT_SECONDS = 1.0
 PACE_SECONDS = 0.01
 ANSWER_SECONDS = 5.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 PAGE_BYTES = 4 * 1024 * 1024
 SETTLED_ROWS = 10_000  # in a fifth of a second
 SETTLING_WAIT = "100ms"  # for a lock: meanwhile nothing is heard
@@ -42,9 +42,9 @@ class Listener:
     A NOTIFY is a hint and carries nothing: one that is lost costs half a second, and never an event.
     """
 
-    def __init__(self, url: str, *, feed: Feed, hub: Hub, sessions: Sessions) -> None:
+    def __init__(self, url: str, *, event_log: EventLog, hub: Hub, sessions: Sessions) -> None:
         self._url = url
-        self._feed = feed
+        self._event_log = event_log
         self._hub = hub
         self._sessions = sessions
         sessions.believed = lambda: self.current
@@ -60,7 +60,7 @@ class Listener:
     @property
     def alive(self) -> bool:
         """Whether it has looked lately."""
-        return time.monotonic() - self._looked_at < LOOK_SECONDS + ANSWER_SECONDS
+        return time.monotonic() - self._looked_at < POLL_SECONDS + ANSWER_SECONDS
 
     @property
     def current(self) -> bool:
@@ -89,7 +89,7 @@ class Listener:
             if self._looked_at > begun:
                 pause, said = FIRST_PAUSE_SECONDS, ""
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
     async def _listen(self) -> None:
         connection = await asyncpg.connect(
@@ -115,7 +115,7 @@ class Listener:
 
     async def _round(self, connection: Connection) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(POLL_SECONDS):
                 await self._wake.wait()
         self._wake.clear()
         begun = time.monotonic()
@@ -127,19 +127,19 @@ class Listener:
             self._changed = False
             await connection.execute(NOTIFY)
         self._looked_at, self._heard_at = time.monotonic(), begun
-        metrics.LISTENER_LOOKED.set_to_current_time()
+        metrics.LISTENER_POLLED.set_to_current_time()
         await asyncio.sleep(max(0.0, begun + PACE_SECONDS - self._looked_at))
 
     async def _look(self, connection: Connection) -> None:
         await self._settle(connection)
         if self._position is None or not self._hub.followed:
-            here = await self._feed.here(connection)
+            here = await self._event_log.here(connection)
             if self._position is None:
                 self._hub.reread()  # who came before this first look may not have read so far
             if self._position is None or not self._hub.followed:  # nobody came meanwhile
                 self._position = here
                 return
-        page = await self._feed.page(connection, self._position, size=PAGE_BYTES)
+        page = await self._event_log.page(connection, self._position, size=PAGE_BYTES)
         if page.reset:
             logger.warning("the database's history is another one: every subscriber starts anew")
             self._wake.set()

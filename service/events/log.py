@@ -16,7 +16,7 @@ from service.events.position import Position, Snapshot
 
 CHANNEL = "task_events"
 PAGE_ROWS = 1000
-EVERYONE = Viewer(id=0, is_admin=True)
+ALL_TASKS_VIEWER = Viewer(id=0, is_admin=True)
 BOUND_TO = "events"
 
 
@@ -33,7 +33,7 @@ class Page:
     reset: bool = False
 
 
-class Feed:
+class EventLog:
     """Reads events from the table, and positions from cursors."""
 
     def __init__(self, cursors: Cursors) -> None:
@@ -45,7 +45,7 @@ class Feed:
         return Position(_short(row["epoch"]), Snapshot.parse(row["snapshot_now"], row["newest_id"], row["newest_at"]))
 
     async def page(
-        self, db: Executor, position: Position, *, viewer: Viewer = EVERYONE, rows: int = PAGE_ROWS, size: int
+        self, db: Executor, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER, rows: int = PAGE_ROWS, size: int
     ) -> Page:
         """Give the next events that the viewer may see: at most so many rows, and about so many bytes."""
         batch = position.batch
@@ -78,7 +78,7 @@ class Feed:
         at = Position(position.epoch, position.seen, batch, row["id"])
         return Event(row, position=at, cursor=self.cursor(at))
 
-    def event_behind(self, event: Event, seen: Snapshot) -> Event:
+    def event_after(self, event: Event, seen: Snapshot) -> Event:
         """Give an event as it is to a reader that had seen more than the look that found it."""
         at = replace(event.position, seen=seen)
         return Event(event.row, position=at, cursor=self.cursor(at))

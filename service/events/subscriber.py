@@ -129,8 +129,8 @@ class Subscriber:
         if not self._woken:
             loop = asyncio.get_running_loop()
             self._idle, self._waiter = True, loop.create_future()
-            patience = min(QUIET_SECONDS, max(0.0, self.expires_at - time.time()))
-            timer = loop.call_later(patience, self._stir)
+            wait_seconds = min(QUIET_SECONDS, max(0.0, self.expires_at - time.time()))
+            timer = loop.call_later(wait_seconds, self._stir)
             try:
                 await self._waiter
             finally:

@@ -10,7 +10,7 @@ from pyrate_limiter import Rate
 from pyrate_limiter.abstracts.algorithm import GCRA, Decision
 from pyrate_limiter.buckets.redis_state import RedisStateStore
 
-from service.core.redis import RedisAwayError
+from service.core.redis import RedisUnavailableError
 
 # Around the library's script, whose weight becomes so many per cent of what is free, and one at least.
 SCRIPT = """
@@ -57,4 +57,4 @@ class SharedState(RedisStateStore):
             permits = int(reply[2]) if decision.allowed else 0
             return Lease(decision.failing_rate, decision.retry_after_ms, permits, int(reply[3]))
         except (LookupError, TypeError, ValueError):  # what speaks there is not Redis
-            raise RedisAwayError from None
+            raise RedisUnavailableError from None

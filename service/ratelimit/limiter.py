@@ -13,18 +13,18 @@ from pyrate_limiter import Duration, Rate
 from pyrate_limiter.abstracts.algorithm import State
 
 from service.core import metrics
-from service.core.redis import RedisAwayError, RedisClient, Scripts
+from service.core.redis import RedisClient, RedisUnavailableError, Scripts
 from service.ratelimit.leases import Lease, Leasing, SharedState
 
 # Per cent of what is free that one call leases: before anything is known, and after.
 FIRST_SHARE, SHARE_ALONE, SHARE_BESIDE_OTHERS = 10, 40, 20
 ROUNDING = 0.001  # of a permit: what times in milliseconds add up to
-MOST_KEYS = 50_000
+MAX_KEYS = 50_000
 ALGORITHM = Leasing()
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LimitDecision:
     """What a limit says of one request; times in seconds, `retry_after` only where it is refused."""
 
     policy: str
@@ -35,7 +35,7 @@ class Verdict:
 
 
 @dataclass
-class _Bucket:
+class LimiterState:
     """What this process knows of one key: its own GCRA's state, and what it knows and holds of Redis's.
 
     Times are this machine's monotonic milliseconds.
@@ -69,18 +69,18 @@ class Limit:
         self._refused = metrics.LIMITS.labels(policy, "refused")
         self._redis = redis
         self._scripts = redis and Scripts(redis)
-        self._buckets: LRUCache[str, _Bucket] = LRUCache(MOST_KEYS)
+        self._buckets: LRUCache[str, LimiterState] = LRUCache(MAX_KEYS)
 
-    async def check(self, key: str) -> Verdict:
+    async def check(self, key: str) -> LimitDecision:
         """Spend one permit of the key, or say when there will be one again."""
         bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[key] = _Bucket()
+            bucket = self._buckets[key] = LimiterState()
         wait = self._step(bucket, spend=False) or await self._permit(key, bucket) or self._step(bucket, spend=True)
         (self._refused if wait else self._admitted).inc()
         now = _monotonic()
         used = max(bucket.state[0] / 1000 - now, bucket.full_at - now - bucket.leased * self._emission, 0)
-        return Verdict(
+        return LimitDecision(
             policy=self.policy,
             limit=self.per_minute,
             remaining=0 if wait else max(0, self.per_minute - ceil(used / self._emission - ROUNDING)),
@@ -88,19 +88,19 @@ class Limit:
             retry_after=ceil(wait / 1000),
         )
 
-    def is_spent(self, key: str) -> bool:
+    def is_exhausted(self, key: str) -> bool:
         """Whether this process knows that the key's budget is spent."""
         bucket = self._buckets.get(key)
         return bucket is not None and self._step(bucket, spend=False) > 0
 
-    def _step(self, bucket: _Bucket, *, spend: bool) -> int:
+    def _step(self, bucket: LimiterState, *, spend: bool) -> int:
         """Give the milliseconds to wait by this process's own count; 0 where it admits."""
         state, decision = ALGORITHM.step(self._rates, bucket.state, _monotonic(), 1)
         if spend:
             bucket.state = state
         return decision.retry_after_ms or 0
 
-    async def _permit(self, key: str, bucket: _Bucket) -> int:
+    async def _permit(self, key: str, bucket: LimiterState) -> int:
         """Take a permit that was leased, or lease; give the milliseconds to wait, 0 where there is one."""
         if self._redis is None or self._take(bucket):
             return 0
@@ -112,10 +112,10 @@ class Limit:
                 return wait
             try:
                 return await self._lease(key, bucket)
-            except RedisAwayError:
+            except RedisUnavailableError:
                 return 0
 
-    def _take(self, bucket: _Bucket) -> bool:
+    def _take(self, bucket: LimiterState) -> bool:
         if bucket.leased:
             bucket.leased = max(0, min(bucket.leased, int((bucket.full_at - _monotonic()) / self._emission)))
         if not bucket.leased:
@@ -123,7 +123,7 @@ class Limit:
         bucket.leased -= 1
         return True
 
-    async def _lease(self, key: str, bucket: _Bucket) -> int:
+    async def _lease(self, key: str, bucket: LimiterState) -> int:
         if bucket.shared is None:
             scripts: Any = self._scripts
             bucket.shared = SharedState(scripts, f"limit:{self.policy}:{key}")

@@ -9,12 +9,12 @@ from ipaddress import IPv4Network, IPv6Network
 from cachetools import LRUCache
 
 from service.core.errors import RateLimitedError
-from service.core.redis import RedisAwayError, RedisClient
+from service.core.redis import RedisClient, RedisUnavailableError
 from service.core.settings import Settings
-from service.ratelimit.limiter import MOST_KEYS, Limit, Verdict
+from service.ratelimit.limiter import MAX_KEYS, Limit, LimitDecision
 
 ADDRESSES = 10  # that may guess at one account at full speed
-KNOWN_SECONDS = 90 * 24 * 3600
+REMEMBERED_SECONDS = 90 * 24 * 3600
 Network = IPv4Network | IPv6Network
 
 
@@ -23,21 +23,21 @@ class Limits:
     """The limits of the service; None where one is switched off."""
 
     requests: Limit | None
-    log_ins: LogIns | None
+    logins_limit: LoginLimiter | None
     trusted: tuple[Network, ...] = ()
 
     @classmethod
     def of(cls, given: Settings, redis: RedisClient | None) -> Limits:
         """Make them as the settings say."""
-        requests, log_ins = given.rate_limit_per_minute, given.login_limit_per_minute
+        requests, logins_limit = given.rate_limit_per_minute, given.login_limit_per_minute
         return cls(
             requests=Limit("requests", requests, redis) if requests else None,
-            log_ins=LogIns(log_ins, redis) if log_ins else None,
+            logins_limit=LoginLimiter(logins_limit, redis) if logins_limit else None,
             trusted=given.trusted_proxies,
         )
 
 
-class LogIns:
+class LoginLimiter:
     """Against guessing: so many log-ins for each address, and ADDRESSES times as many for an account.
 
     Every hash that a request causes counts as one: see `service.attempts`.
@@ -51,9 +51,9 @@ class LogIns:
         self.by_address = Limit("log-ins", per_minute, redis)
         self._by_account = Limit("account", ADDRESSES * per_minute, redis)
         self._redis = redis
-        self._known: LRUCache[str, bool] = LRUCache(MOST_KEYS)
+        self._known: LRUCache[str, bool] = LRUCache(MAX_KEYS)
 
-    async def check_account(self, username: str, address: str) -> Verdict:
+    async def check_account(self, username: str, address: str) -> LimitDecision:
         """Spend one log-in of the account."""
         pair = _pair(username, address)
         return await self._by_account.check(
@@ -65,14 +65,14 @@ class LogIns:
         pair = _pair(username, address)
         self._known[pair] = True
         if self._redis:
-            with suppress(RedisAwayError):
-                await self._redis.call(lambda redis: redis.set(f"limit:known:{pair}", 1, ex=KNOWN_SECONDS))
+            with suppress(RedisUnavailableError):
+                await self._redis.call(lambda redis: redis.set(f"limit:known:{pair}", 1, ex=REMEMBERED_SECONDS))
 
     async def _is_known(self, pair: str) -> bool:
         if pair in self._known:
             return True
         if self._redis:
-            with suppress(RedisAwayError):
+            with suppress(RedisUnavailableError):
                 return bool(await self._redis.call(lambda redis: redis.exists(f"limit:known:{pair}")))
         return False
 
@@ -85,13 +85,18 @@ class LogInAttempt:
     """A request as the payer of its hashes: each is a log-in of its address and, where it names one, of an account."""
 
     def __init__(
-        self, log_ins: LogIns | None, *, address: str, account: str | None, verdicts: dict[str, Verdict]
+        self,
+        logins_limit: LoginLimiter | None,
+        *,
+        address: str,
+        account: str | None,
+        verdicts: dict[str, LimitDecision],
     ) -> None:
         self.address = address
         self._account = account
-        self._log_ins = log_ins
+        self._log_ins = logins_limit
         self._verdicts = verdicts
-        self._prepaid = log_ins is not None and log_ins.by_address.policy in verdicts
+        self._prepaid = logins_limit is not None and logins_limit.by_address.policy in verdicts
         self._admitted = False
 
     @property
@@ -113,7 +118,7 @@ class LogInAttempt:
             self._spend(await self._log_ins.check_account(self._account, self.address))
         self._prepaid, self._admitted = False, True
 
-    def _spend(self, verdict: Verdict) -> None:
+    def _spend(self, verdict: LimitDecision) -> None:
         self._verdicts[verdict.policy] = verdict
         if verdict.retry_after and not self._admitted:
             raise RateLimitedError("Too many requests.", retry_after=verdict.retry_after)

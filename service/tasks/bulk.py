@@ -8,24 +8,24 @@ from typing import Annotated, Any
 from loguru import logger
 from pydantic import BaseModel, BeforeValidator, Field
 
-from service.core.validation import MOST_FIELDS, Input
+from service.core.validation import MAX_FIELDS, Input
 from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
 from service.tasks.schemas import NewTask, Task
 from service.weather.client import Weather
 
-MOST_TASKS = 1000
+MAX_TASKS = 1000
 
 
 def _few(tasks: object) -> object:
     """Refuse many tasks, or many unknown fields, at once: an error for each would take seconds."""
     if isinstance(tasks, list):
-        if len(tasks) > MOST_TASKS:
-            raise ValueError(f"takes at most {MOST_TASKS} tasks; these are {len(tasks)}")
+        if len(tasks) > MAX_TASKS:
+            raise ValueError(f"takes at most {MAX_TASKS} tasks; these are {len(tasks)}")
         given = (one.keys() for one in tasks if isinstance(one, dict))
-        if sum(len(fields - NewTask.model_fields.keys()) for fields in given) > MOST_FIELDS:
-            raise ValueError(f"takes tasks without unknown fields; these have more than {MOST_FIELDS}")
+        if sum(len(fields - NewTask.model_fields.keys()) for fields in given) > MAX_FIELDS:
+            raise ValueError(f"takes tasks without unknown fields; these have more than {MAX_FIELDS}")
     return tasks
 
 
@@ -35,7 +35,7 @@ class NewTasks(Input):
     tasks: Annotated[
         list[NewTask],
         BeforeValidator(_few),
-        Field(min_length=1, max_length=MOST_TASKS, examples=[[{"title": "Prepare Report"}, {"title": "Send it"}]]),
+        Field(min_length=1, max_length=MAX_TASKS, examples=[[{"title": "Prepare Report"}, {"title": "Send it"}]]),
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from loguru import logger
 
-from service.core.errors import StaleError
+from service.core.errors import PreconditionFailedError
 from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
@@ -34,7 +34,7 @@ async def replace(
 ) -> dict[str, Any]:
     """Replace all that a client may set; versions: those expected (`If-Match`), None for any.
 
-    Raises NotFoundError, ForbiddenError, StaleError.
+    Raises NotFoundError, ForbiddenError, PreconditionFailedError.
     """
     return await _update(db, viewer, task_id, new.model_dump(), versions=versions, weather=weather)
 
@@ -96,7 +96,7 @@ def _current(row: Any) -> dict[str, Any]:
     if task.pop("verdict") == "stale":
         version = task["version"]
         detail = f'The task has the ETag "{version}", quotes included, which the request does not expect.'
-        raise StaleError(detail, version=version)
+        raise PreconditionFailedError(detail, version=version)
     return task
 
 

@@ -10,7 +10,7 @@ from loguru import logger
 from service.core.errors import ServiceError
 from service.db.pool import Executor
 from service.db.queries import q
-from service.weather.circuit_breaker import WeatherAwayError
+from service.weather.circuit_breaker import WeatherUnavailableError
 from service.weather.client import CITIES_AT_ONCE, Weather
 
 PAUSE_SECONDS = 5.0
@@ -49,7 +49,7 @@ async def _fill(db: Executor, weather: Weather, city: str, turns: asyncio.Semaph
     try:
         async with turns:
             found = await weather.look_up(city)
-    except WeatherAwayError:
+    except WeatherUnavailableError:
         return
     filled = FILL_ROWS
     while filled == FILL_ROWS:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import orjson
 from cachetools import TLRUCache
 
-from service.core.redis import RedisAwayError, RedisClient
+from service.core.redis import RedisClient, RedisUnavailableError
 
 NO_SUCH_CITY_SECONDS = 300
-MOST_CITIES = 10_000
+MAX_CITIES = 10_000
 NOTHING = b"null"
 
 
@@ -28,7 +28,7 @@ class City(NamedTuple):
         return cls(text.strip(), " ".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
     @property
-    def turn(self) -> str:
+    def lease(self) -> str:
         """Give the name of the lock of the replica that asks for it."""
         return f"weather:turn:{self.normal}"
 
@@ -43,7 +43,7 @@ class Cache:
     def __init__(self, redis: RedisClient | None, *, seconds: int) -> None:
         self._redis = redis
         self._seconds = seconds
-        self._local: TLRUCache[str, bytes] = TLRUCache(MOST_CITIES, lambda _, found, now: now + self._lifetime(found))
+        self._local: TLRUCache[str, bytes] = TLRUCache(MAX_CITIES, lambda _, found, now: now + self._lifetime(found))
 
     @property
     def keeps(self) -> bool:
@@ -63,13 +63,13 @@ class Cache:
         kept: list[Any] = [*map(self._local.get, names), None]
         try:
             if self._redis:
-                kept = [*await self._redis.call(lambda redis: redis.mget([*names, city.turn]))]
-        except RedisAwayError:
+                kept = [*await self._redis.call(lambda redis: redis.mget([*names, city.lease]))]
+        except RedisUnavailableError:
             pass
-        weather, nothing, turn = kept
+        weather, nothing, lease = kept
         if weather is not None and _is_weather(weather):
-            return weather, turn is not None
-        return NOTHING if nothing == NOTHING else None, turn is not None
+            return weather, lease is not None
+        return NOTHING if nothing == NOTHING else None, lease is not None
 
     async def put(self, city: City, found: bytes) -> None:
         """Keep an answer."""
@@ -78,7 +78,7 @@ class Cache:
         name, seconds = city.name(found), self._lifetime(found)
         self._local[name] = found
         if self._redis:
-            with suppress(RedisAwayError):
+            with suppress(RedisUnavailableError):
                 await self._redis.call(lambda redis: redis.set(name, found, ex=seconds))
 
 

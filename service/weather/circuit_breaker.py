@@ -12,14 +12,14 @@ from loguru import logger
 from service.core import metrics
 
 FAILURES, RECOVERY_SECONDS = 5, 10
-MOST_CITIES = 1000
+MAX_CITIES = 1000
 
 
-class WeatherAwayError(Exception):
+class WeatherUnavailableError(Exception):
     """The provider is slow, failing, limiting, nonsensical, or left alone for a while because it was."""
 
 
-class Circuit:
+class ProviderCircuit:
     """One circuit breaker for the provider and one for each city that failed.
 
     A city counts once among the provider's failures until some look-up succeeds, so that those who name a city at which
@@ -28,7 +28,7 @@ class Circuit:
 
     def __init__(self) -> None:
         self._provider = _breaker("weather")
-        self._cities: LRUCache[str, CircuitBreaker] = LRUCache(MOST_CITIES)
+        self._cities: LRUCache[str, CircuitBreaker] = LRUCache(MAX_CITIES)
         self._failed: set[str] = set()
         self._said = self._provider.state
         self._trying = False
@@ -43,7 +43,7 @@ class Circuit:
         trial: bool = self._provider.state == STATE_HALF_OPEN
         own = self._cities.get(city)
         if self.open or (trial and self._trying) or (own and own.opened):
-            raise WeatherAwayError
+            raise WeatherUnavailableError
         return trial
 
     @contextmanager
@@ -54,7 +54,7 @@ class Circuit:
         try:
             yield
             self._succeeded(city)
-        except WeatherAwayError as error:
+        except WeatherUnavailableError as error:
             self._count(city, error, trial=trial)
             raise
         finally:
@@ -67,7 +67,7 @@ class Circuit:
         self._failed.clear()
         self._cities.pop(city, None)
 
-    def _count(self, city: str, error: WeatherAwayError, *, trial: bool) -> None:
+    def _count(self, city: str, error: WeatherUnavailableError, *, trial: bool) -> None:
         own = self._cities.setdefault(city, _breaker(city))
         _fail(own, error)
         if trial or city not in self._failed:
@@ -83,8 +83,8 @@ class Circuit:
 
 
 def _breaker(name: str) -> CircuitBreaker:
-    return CircuitBreaker(FAILURES, RECOVERY_SECONDS, WeatherAwayError, name=name)
+    return CircuitBreaker(FAILURES, RECOVERY_SECONDS, WeatherUnavailableError, name=name)
 
 
-def _fail(breaker: CircuitBreaker, error: WeatherAwayError) -> None:
+def _fail(breaker: CircuitBreaker, error: WeatherUnavailableError) -> None:
     breaker.__exit__(type(error), error, None)

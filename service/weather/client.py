@@ -18,16 +18,16 @@ from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
 from service.core import metrics, server_timing
-from service.core.redis import RedisAwayError, RedisClient
+from service.core.redis import RedisClient, RedisUnavailableError
 from service.core.server_timing import measured
 from service.core.settings import Settings
 from service.core.validation import Text
 from service.weather.cache import NOTHING, Cache, City
-from service.weather.circuit_breaker import Circuit, WeatherAwayError
+from service.weather.circuit_breaker import ProviderCircuit, WeatherUnavailableError
 
-LARGEST_ANSWER = 64 * 1024
+MAX_RESPONSE_BYTES = 64 * 1024
 NO_SUCH_CITY = (400, 404)  # 400: a text in which the provider sees no place; it is not asked again and again
-MOST_CALLS = 20
+MAX_CALLS = 20
 CITIES_AT_ONCE = 10  # of one caller's many, so that others find some calls free
 POLL_SECONDS = 0.05
 
@@ -82,8 +82,8 @@ class Weather:
         self._session = session
         self._cache = Cache(redis, seconds=given.weather_cache_seconds)
         self._redis = redis
-        self._circuit = Circuit()
-        self._calls = asyncio.Semaphore(MOST_CALLS)
+        self._circuit = ProviderCircuit()
+        self._calls = asyncio.Semaphore(MAX_CALLS)
         self._flights: dict[str, _Flight] = {}
         if not self._key:
             logger.info("OPENWEATHER_API_KEY is empty: tasks get no weather")
@@ -99,7 +99,7 @@ class Weather:
             return None
         try:
             return await self.look_up(city)
-        except WeatherAwayError:
+        except WeatherUnavailableError:
             return None
 
     async def of(self, cities: Collection[str]) -> dict[str, orjson.Fragment]:
@@ -134,7 +134,7 @@ class Weather:
                     return None if found == NOTHING else orjson.Fragment(found)
                 budget = begun + self.budget - time.monotonic()
                 if budget <= 0:
-                    raise WeatherAwayError
+                    raise WeatherUnavailableError
 
     async def close(self) -> None:
         """End what is still being looked up for nobody."""
@@ -158,7 +158,7 @@ class Weather:
         found = await self._cache.get(city)
         metrics.CACHE.labels("miss" if found is None else "hit").inc()
         if found is None:
-            async with self._turn(city) as ours:
+            async with self._lease(city) as ours:
                 if not ours:
                     return await self._wait(city, deadline)
                 # Another replica may have found it between the look into the cache and our turn.
@@ -166,23 +166,23 @@ class Weather:
         return found
 
     @asynccontextmanager
-    async def _turn(self, city: City) -> AsyncIterator[bool]:
+    async def _lease(self, city: City) -> AsyncIterator[bool]:
         """Whether it is this replica that asks; each asks for itself without Redis, or where no answer is kept."""
         lock = None
         try:
             if self._redis and self._cache.keeps:
-                name, seconds = city.turn, self.budget + 1
+                name, seconds = city.lease, self.budget + 1
                 lock = await self._redis.call(lambda redis: _acquired(redis, name, seconds))
                 if lock is None:
                     yield False
                     return
-        except RedisAwayError:
+        except RedisUnavailableError:
             pass
         try:
             yield True
         finally:
             if self._redis and lock:
-                with suppress(RedisAwayError):
+                with suppress(RedisUnavailableError):
                     await self._redis.call(lambda _: _released(lock))
 
     async def _wait(self, city: City, deadline: float) -> bytes:
@@ -194,7 +194,7 @@ class Weather:
                 return found
             if not goes_on:
                 break
-        raise WeatherAwayError
+        raise WeatherUnavailableError
 
     async def _ask(self, city: City, deadline: float) -> bytes:
         self._circuit.check(city.normal)
@@ -202,7 +202,7 @@ class Weather:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._calls.acquire()
         except TimeoutError:  # no failure of the provider's
-            raise WeatherAwayError from None
+            raise WeatherUnavailableError from None
         try:
             with self._circuit.call(city.normal), _timed() as result:
                 found = await self._request(city.text, deadline)
@@ -227,10 +227,10 @@ class Weather:
                 if answer.status in {401, 403}:
                     logger.warning("weather: the provider refuses OPENWEATHER_API_KEY (status {})", answer.status)
                 if answer.status != 200:
-                    raise WeatherAwayError(f"status {answer.status}")
+                    raise WeatherUnavailableError(f"status {answer.status}")
                 return _Answer.model_validate_json(await _body(answer)).as_weather()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise WeatherAwayError(type(error).__name__) from None
+            raise WeatherUnavailableError(type(error).__name__) from None
 
 
 @contextmanager
@@ -248,8 +248,8 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for chunk in answer.content.iter_any():
         body += chunk
-        if len(body) > LARGEST_ANSWER:
-            raise WeatherAwayError("too large")
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise WeatherUnavailableError("too large")
     return bytes(body)
 
 

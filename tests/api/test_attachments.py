@@ -244,7 +244,7 @@ async def test_a_task_that_goes_while_a_file_comes_leaves_none(users: Factory, f
             await users.sql.execute("delete from tasks")
 
     with pytest.raises(NotFoundError):
-        await files.add(users.app.state.rooms.db, ada.viewer, task, Sent())
+        await files.add(users.app.state.services.db, ada.viewer, task, Sent())
     assert await kind.held(files.store) == []
     assert await users.sql.fetchval("select count(*) from removed_attachments") == 0
 

@@ -13,7 +13,7 @@ from service.db import pool
 from service.db.pool import Database
 from service.weather import backfill, circuit_breaker
 from service.weather import client as weather
-from service.weather.circuit_breaker import WeatherAwayError
+from service.weather.circuit_breaker import WeatherUnavailableError
 from tests.support.factories import Factory, User
 from tests.support.gates import gate
 from tests.support.provider import NO_CITY, Provider, temperature
@@ -64,8 +64,8 @@ async def test_missing_weather_is_there_once_the_provider_is_back(
 
         async def given_up() -> bool:
             try:
-                make.app.state.rooms.weather._circuit.check("moscow")
-            except WeatherAwayError:
+                make.app.state.services.weather._circuit.check("moscow")
+            except WeatherUnavailableError:
                 return True
             return False
 

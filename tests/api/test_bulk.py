@@ -13,14 +13,14 @@ import pytest
 from loguru import logger
 
 from service.api.pipeline import body_limits
-from service.api.pipeline.body_limits import LARGEST_BODIES, LARGEST_BODY
+from service.api.pipeline.body_limits import MAX_BODY_BYTES, MAX_LARGE_BODY_BYTES
 from service.api.routes import tasks
 from service.db import pool
 from tests.support.factories import Factory
 from tests.support.problems import problem
 
 JSON = {"Content-Type": "application/json"}
-LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]
+LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 WHOLE = {"title": "Prepare Report", "description": "Collect data", "status": "in_progress", "city": "Moscow"}
 
 
@@ -55,7 +55,7 @@ async def test_tasks_come_back_in_the_order_sent_and_can_be_read(make: Factory) 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["plain", "keyed"])
 async def test_what_makes_many_waits_for_its_like_and_in_nobodys_way(make: Factory, headers: dict[str, str]) -> None:
-    ada, many = await make.user(), make.app.state.rooms.bulk
+    ada, many = await make.user(), make.app.state.services.bulk
     async with AsyncExitStack() as stack:
         for _ in range(pool.BULK_CONNECTIONS):
             lent = await stack.enter_async_context(many.connection())
@@ -74,21 +74,21 @@ async def test_what_makes_many_waits_for_its_like_and_in_nobodys_way(make: Facto
 async def test_one_user_makes_many_once_at_a_time_and_others_need_not_wait(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada, bob, bulks = await make.user(), await make.user(), make.app.state.rooms.bulks
-    with bulks.turn(ada.id):
+    ada, bob, bulks = await make.user(), await make.user(), make.app.state.services.bulks
+    with bulks.slot(ada.id):
         created = asyncio.create_task(ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]}))
         assert (await bob.client.post("/tasks/bulk", json={"tasks": [WHOLE]})).status_code == 201
         assert not created.done()
     assert (await created).status_code == 201
     monkeypatch.setattr(tasks, "BULK_PATIENCE_SECONDS", 0.05)
-    with bulks.turn(ada.id):
+    with bulks.slot(ada.id):
         refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
     assert problem(refused, 503)["detail"].startswith("There are as many bulk creations")
     assert refused.headers["retry-after"]
 
 
 async def test_what_makes_many_does_not_wait_for_ever(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
-    ada, many = await make.user(), make.app.state.rooms.bulk
+    ada, many = await make.user(), make.app.state.services.bulk
     monkeypatch.setattr(many, "acquire_seconds", 0.05)
     async with many.connection(), many.connection():
         refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
@@ -204,7 +204,7 @@ def padded(size: int) -> bytes:
 @pytest.mark.parametrize("whole", [True, False])
 async def test_a_body_may_have_sixteen_megabytes(make: Factory, whole: bool) -> None:
     ada = await make.user()
-    for size, status in ((LARGEST_BODY + 1, 201), (LARGEST, 201), (LARGEST + 1, 413)):
+    for size, status in ((MAX_BODY_BYTES + 1, 201), (LARGEST, 201), (LARGEST + 1, 413)):
         content = padded(size)
         sent = await ada.client.post("/tasks/bulk", content=content if whole else in_pieces(content), headers=JSON)
         assert ("Content-Length" in sent.request.headers) == whole
@@ -232,7 +232,7 @@ async def test_of_one_user_two_large_bodies_are_read_at_once_and_others_need_not
     await begun[1].wait()
     third = send(2)
     assert (await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})).status_code == 201
-    large = padded(LARGEST_BODY + 1)
+    large = padded(MAX_BODY_BYTES + 1)
     assert (await bob.client.post("/tasks/bulk", content=large, headers=JSON)).status_code == 201
     assert not begun[2].is_set()
     monkeypatch.setattr(body_limits, "PATIENCE_SECONDS", 0.05)
@@ -250,7 +250,7 @@ async def test_of_a_key_that_may_only_read_no_large_body_is_read(make: Factory, 
 
     async def body() -> AsyncIterator[bytes]:
         pieces.append(1)
-        yield padded(LARGEST_BODY + 1)
+        yield padded(MAX_BODY_BYTES + 1)
 
     headers = JSON | {"Authorization": f"Bearer {key}"}
     problem(await client.post("/tasks/bulk", content=body(), headers=headers), 403)
@@ -268,7 +268,7 @@ async def test_a_large_body_may_not_take_too_long_as_a_whole(make: Factory, monk
     monkeypatch.setattr(body_limits, "LARGE_BODY_SECONDS", 0.2)
     async with asyncio.timeout(10):
         problem(await ada.client.post("/tasks/bulk", content=trickle(), headers=JSON), 408)
-    assert (await ada.client.post("/tasks/bulk", content=padded(LARGEST_BODY + 1), headers=JSON)).status_code == 201
+    assert (await ada.client.post("/tasks/bulk", content=padded(MAX_BODY_BYTES + 1), headers=JSON)).status_code == 201
 
 
 async def test_on_other_routes_it_may_have_one(make: Factory) -> None:
@@ -277,7 +277,7 @@ async def test_on_other_routes_it_may_have_one(make: Factory) -> None:
         (ada.client, "POST", "/tasks"),
         (ada.client, "PUT", f"/tasks/{await make.task(ada)}"),
     ]:
-        for content in (padded(LARGEST_BODY + 1), in_pieces(padded(LARGEST_BODY + 1))):
+        for content in (padded(MAX_BODY_BYTES + 1), in_pieces(padded(MAX_BODY_BYTES + 1))):
             problem(await who.request(method, path, content=content, headers=JSON), 413)
 
 
@@ -289,7 +289,7 @@ async def test_who_is_not_known_is_refused_before_the_body_is_read(
 
     async def body() -> AsyncIterator[bytes]:
         pieces.append(1)
-        yield padded(LARGEST_BODY + 1)
+        yield padded(MAX_BODY_BYTES + 1)
 
     refused = await client.post("/tasks/bulk", content=body(), headers=JSON | authorization)
     assert problem(refused, 401)["code"] == "unauthorized"

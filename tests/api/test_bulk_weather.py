@@ -83,10 +83,10 @@ async def test_what_was_not_found_in_time_is_filled_in_later(start: Start, provi
         items = await create(ada, "Moscow", "Oslo", "Oslo")
         assert temperatures(items) == [temperature("Moscow"), None, None]
         provider.released.set()
-        rooms = make.app.state.rooms
+        state = make.app.state.services
 
         async def filled() -> bool:
-            await backfill.once(rooms.db, rooms.weather)
+            await backfill.once(state.db, state.weather)
             return bool(await make.sql.fetchval("select count(weather) = 3 from tasks"))
 
         await until(filled)

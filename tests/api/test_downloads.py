@@ -185,7 +185,7 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
 def reads(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How much was read from the store."""
     seen: list[int] = []
-    store = app.state.rooms.attachments.store
+    store = app.state.services.attachments.store
     run = store.run
 
     async def counted(work: Any, *arguments: Any) -> Any:
@@ -206,7 +206,7 @@ async def test_a_client_that_leaves_ends_the_reading(
 ) -> None:
     path, _ = await put(make, ada, LARGE)
     _, writer = await begin(port, ada, path)
-    running = app.state.rooms.attachments._downloads._running
+    running = app.state.services.attachments._downloads._running
     assert running.total() == 1
     writer.transport.abort()
     await until(lambda: not running.total())
@@ -224,7 +224,7 @@ async def test_a_client_that_takes_too_little_gives_its_place_up(
     monkeypatch.setattr(download, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(download, "LEAST_RATE", 1e12)
     reader, writer = await begin(port, ada, path)
-    running = make.app.state.rooms.attachments._downloads._running
+    running = make.app.state.services.attachments._downloads._running
     assert running.total() == 1
     await until(lambda: not running.total())  # though it has not read on, and not left
     assert len(await rest(reader)) < len(LARGE)
@@ -237,7 +237,7 @@ async def test_a_file_that_ends_early_breaks_the_connection_off_and_a_range_goes
 ) -> None:
     path, tag = await put(make, ada, LARGE)
     key = await make.sql.fetchval("select key from attachments")
-    place = app.state.rooms.attachments.store._place(key)
+    place = app.state.services.attachments.store._place(key)
     reader, writer = await begin(port, ada, path)
     with place.open("r+b") as file:
         file.truncate(len(LARGE) - 1)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from loguru import logger
 
-from service.api.pipeline.body_limits import LARGEST_BODY
+from service.api.pipeline.body_limits import MAX_BODY_BYTES
 from service.app import create_app
 from tests.conftest import make_settings
 from tests.support.factories import Factory
@@ -71,7 +71,7 @@ async def test_every_reply_has_security_headers_and_none_names_the_server(make: 
         await ada.client.post("/tasks", json={}),
         await ada.client.post("/tasks", content=b"{", headers=JSON),
         await ada.client.post("/tasks", content=b"x"),
-        await ada.client.post("/tasks", content=b" " * (LARGEST_BODY + 1), headers=JSON),
+        await ada.client.post("/tasks", content=b" " * (MAX_BODY_BYTES + 1), headers=JSON),
         await ada.client.get(path, headers={"If-None-Match": "*"}),
         await ada.client.put(path, json={"title": "x"}, headers={"If-Match": '"9"'}),
         await ada.client.get("/tasks", headers={"Authorization": ""}),

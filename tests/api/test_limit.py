@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from service.core.redis import RedisClient
 from service.ratelimit import limiter
-from service.ratelimit.limiter import Limit, Verdict
+from service.ratelimit.limiter import Limit, LimitDecision
 from tests.support.clocks import Clock, replicas, stopped_clock
 
 WHERE = ["redis", "process"]
@@ -235,7 +235,7 @@ async def test_who_leaves_while_others_wait_takes_nothing_from_them(redis: Redis
             asked[n].cancel()
         async with asyncio.timeout(10):
             said = await asyncio.gather(*asked, return_exceptions=True)
-        assert [isinstance(said[n], Verdict) for n in range(20) if n not in {0, 1, 7}] == [True] * 17
+        assert [isinstance(said[n], LimitDecision) for n in range(20) if n not in {0, 1, 7}] == [True] * 17
         assert (await limit.check("user:20")).remaining == 4
         assert await redis.exists("limit:requests:user:20", "limit:requests:user:19") == 2
 

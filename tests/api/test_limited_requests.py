@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from service.accounts.passwords import Passwords
 from service.accounts.tokens import Tokens
 from service.api.client_address import client_address
-from service.api.pipeline.body_limits import LARGEST_BODY
+from service.api.pipeline.body_limits import MAX_BODY_BYTES
 from service.app import create_app
 from service.core.viewer import Viewer
 from tests.conftest import make_settings
@@ -39,9 +39,9 @@ def clock() -> Iterator[Clock]:
 
 @asynccontextmanager
 async def limited(
-    database_url: str, *, per_minute: int = 0, log_ins: int = 0, **values: object
+    database_url: str, *, per_minute: int = 0, logins_limit: int = 0, **values: object
 ) -> AsyncIterator[FastAPI]:
-    given = {"rate_limit_per_minute": per_minute, "login_limit_per_minute": log_ins, **values}
+    given = {"rate_limit_per_minute": per_minute, "login_limit_per_minute": logins_limit, **values}
     app = create_app(make_settings(database_url, **given), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app
@@ -138,12 +138,12 @@ async def test_every_reply_of_a_limited_route_says_what_is_left(
 
 async def test_what_no_route_answers_is_limited_too(database_url: str, sql: asyncpg.Connection[asyncpg.Record]) -> None:
     json = {"Content-Type": "application/json"}
-    async with limited(database_url, per_minute=12, log_ins=9) as app:
+    async with limited(database_url, per_minute=12, logins_limit=9) as app:
         ada = await Factory(sql, app).user()
         replies = [
             await ada.client.post("/tasks", content=b"{", headers=json),
-            await ada.client.post("/tasks", content=b" " * (LARGEST_BODY + 1), headers=json),
-            await ada.client.post("/tasks", content=chunks(LARGEST_BODY + 1), headers=json),
+            await ada.client.post("/tasks", content=b" " * (MAX_BODY_BYTES + 1), headers=json),
+            await ada.client.post("/tasks", content=chunks(MAX_BODY_BYTES + 1), headers=json),
             await ada.client.get("/nowhere"),
             await ada.client.put("/tasks"),
             await ada.client.options("/tasks"),
@@ -182,14 +182,14 @@ async def test_a_refused_body_is_not_read(database_url: str) -> None:
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/register"])
 async def test_a_log_in_that_cannot_be_read_is_one(database_url: str, path: str) -> None:
-    async with limited(database_url, per_minute=1, log_ins=5) as app, browser(app) as client:
+    async with limited(database_url, per_minute=1, logins_limit=5) as app, browser(app) as client:
         json = {"Content-Type": "application/json"}
         replies = [
             await client.post(path, content=b"{", headers=json),
             await client.post(path, content=b"x", headers={"Content-Type": "text/plain"}),
             await client.post(path, json={"username": 1}),
             await client.post(f"{path}?x=1", json={"username": "ada", "password": PASSWORD}),
-            await client.post(path, content=b" " * (LARGEST_BODY + 1), headers=json),
+            await client.post(path, content=b" " * (MAX_BODY_BYTES + 1), headers=json),
             await client.post(path, content=b"{", headers=json),
         ]
     assert [reply.status_code for reply in replies] == [400, 415, 422, 422, 413, 429]
@@ -206,7 +206,7 @@ async def test_where_log_ins_have_no_limit_of_their_own_they_are_requests(databa
 async def test_a_refusal_has_what_every_reply_has(database_url: str) -> None:
     origin = {"Origin": "https://app.example"}
     preflight = origin | {"Access-Control-Request-Method": "GET"}
-    async with limited(database_url, per_minute=1, log_ins=1, cors_origins=origin["Origin"]) as app:
+    async with limited(database_url, per_minute=1, logins_limit=1, cors_origins=origin["Origin"]) as app:
         client = browser(app)
         assert (await client.get("/tasks", headers=origin)).status_code == 401
         assert (await client.post("/auth/login", headers=origin)).status_code == 415
@@ -255,15 +255,15 @@ async def test_the_database_is_not_asked_about_keys_from_an_address_that_has_gue
             known, new, *guessed = (
                 {"Authorization": f"Bearer {key}"} for key in [*made, *(f"tm_{n}" for n in range(4))]
             )
-            while not app.state.rooms.logins.sessions.believed():  # noqa: ASYNC110
+            while not app.state.services.logins.sessions.believed():  # noqa: ASYNC110
                 await anyio.sleep(0.01)
             assert await statuses(client, known, *guessed) == [200, 401, 401, 401, 429]
             problem(await client.get("/tasks", headers=new), 429)  # good, which only the database could say
-            assert app.state.rooms.logins.sessions.knows(made[0])
+            assert app.state.services.logins.sessions.knows(made[0])
 
 
 async def test_those_who_watch_the_service_are_not_limited(database_url: str) -> None:
-    async with limited(database_url, per_minute=1, log_ins=1) as app, browser(app) as client:
+    async with limited(database_url, per_minute=1, logins_limit=1) as app, browser(app) as client:
         for path in ("/healthz", "/readyz", "/metrics") * 3:
             for method in ("GET", "HEAD", "POST"):
                 reply = await client.request(method, path)
@@ -286,7 +286,7 @@ async def log_in(client: httpx.AsyncClient, user: User, *, password: str = PASSW
 async def test_log_ins_and_registrations_share_the_budget_of_the_address(
     database_url: str, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    async with limited(database_url, per_minute=1, log_ins=4) as app:
+    async with limited(database_url, per_minute=1, logins_limit=4) as app:
         one, other = await Factory(sql, app).user(), await Factory(sql, app).user()
         here, elsewhere = browser(app), browser(app, peer="198.51.100.1")
         new = {"username": "newcomer", "password": PASSWORD}
@@ -308,7 +308,7 @@ async def test_guessing_from_many_addresses_is_limited_for_each_account(
     database_url: str, sql: asyncpg.Connection[asyncpg.Record], redis_url: str, where: str
 ) -> None:
     await emptied(redis_url)
-    async with limited(database_url, log_ins=3, redis_url=redis_url if where == "redis" else "") as app:
+    async with limited(database_url, logins_limit=3, redis_url=redis_url if where == "redis" else "") as app:
         ada, bob = await Factory(sql, app).user(username="Ada"), await Factory(sql, app).user()
         ada_elsewhere = User(ada.id, "aDA", ada.token, ada.client, ada.viewer)
         seen = [
@@ -325,7 +325,7 @@ async def test_guessing_from_one_address_does_not_lock_the_owner_out_anywhere_el
     database_url: str, sql: asyncpg.Connection[asyncpg.Record], redis_url: str, where: str, clock: Clock
 ) -> None:
     await emptied(redis_url)
-    async with limited(database_url, log_ins=5, redis_url=redis_url if where == "redis" else "") as app:
+    async with limited(database_url, logins_limit=5, redis_url=redis_url if where == "redis" else "") as app:
         ada = await Factory(sql, app).user()
         guesser = browser(app, peer="198.51.100.1")
         for minute in range(5):
@@ -347,8 +347,8 @@ async def test_guessing_does_not_lock_the_owner_out_where_they_logged_in_before(
     await emptied(redis_url)
     url = redis_url if where == "redis" else ""
     async with (
-        limited(database_url, log_ins=3, redis_url=url) as app,
-        limited(database_url, log_ins=3, redis_url=url) as replica,
+        limited(database_url, logins_limit=3, redis_url=url) as app,
+        limited(database_url, logins_limit=3, redis_url=url) as replica,
     ):
         ada = await Factory(sql, app).user()
         home = "203.0.113.5"
@@ -362,7 +362,7 @@ async def test_guessing_does_not_lock_the_owner_out_where_they_logged_in_before(
 async def test_a_name_made_to_look_like_the_owners_address_does_not_lock_them_out(
     database_url: str, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    async with limited(database_url, log_ins=3) as app:
+    async with limited(database_url, logins_limit=3) as app:
         ada = await Factory(sql, app).user(username="ada")
         home = "203.0.113.5"
         assert (await log_in(browser(app, peer=home), ada)).status_code == 200

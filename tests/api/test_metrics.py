@@ -91,8 +91,8 @@ async def test_statements_count_by_their_file_and_those_that_fail_by_their_probl
 
 async def test_pools_say_what_is_lent_and_how_long_one_waits(app: FastAPI, client: httpx.AsyncClient) -> None:
     before = await figures(client)
-    rooms = app.state.rooms
-    async with rooms.db.connection(), rooms.reports.connection(), rooms.bulk.connection():
+    state = app.state.services
+    async with state.db.connection(), state.reports.connection(), state.bulk.connection():
         during = await figures(client)
     after = await figures(client)
     for pool in ("requests", "reports", "bulk"):
@@ -110,9 +110,9 @@ async def test_the_listener_says_when_it_looked_and_the_hub_who_listens(app: Fas
         while (await figures(ada.client)).of("listener_looked_timestamp_seconds") < begun:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     before = (await figures(ada.client)).of("event_subscribers")
-    rooms = app.state.rooms
-    subscriber = Subscriber(ada.viewer, await rooms.feed.here(rooms.db), float("inf"))
-    with rooms.hub.subscribed(subscriber):
+    state = app.state.services
+    subscriber = Subscriber(ada.viewer, await state.event_log.here(state.db), float("inf"))
+    with state.hub.subscribed(subscriber):
         assert (await figures(ada.client)).of("event_subscribers") == before + 1
     assert (await figures(ada.client)).of("event_subscribers") == before
 

@@ -15,7 +15,7 @@ from tests.conftest import make_settings
 from tests.support.problems import problem
 from tests.support.serving import serving
 
-PATIENCE_SECONDS = 30
+WAIT_SECONDS = 30
 NOWHERE = "postgresql://nobody:hidden@127.0.0.1:1/nothing"
 
 
@@ -28,7 +28,7 @@ def not_ready(answer: httpx.Response) -> None:
 
 async def ready(client: httpx.AsyncClient) -> None:
     """Wait until it is: the listener looks for its database now and then."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

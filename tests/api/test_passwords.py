@@ -80,7 +80,7 @@ async def register(client: httpx.AsyncClient, name: str) -> httpx.Response:
 async def test_guesses_at_a_present_password_reach_bcrypt_as_seldom_as_log_ins(
     database_url: str, sql: Sql, hashed: list[bytes]
 ) -> None:
-    async with limited(database_url, per_minute=100, log_ins=10) as app:
+    async with limited(database_url, per_minute=100, logins_limit=10) as app:
         make = Factory(sql, app)
         ada, bob = await make.user(), await make.user()
         hashed.clear()
@@ -101,7 +101,7 @@ async def test_guesses_at_a_present_password_reach_bcrypt_as_seldom_as_log_ins(
 async def test_guesses_from_many_addresses_spend_the_log_ins_of_the_account(
     database_url: str, sql: Sql, hashed: list[bytes]
 ) -> None:
-    async with limited(database_url, log_ins=2) as app:
+    async with limited(database_url, logins_limit=2) as app:
         ada = await Factory(sql, app).user()
         hashed.clear()
         seen = []
@@ -172,7 +172,7 @@ HASHES: dict[Asking, tuple[int, int, bool]] = {
 async def test_every_hash_of_a_request_is_a_log_in_of_its_address_and_account(
     database_url: str, sql: Sql, hashed: list[bytes], ask: Asking
 ) -> None:
-    async with limited(database_url, log_ins=20) as app:
+    async with limited(database_url, logins_limit=20) as app:
         ada = await Factory(sql, app).user()
         hashed.clear()
         status, hashes, has_account = HASHES[ask]
@@ -184,7 +184,7 @@ async def test_every_hash_of_a_request_is_a_log_in_of_its_address_and_account(
 
 
 async def test_a_change_that_was_admitted_is_not_refused_halfway(database_url: str, sql: Sql, clock: Clock) -> None:
-    async with limited(database_url, log_ins=1) as app:
+    async with limited(database_url, logins_limit=1) as app:
         ada = await Factory(sql, app).user()
         assert (await change(ada)).status_code == 204
         problem(await change(ada, current=OTHER, new=PASSWORD), 429)
@@ -194,7 +194,7 @@ async def test_a_change_that_was_admitted_is_not_refused_halfway(database_url: s
 
 def queue_of(app: FastAPI) -> Counter[str]:
     """Return how many hashes of each key wait."""
-    passwords: Passwords = app.state.rooms.accounts.passwords
+    passwords: Passwords = app.state.services.accounts.passwords
     return Counter({key: len(queue) for key, queue in passwords._slots._waiting.items()})
 
 
@@ -234,7 +234,7 @@ async def test_a_log_in_and_a_change_of_one_account_are_hashed_one_after_the_oth
     async with limited(database_url) as app:
         ada = await Factory(sql, app).user(username="Ada")
         first = asyncio.create_task(change(ada, current="wrong"))
-        await until(lambda: "account:ada" in app.state.rooms.accounts.passwords._slots._holders)
+        await until(lambda: "account:ada" in app.state.services.accounts.passwords._slots._holders)
         second = asyncio.create_task(log_in(browser(app), User(0, "aDA", "", ada.client, ada.viewer)))
         await until(lambda: queue_of(app) == {"account:ada": 1})
         gate.set()
@@ -248,7 +248,7 @@ async def test_a_hash_that_waits_is_dropped_when_its_client_leaves(
         ada = await Factory(sql, app).user()
         hashed.clear()
         first = asyncio.create_task(log_in(browser(app), ada))
-        await until(lambda: len(app.state.rooms.accounts.passwords._slots._holders) == 1)
+        await until(lambda: len(app.state.services.accounts.passwords._slots._holders) == 1)
         leaves, sent = asyncio.Event(), []
         body = orjson.dumps({"username": ada.username, "password": "of who leaves"})
         messages = iter([{"type": "http.request", "body": body}])

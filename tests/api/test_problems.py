@@ -12,7 +12,7 @@ import httpx
 import pytest
 from loguru import logger
 
-from service.api.pipeline.body_limits import LARGEST_BODIES, LARGEST_BODY
+from service.api.pipeline.body_limits import MAX_BODY_BYTES, MAX_LARGE_BODY_BYTES
 from tests.support.factories import PASSWORD, Factory
 from tests.support.problems import DOCUMENT, OPERATIONS, WITH_BODY, Operation, filled, problem
 
@@ -308,7 +308,7 @@ async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
 
 @with_body
 async def test_a_body_over_its_limit_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
-    largest = LARGEST_BODIES.get((operation.method, operation.template), LARGEST_BODY)
+    largest = MAX_LARGE_BODY_BYTES.get((operation.method, operation.template), MAX_BODY_BYTES)
     content = body(operation).ljust(largest + 1)
     kinds = ["application/json"] + ["application/x-www-form-urlencoded"] * (operation.template == "/auth/login")
     for kind in kinds:
@@ -320,14 +320,14 @@ async def test_a_body_over_its_limit_is_refused(ada: httpx.AsyncClient, operatio
 
 
 async def test_a_body_of_a_megabyte_is_taken(ada: httpx.AsyncClient) -> None:
-    for content in (b'{"title": "x"}'.ljust(LARGEST_BODY), in_pieces(b'{"title": "x"}'.ljust(LARGEST_BODY))):
+    for content in (b'{"title": "x"}'.ljust(MAX_BODY_BYTES), in_pieces(b'{"title": "x"}'.ljust(MAX_BODY_BYTES))):
         assert (await ada.post("/tasks", content=content, headers=JSON)).status_code == 201
 
 
 async def test_a_deletion_with_too_large_a_body_deletes_nothing(make: Factory) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}"
-    for content in (b" " * (LARGEST_BODY + 1), in_pieces(b" " * (LARGEST_BODY + 1))):
+    for content in (b" " * (MAX_BODY_BYTES + 1), in_pieces(b" " * (MAX_BODY_BYTES + 1))):
         problem(await ada.client.request("DELETE", path, content=content), 413)
     assert (await ada.client.get(path)).status_code == 200
 

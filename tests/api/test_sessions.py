@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from service.accounts.passwords import NICE, Passwords
-from service.accounts.session_cache import MOST_REMEMBERED, Sessions
+from service.accounts.session_cache import MAX_CACHED, Sessions
 from service.app import create_app
 from service.core.viewer import Viewer
 from tests.conftest import SECRET_KEY, make_settings
@@ -383,21 +383,21 @@ async def test_a_key_that_is_no_longer_known_ends_tokens_and_loses_no_password(
 async def test_one_account_is_forgotten_without_a_look_at_all_others(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logins = make.app.state.rooms.logins
-    sessions = Sessions(make.app.state.rooms.db, logins.tokens)
+    logins = make.app.state.services.logins
+    sessions = Sessions(make.app.state.services.db, logins.tokens)
     monkeypatch.setattr(sessions, "believed", lambda: True)
     ada = await make.user()
     await sessions.viewer(ada.token)
-    for n in range(MOST_REMEMBERED):  # what is remembered is a part of it that none of the statements has a say in
+    for n in range(MAX_CACHED):  # what is remembered is a part of it that none of the statements has a say in
         sessions._sessions[-n] = Viewer(-n, False, session_id=-n)
-    assert len(sessions._sessions) == MOST_REMEMBERED
+    assert len(sessions._sessions) == MAX_CACHED
     assert ada.viewer.session_id not in sessions._sessions
     took = []
     for n in range(1, 10):
         begun = time.perf_counter()
         sessions.forget(-n)
         took.append(time.perf_counter() - begun)
-    assert len(sessions._sessions) == MOST_REMEMBERED - 9
+    assert len(sessions._sessions) == MAX_CACHED - 9
     assert min(took) < 0.001
 
 

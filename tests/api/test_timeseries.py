@@ -217,5 +217,5 @@ async def test_reports_have_connections_of_their_own(make: Factory, path: str) -
         f"%/* analytics.{name} */%",
     )
     assert {row["application_name"] for row in rows} == {"task-manager reports"}
-    async with make.app.state.rooms.reports.connection() as connection:
+    async with make.app.state.services.reports.connection() as connection:
         assert await connection.fetchval("show statement_timeout") == "30s"

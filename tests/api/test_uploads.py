@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.api.pipeline import request_context
-from service.api.pipeline.body_limits import LARGEST_BODY, UPLOAD_FRAME
+from service.api.pipeline.body_limits import MAX_BODY_BYTES, UPLOAD_FRAME
 from service.api.streaming import multipart
 from tests.conftest import FILES
 from tests.support.factories import Factory, User
@@ -179,7 +179,7 @@ async def test_a_broken_body_is_malformed(ada: User, path: str, body: bytes) -> 
 
 
 async def test_content_that_is_all_boundaries_is_refused_before_it_costs_much(ada: User, path: str) -> None:
-    for times, status in ((multipart.MOST_BOUNDARIES - 1, 201), (multipart.MOST_BOUNDARIES + 1, 400)):
+    for times, status in ((multipart.MAX_BOUNDARY_CHARACTERS - 1, 201), (multipart.MAX_BOUNDARY_CHARACTERS + 1, 400)):
         answer = await send(ada, path, part(content=b"\r\n--boundary-x" * times) + END)
         assert answer.status_code == status
 
@@ -208,14 +208,14 @@ async def test_the_content_type_says_how_the_body_is_cut(ada: User, path: str, k
 
 
 async def test_what_stands_around_the_file_is_bounded(ada: User, path: str, app: FastAPI) -> None:
-    largest = app.state.rooms.attachments.largest
+    largest = app.state.services.attachments.largest
     for epilogue, status in ((UPLOAD_FRAME - 1000, 201), (largest + UPLOAD_FRAME, 413)):
         answer = await send(ada, path, part() + END + b"x" * epilogue)
         assert answer.status_code == status
 
 
 async def test_who_is_not_known_is_refused_whatever_the_size(client: httpx.AsyncClient, path: str) -> None:
-    for size in (100, LARGEST_BODY + 1):
+    for size in (100, MAX_BODY_BYTES + 1):
         answer = await client.post(path, content=part(content=b"x" * size) + END, headers={"Content-Type": KIND})
         assert problem(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -265,7 +265,7 @@ async def until(condition: Any) -> None:
 async def test_a_client_that_leaves_amid_its_file_leaves_nothing(
     ada: User, path: str, port: int, *, app: FastAPI, length: str, how: str
 ) -> None:
-    before, running = left(), app.state.rooms.attachments._uploads._running
+    before, running = left(), app.state.services.attachments._uploads._running
     body = part(content=b"x" * 400_000)
     if length.startswith("Transfer"):
         body = b"%x\r\n%b\r\n" % (len(body), body)

@@ -15,7 +15,7 @@ from service.core import metrics
 from service.weather import backfill, circuit_breaker
 from service.weather import client as weather
 from service.weather.cache import Cache, City
-from service.weather.circuit_breaker import WeatherAwayError
+from service.weather.circuit_breaker import WeatherUnavailableError
 from service.weather.client import Weather
 from tests.support.factories import User
 from tests.support.figures import Figures
@@ -45,7 +45,7 @@ async def look_up(client: Weather, city: str) -> Any:
     """What is found; `away` where the provider is."""
     try:
         return orjson.loads(orjson.dumps(await client.look_up(city)))
-    except WeatherAwayError:
+    except WeatherUnavailableError:
         return "away"
 
 
@@ -86,7 +86,7 @@ async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
 async def test_a_failure_does_not_speak_of_the_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
     provider.mode = mode
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
-        with pytest.raises(WeatherAwayError) as failure:
+        with pytest.raises(WeatherUnavailableError) as failure:
             await client.look_up("Moscow")
     assert KEY not in "".join(traceback.format_exception(failure.value))
 
@@ -114,7 +114,7 @@ async def test_a_hundred_cities_at_once_wait_no_longer_than_the_budget(
         found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(100)))
         assert time.monotonic() - began < BUDGET + MARGIN
     assert found == ["away"] * 100
-    assert weather.MOST_CALLS <= len(provider.calls) < weather.MOST_CALLS + circuit_breaker.FAILURES
+    assert weather.MAX_CALLS <= len(provider.calls) < weather.MAX_CALLS + circuit_breaker.FAILURES
 
 
 async def test_waiting_for_a_free_call_is_no_failure_of_the_provider(
@@ -184,7 +184,7 @@ async def test_without_a_key_there_is_no_call_which_is_said_once(
     async with start(openweather_api_key="") as make:
         ada = await make.user()
         assert [(await create(ada))["weather"] for _ in range(3)] == [None] * 3
-        assert not make.app.state.rooms.weather.available
+        assert not make.app.state.services.weather.available
     assert provider.calls == []
     assert len([line for line in said if "OPENWEATHER_API_KEY is empty" in line]) == 1
 

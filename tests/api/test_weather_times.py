@@ -21,4 +21,4 @@ def test_missing_weather_is_there_within_a_minute_of_the_providers_return() -> N
 
 def test_what_one_replica_has_claimed_it_has_asked_for_before_others_may() -> None:
     assert backfill.CLAIM_ROWS / client.CITIES_AT_ONCE * TIMEOUT <= backfill.RETRY_SECONDS
-    assert client.CITIES_AT_ONCE < client.MOST_CALLS
+    assert client.CITIES_AT_ONCE < client.MAX_CALLS

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import httpx
 
-from service.api.pipeline.body_limits import LARGEST_BODIES, LARGEST_BODY
-from service.api.pipeline.json_limits import MOST_VALUES
+from service.api.pipeline.body_limits import MAX_BODY_BYTES, MAX_LARGE_BODY_BYTES
+from service.api.pipeline.json_limits import MAX_VALUES
 from service.db import embedded, migrations
 from tests.support.servers import Server, serving
 
-PATIENCE_SECONDS = 300
-LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]
+WAIT_SECONDS = 300
+LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 PASSWORD = "correct horse battery staple"
 
 
@@ -63,14 +63,14 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "one task with a deep description": lambda: repeated('{"tasks": [{"title": "x", "description": [', "[[]]", "]}]}"),
     "one long number": lambda: b'{"tasks": [' + b"1" * (LARGEST - 13) + b"]}",
     "a thousand empty objects": lambda: repeated('{"tasks": [', "{}", "]}", number=1000),
-    "nearly too many empty objects": lambda: repeated('{"tasks": [', "{}", "]}", number=MOST_VALUES // 2 - 10),
-    "nearly too many fields": lambda: fields(MOST_VALUES // 2 - 10),
+    "nearly too many empty objects": lambda: repeated('{"tasks": [', "{}", "]}", number=MAX_VALUES // 2 - 10),
+    "nearly too many fields": lambda: fields(MAX_VALUES // 2 - 10),
     "brackets": lambda: b"[" * LARGEST,
     "braces": lambda: b'{"a":' * (LARGEST // 5),
     "spaces": lambda: b'{"tasks": [{"title": "x"}]}'.ljust(LARGEST),
     "no JSON at its end": lambda: repeated('{"tasks": [', "{}", ""),
-    "one task's title of empty lists": lambda: repeated('{"title": [', "[]", "]}", size=LARGEST_BODY),
-    "one task's title of numbers": lambda: repeated('{"title": [', "1", "]}", size=LARGEST_BODY),
+    "one task's title of empty lists": lambda: repeated('{"title": [', "[]", "]}", size=MAX_BODY_BYTES),
+    "one task's title of numbers": lambda: repeated('{"title": [', "1", "]}", size=MAX_BODY_BYTES),
     "bytes that are no text": lambda: b"\xff" * LARGEST,
 }
 
@@ -94,7 +94,7 @@ def slowest(server: Server, work: Callable[[], None]) -> float:
         with server.client() as client:
             while not over.is_set():
                 begun = time.perf_counter()
-                client.get("/healthz", timeout=PATIENCE_SECONDS).raise_for_status()
+                client.get("/healthz", timeout=WAIT_SECONDS).raise_for_status()
                 if ready.is_set():
                     times.append((time.perf_counter() - begun) * 1000)
                 ready.set()
@@ -116,14 +116,14 @@ def send(client: httpx.Client, request: httpx.Request, answers: list[httpx.Respo
 def measure(server: Server, *, rounds: int) -> None:
     """Measure, and print."""
     with server.client(register(server)) as client:
-        client.timeout = PATIENCE_SECONDS
+        client.timeout = WAIT_SECONDS
         for name, make in BODIES.items():
             body, answers = make(), list[httpx.Response]()
             # Set up beforehand: what this process does meanwhile would be seen as the service's.
             requests = [
                 client.build_request(
                     "POST",
-                    "/tasks" if len(body) <= LARGEST_BODY and "title" in name else "/tasks/bulk",
+                    "/tasks" if len(body) <= MAX_BODY_BYTES and "title" in name else "/tasks/bulk",
                     content=body,
                     headers={"Content-Type": "application/json"} | KEYS.get(name, {}),
                 )

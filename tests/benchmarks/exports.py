@@ -17,12 +17,12 @@ import psutil  # type: ignore[import-untyped]
 
 from service.db import embedded, migrations
 from tests.benchmarks.lists import seed
-from tests.support.servers import PATIENCE_SECONDS, Server, run, serving
+from tests.support.servers import WAIT_SECONDS, Server, run, serving
 
 OPTIONS = {"fsync": "off", "shared_buffers": "512MB", "max_wal_size": "4GB"}
 PASSWORD = "correct horse battery staple"
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
 def token(folder: Path, server: Server, url: str) -> str:
@@ -42,13 +42,13 @@ def export(server: Server, given: str, *, form: str) -> tuple[float, int, int]:
         begun = time.perf_counter()
         head = f"GET /tasks/export?format={form} HTTP/1.1\r\nHost: load\r\nAuthorization: Bearer {given}\r\n\r\n"
         connection.sendall(head.encode())
-        connection.settimeout(PATIENCE_SECONDS)
+        connection.settimeout(WAIT_SECONDS)
         while not end.endswith(LAST_CHUNK):
             data = connection.recv(1 << 18)
             assert data, "broken off"
             size += len(data)
             end = (end + data)[-len(LAST_CHUNK) :]
-            if time.perf_counter() - looked > LOOK_SECONDS:
+            if time.perf_counter() - looked > POLL_SECONDS:
                 highest, looked = max(highest, process.memory_info().rss), time.perf_counter()
         return time.perf_counter() - begun, size, highest
 

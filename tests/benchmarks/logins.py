@@ -55,8 +55,8 @@ class Probed:
                 late, self._late = self._late, []
                 await JSONResponse(late)(scope, receive, send)
             case "/probe/doubt" | "/probe/believe" as how:
-                rooms = self._state.rooms
-                rooms.logins.sessions.believed = lambda: how == "/probe/believe" and rooms.listener.current
+                state = self._state.state
+                state.logins.sessions.believed = lambda: how == "/probe/believe" and state.listener.current
                 await JSONResponse(how)(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
@@ -125,13 +125,13 @@ def _figures(values: list[float]) -> str:
     return f"p50 {at[0]:6.1f}  p99 {at[1]:6.1f}  most {values[-1]:6.1f}"
 
 
-async def _phase(name: str, client: httpx.AsyncClient, *, log_ins: int, seconds: float) -> None:
+async def _phase(name: str, client: httpx.AsyncClient, *, logins_limit: int, seconds: float) -> None:
     over, took, seen = asyncio.Event(), list[float](), list[int]()
     await client.get("/probe/late")
     async with asyncio.TaskGroup() as group:
         for _ in range(READERS):
             group.create_task(_reads(client, over, took))
-        for n in range(log_ins):  # of one account few would wait, one after the other
+        for n in range(logins_limit):  # of one account few would wait, one after the other
             group.create_task(_log_ins(client, f"grace-{n}", over, seen))
         await asyncio.sleep(seconds)
         late = (await client.get("/probe/late")).json()
@@ -155,11 +155,11 @@ async def _costs(client: httpx.AsyncClient) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _client(address: str, *, log_ins: int) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(address: str, *, logins_limit: int) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
         # Who reads, and who logs in: the most sessions would end the reader's own.
-        for name in ("ada", *(f"grace-{n}" for n in range(log_ins))):
+        for name in ("ada", *(f"grace-{n}" for n in range(logins_limit))):
             await client.post("/auth/register", json={"username": name, "password": PASSWORD})
         token = (await client.post("/auth/login", json={"username": "ada", "password": PASSWORD})).json()
         client.headers["Authorization"] = f"Bearer {token['access_token']}"
@@ -168,12 +168,12 @@ async def _client(address: str, *, log_ins: int) -> AsyncIterator[httpx.AsyncCli
         yield client
 
 
-async def measure(address: str, *, log_ins: int, seconds: float) -> None:
+async def measure(address: str, *, logins_limit: int, seconds: float) -> None:
     """Measure, and print."""
-    async with _client(address, log_ins=log_ins) as client:
-        await _phase("alone", client, log_ins=0, seconds=seconds)
-        await _phase(f"{log_ins} log-ins in flight", client, log_ins=log_ins, seconds=seconds)
-        await _phase("alone again", client, log_ins=0, seconds=seconds)
+    async with _client(address, logins_limit=logins_limit) as client:
+        await _phase("alone", client, logins_limit=0, seconds=seconds)
+        await _phase(f"{logins_limit} log-ins in flight", client, logins_limit=logins_limit, seconds=seconds)
+        await _phase("alone again", client, logins_limit=0, seconds=seconds)
         await _costs(client)
 
 
@@ -188,4 +188,4 @@ if __name__ == "__main__":
     else:
         with served() as address:
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-            asyncio.run(measure(address, log_ins=given.log_ins, seconds=given.seconds))
+            asyncio.run(measure(address, logins_limit=given.logins_limit, seconds=given.seconds))

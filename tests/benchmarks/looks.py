@@ -22,7 +22,7 @@ from service.core.viewer import Viewer
 from service.db import embedded, migrations, pool
 from service.db.pool import Connection
 from service.db.queries import q
-from service.events.log import EVERYONE, PAGE_ROWS, Feed, Page
+from service.events.log import ALL_TASKS_VIEWER, PAGE_ROWS, EventLog, Page
 from service.events.position import Position
 
 BYTES = 4 * 1024 * 1024
@@ -63,20 +63,20 @@ async def fill(connection: Connection, *, events: int) -> None:
 class Looks:
     """Takes looks, and prints how long each kind took."""
 
-    def __init__(self, feed: Feed, connection: Connection, *, repeats: int) -> None:
-        self.feed = feed
+    def __init__(self, event_log: EventLog, connection: Connection, *, repeats: int) -> None:
+        self.event_log = event_log
         self._connection = connection
         self._repeats = repeats
 
     async def here(self) -> Position:
         """Give the present position."""
-        return await self.feed.here(self._connection)
+        return await self.event_log.here(self._connection)
 
     async def page(self, position: Position, viewer: Viewer) -> Page:
         """Take one look."""
-        return await self.feed.page(self._connection, position, viewer=viewer, rows=PAGE_ROWS, size=BYTES)
+        return await self.event_log.page(self._connection, position, viewer=viewer, rows=PAGE_ROWS, size=BYTES)
 
-    async def measure(self, what: str, position: Position, *, viewer: Viewer = EVERYONE) -> Page:
+    async def measure(self, what: str, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER) -> Page:
         """Take the same look again and again."""
         page = await self.page(position, viewer)
         await self.timed(what, lambda: self.page(position, viewer), of=f"{len(page.events)} events")
@@ -96,7 +96,7 @@ async def measure(url: str, *, events: int, repeats: int) -> None:
     """Fill, measure, and measure again while a transaction stays open."""
     writer = await asyncpg.connect(url)
     async with pool.connected(url, Settings(database_pool_size=1)) as database, database.connection() as connection:
-        looks = Looks(Feed(Cursors(("k" * 32,))), connection, repeats=repeats)
+        looks = Looks(EventLog(Cursors(("k" * 32,))), connection, repeats=repeats)
         await writer.execute(ONE, HEAVY.id)
         origin = await looks.here()
         await fill(writer, events=events // 2)

@@ -33,7 +33,7 @@ from tests.support.gates import gate
 if TYPE_CHECKING:
     from loguru import Message, Record
 
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 ANSWER_SECONDS = (
     6  # what all of the service's timeouts, as short as they are here, come to, and some for a busy machine
 )
@@ -147,7 +147,7 @@ async def slow_tasks(url: str) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -207,7 +207,7 @@ async def ask(user: User, method: str, path: str, *, spare: Spare = NOTHING) -> 
     headers = {"Authorization": f"Bearer {spare.token}"} if path == "/auth/logout" and spare.token else {}
     filled = path.format(user_id=user.id, **asdict(spare)) + QUERIES.get(path, "")
     begun = time.monotonic()
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         files = {"file": b"x"} if (method, path) == ("post", ATTACHMENTS) else None
         body = body_of(user, method, path, spare)
         answer = await user.client.request(method, filled, json=body, files=files, headers=headers)
@@ -380,7 +380,7 @@ async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_stateme
             await asyncio.wait((served, queued))
             assert [request.result().status_code for request in (served, queued)] == [503, 503]
             await until(lambda: equals(running(sql), 0))
-        pool = app.state.rooms.db.pool
+        pool = app.state.services.db.pool
         assert pool.get_idle_size() == pool.get_size()
         await all_work(user)
 
@@ -393,7 +393,7 @@ async def test_a_client_that_goes_away_while_the_service_connects_leaves_no_plac
     ):
         user = await Factory(sql, app).admin()
         await door.shut("cut")
-        pool = app.state.rooms.db.pool
+        pool = app.state.services.db.pool
         await until(lambda: equals(pool.get_size(), 0))
         await door.shut("silent")
         for held in (1, 2, 3):

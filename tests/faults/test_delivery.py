@@ -19,7 +19,7 @@ from tests.support.listeners import LOST, Listener
 from tests.support.servers import Server, serving
 from tests.support.writers import BULK, Writers, log_in, session
 
-PATIENCE_SECONDS = 60
+WAIT_SECONDS = 60
 KINDS = ("websocket", "stream", "poll")
 
 
@@ -87,7 +87,7 @@ class Scene:
 
     async def _all_heard(self, work: list[asyncio.Task[None]]) -> None:
         expected = [len(await self.written(listener)) for listener in self.listeners]
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while any(len(one.heard) < number for one, number in zip(self.listeners, expected, strict=True)):
             if time.monotonic() > deadline or any(one.done() for one in work):
                 return  # the comparison says what is missing
@@ -135,7 +135,7 @@ async def test_all_hear_of_every_change_exactly_once(own_database_url: str, tmp_
     scene = Scene(own_database_url, tmp_path)
     async with scene.played() as writers:
         await writers.done(4)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             while any(listener.connections <= 3 for listener in scene.listeners):  # each stays as long as chance has it
                 await writers.done(1)
     assert len(scene.listeners[0].heard) > BULK

@@ -13,14 +13,14 @@ import pytest
 
 from service.core.pagination import Cursors
 from service.db.queries import q
-from service.events.log import Feed, Page
+from service.events.log import EventLog, Page
 from service.events.position import Position
 from tests.conftest import SECRET_KEY
 from tests.support import clusters
 from tests.support.clusters import Cluster
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-FEED = Feed(Cursors((SECRET_KEY,)))
+FEED = EventLog(Cursors((SECRET_KEY,)))
 
 
 @asynccontextmanager
@@ -73,11 +73,11 @@ async def test_commits_that_got_a_crashed_transactions_id_are_new(seed: Path, fo
         async with dba(cluster) as sql:
             await write(sql, tasks=3)
             for _ in range(30):
-                turn = sql.transaction()
-                await turn.start()
+                slot = sql.transaction()
+                await slot.start()
                 await sql.execute("insert into tasks (user_id, title) select id, 'never' from users")
                 rolled_back = await xid(sql)
-                await turn.rollback()
+                await slot.rollback()
             position = await FEED.here(sql)
         cluster.crash()
         cluster.start()

@@ -12,13 +12,13 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from service.api.protocols import MOST_FRAMES
+from service.api.protocols import MAX_FRAMES
 from tests.support.listeners import authorization, web_socket
 from tests.support.raw import Raw, dial, masked
 from tests.support.servers import Server, serving
 from tests.support.writers import Sql, log_in, session
 
-PATIENCE_SECONDS = 30
+WAIT_SECONDS = 30
 CUT_OFF_SECONDS = 15.0
 GOODBYE = masked(0x8, (1000).to_bytes(2, "big"))
 EVENTS = 400
@@ -47,7 +47,7 @@ async def administrator(sql: Sql) -> dict[str, str]:
 async def silent(server: Server, sql: Sql, headers: dict[str, str]) -> Raw:
     """Give one who is sent more than its connection takes, reads nothing, and says goodbye."""
     raw, _ = await dial(server.url, headers)
-    async with asyncio.timeout(PATIENCE_SECONDS), web_socket(server.url, headers) as other:
+    async with asyncio.timeout(WAIT_SECONDS), web_socket(server.url, headers) as other:
         await other.recv()
         await sql.execute(WRITE, EVENTS)
         for _ in range(EVENTS):  # what another was sent, it was sent, too, as far as it went
@@ -75,7 +75,7 @@ async def test_who_says_goodbye_and_does_not_read_the_answer_does_not_spoil_the_
         raw = await silent(server, sql, headers)
         async with web_socket(server.url, headers) as other:
             await other.recv()
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(WAIT_SECONDS):
                 assert await asyncio.to_thread(server.stop) == 0
                 await other.wait_closed()
             assert other.close_code == 1012
@@ -85,9 +85,9 @@ async def test_who_says_goodbye_and_does_not_read_the_answer_does_not_spoil_the_
 @pytest.mark.parametrize(
     "frames",
     [
-        bytes([0x01, 0x80]) + bytes(4) + EMPTY * MOST_FRAMES,
-        masked(0xA, b"") * MOST_FRAMES,
-        masked(0x9, b"") * MOST_FRAMES,
+        bytes([0x01, 0x80]) + bytes(4) + EMPTY * MAX_FRAMES,
+        masked(0xA, b"") * MAX_FRAMES,
+        masked(0x9, b"") * MAX_FRAMES,
     ],
     ids=["parts", "pongs", "pings"],
 )
@@ -95,7 +95,7 @@ async def test_frames_without_content_end_the_connection(server: Server, own_dat
     async with session(own_database_url) as sql:
         raw, _ = await dial(server.url, await administrator(sql))
     seen: list[tuple[int, bytes]] = []
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         await raw.send(frames + masked(0xA, b""))
         while await raw.read():
             seen += raw.frames()
@@ -107,7 +107,7 @@ async def test_frames_without_content_end_the_connection(server: Server, own_dat
 async def test_a_stream_asked_for_by_head_ends_with_its_head(server: Server, own_database_url: str) -> None:
     async with session(own_database_url) as sql:
         headers = await administrator(sql)
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE_SECONDS) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=WAIT_SECONDS) as client:
         head = await client.head("/events", headers={"Accept": "text/event-stream"})
         assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
         assert (await client.get("/healthz")).status_code == 200  # on the same connection

@@ -18,7 +18,7 @@ from tests.support.raw import Raw, dial, masked
 from tests.support.servers import Server, serving
 from tests.support.writers import log_in, session
 
-PATIENCE_SECONDS = 30
+WAIT_SECONDS = 30
 STUCK = 40
 TASKS = 1000
 HELD_BYTES = 256 * 1024
@@ -84,7 +84,7 @@ class Crowd:
 
     async def read_all(self, socket: Any) -> None:
         """Hear a thousand events, quickly."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             ids: list[int] = []
             while len(ids) < TASKS:
                 ids.append(orjson.loads(await socket.recv())["id"])
@@ -97,7 +97,7 @@ class Crowd:
         """Read some KB a second for longer than one that reads nothing is waited for, then the rest."""
         ids: list[int] = []
         begun = time.monotonic()
-        async with asyncio.timeout(CUT_OFF_SECONDS + PATIENCE_SECONDS):
+        async with asyncio.timeout(CUT_OFF_SECONDS + WAIT_SECONDS):
             while len(ids) < TASKS:
                 slow = time.monotonic() - begun < CUT_OFF_SECONDS
                 assert await raw.read(2048 if slow else 65536), f"cut off after {len(ids)} events"

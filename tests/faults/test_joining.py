@@ -22,16 +22,16 @@ from service.events import listener as listener_module
 from service.events.event import Event
 from service.events.hub import Hub, Item, Ready, Reset
 from service.events.listener import Listener
-from service.events.log import Feed
+from service.events.log import EventLog
 from service.events.subscriber import GONE, EndedError, Subscriber
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program
 from tests.support.writers import Sql, log_in, session
 
-FEED = Feed(Cursors((SECRET_KEY,)))
+FEED = EventLog(Cursors((SECRET_KEY,)))
 TOKENS = Tokens((SECRET_KEY,), minutes=15)
 OF_THE_FUTURE = "update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8"
-PATIENCE_SECONDS = 10
+WAIT_SECONDS = 10
 LONG = 30_000  # events: many pages
 LISTENS = (
     "select count(*) from pg_stat_activity where application_name = 'task-manager listener' and query like '%page%'"
@@ -82,7 +82,7 @@ async def listening(listener: Listener) -> AsyncIterator[None]:
 
 
 async def soon(items: AsyncIterator[Item]) -> Item:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while (item := await anext(items)) is None:
             pass
         return item
@@ -91,7 +91,7 @@ async def soon(items: AsyncIterator[Item]) -> Item:
 async def waiting(items: AsyncIterator[Item], subscriber: Subscriber) -> asyncio.Task[Item]:
     """Ask for the next, and come back when the subscriber has caught up and waits for it."""
     asked = asyncio.create_task(soon(items))
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not subscriber._idle and not asked.done():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     return asked
@@ -106,7 +106,7 @@ async def test_who_came_before_the_process_listened_hears_of_what_was_written_be
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
         written = await write(dba)
-        async with listening(Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
             event = await asked
             assert isinstance(event, Event)
             assert event.id == written
@@ -139,7 +139,7 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             page = await FEED.page(pool, look, size=1 << 20)
             assert [event.id for event in page.events] == [late_id, early_id]
             await hub.dispatch(page.events)
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(WAIT_SECONDS):
                 second = direct[0] if direct else await asked
             asked.cancel()
             assert isinstance(second, Event)
@@ -168,7 +168,7 @@ async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        listener = Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))
+        listener = Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))
         async with listening(listener):
             while not listener.alive:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -198,7 +198,7 @@ async def restored(dump: Path, url: str) -> None:
 
 
 async def settled(dba: Sql) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):  # a subscriber may have seen the reset before the listener did
+    async with asyncio.timeout(WAIT_SECONDS):  # a subscriber may have seen the reset before the listener did
         while await dba.fetchval("select xid::text from task_events") != "3":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -212,7 +212,7 @@ async def test_a_dump_restored_under_a_running_listener_is_settled(
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        async with listening(Listener(own_database_url, feed=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
             while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await restored(dump, own_database_url)
@@ -224,7 +224,7 @@ async def test_a_dump_restored_while_nobody_subscribes_is_settled(
     own_database_url: str, pool: Database, dba: Sql, tmp_path: Path
 ) -> None:
     dump = await dumped(dba, own_database_url, tmp_path)
-    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
     async with listening(listener):
         while not listener.alive:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -257,8 +257,8 @@ async def test_a_listener_looks_while_nothing_can_be_settled(
             await dba.execute("set local lock_timeout = 0; lock table task_events in share mode")
         else:
             url = await stack.enter_async_context(reader(own_database_url, dba))
-        listener = Listener(url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
-        async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
+        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+        async with asyncio.timeout(WAIT_SECONDS), listening(listener):
             while not listener.current:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             for _ in range(3):
@@ -271,8 +271,8 @@ async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
 ) -> None:
     await write(dba)
     async with reader(own_database_url, dba) as url:
-        listener = Listener(url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
-        async with asyncio.timeout(PATIENCE_SECONDS), listening(listener):
+        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+        async with asyncio.timeout(WAIT_SECONDS), listening(listener):
             while not listener.current:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     assert [line for line in said if "settled" in line] == []
@@ -286,7 +286,7 @@ async def test_a_listener_settles_where_sessions_are_read_only_by_default(
     name = await dba.fetchval("select quote_ident(current_database())")
     await dba.execute(f"alter database {name} set default_transaction_read_only = on")
     await dba.execute(f"alter database {name} set default_transaction_isolation = serializable")
-    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
     async with listening(listener):
         await settled(dba)
     assert [line for line in said if "nothing can be settled yet" in line] == []
@@ -303,7 +303,7 @@ async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener_module, "SETTLED_ROWS", 10)
-    listener = Listener(own_database_url, feed=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
     async with listening(listener):
         while not listener.alive:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -313,6 +313,6 @@ async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_
             " from generate_series(1, 95) as n",
             viewer.id,
         )
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             while await dba.fetchval("select count(*) from task_events where xid <> '3'"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

@@ -12,14 +12,14 @@ import pytest
 from redis.asyncio import Redis
 
 from service.core import redis as redis_client
-from service.core.redis import BUDGET_SECONDS, RedisAwayError, RedisClient
+from service.core.redis import BUDGET_SECONDS, RedisClient, RedisUnavailableError
 from service.ratelimit.limiter import Limit
 from tests.conftest import make_settings
 from tests.support.clocks import stopped_clock
 from tests.support.redis_server import RedisServer
 from tests.support.serving import serving
 
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 BUSY_SECONDS = 3.0  # what a request may take on a busy machine, beside the budget
 GARBAGE = [
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -51,7 +51,7 @@ async def limited(url: str, *, per_minute: int = 100) -> AsyncIterator[tuple[Lim
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -137,7 +137,7 @@ async def test_a_redis_that_is_slow_each_time_is_not_tried_again_by_requests(mon
     async with listening(slowly) as url, redis_client.connected(url) as client:
         assert client
         assert not client.here
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             while answered < 5:
                 assert not client.here
                 await asyncio.sleep(0.01)
@@ -215,7 +215,7 @@ async def test_nothing_is_asked_while_it_is_away() -> None:
         async def ask(redis: Redis) -> None:
             asked.append(redis)
 
-        with pytest.raises(RedisAwayError):
+        with pytest.raises(RedisUnavailableError):
             await client.call(ask)
         assert not asked
 

@@ -88,12 +88,12 @@ async def test_two_uploads_at_once_do_not_pass_the_quota(own_database_url: str, 
         make = Factory(sql, app)
         ada = await make.user()
         paths = [f"/tasks/{await make.task(ada)}/attachments" for _ in range(2)]
-        turn = f"(hashtextextended('attachments.quota', {ada.id}))"
-        await sql.execute(f"select pg_advisory_lock{turn}")
+        slot = f"(hashtextextended('attachments.quota', {ada.id}))"
+        await sql.execute(f"select pg_advisory_lock{slot}")
         async with asyncio.TaskGroup() as group:
             uploads = [group.create_task(ada.client.post(path, files={"file": b"x" * 8})) for path in paths]
             await until(lambda: equals(waiting(sql), 2))
-            await sql.execute(f"select pg_advisory_unlock{turn}")
+            await sql.execute(f"select pg_advisory_unlock{slot}")
         assert sorted(upload.result().status_code for upload in uploads) == [201, 413]
         assert await sql.fetchval("select sum(size) from attachments") == 8
 
@@ -128,12 +128,12 @@ async def test_of_restores_at_once_one_works(own_database_url: str, isolation: s
         ada = await make.user()
         task = await make.task(ada)
         await sql.execute("delete from tasks")
-        turn = f"(hashtextextended('tasks.restore', {task}))"
-        await sql.execute(f"select pg_advisory_lock{turn}")
+        slot = f"(hashtextextended('tasks.restore', {task}))"
+        await sql.execute(f"select pg_advisory_lock{slot}")
         async with asyncio.TaskGroup() as group:
             restores = [group.create_task(ada.client.post(f"/tasks/{task}/restore")) for _ in range(8)]
             await until(lambda: equals(waiting(sql), 8))
-            await sql.execute(f"select pg_advisory_unlock{turn}")
+            await sql.execute(f"select pg_advisory_unlock{slot}")
         assert sorted(restore.result().status_code for restore in restores) == [200] + [409] * 7
         assert await sql.fetchval("select count(*) from task_events where type = 'task.restored'") == 1
 

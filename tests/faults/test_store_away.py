@@ -112,7 +112,7 @@ async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
     """What stays behind would not come another time."""
     ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
-    monkeypatch.setattr(make.app.state.rooms.attachments, "store", files.store)
+    monkeypatch.setattr(make.app.state.services.attachments, "store", files.store)
     monkeypatch.setattr(reconciler, "CLAIM_ROWS", 0)
     one = (await ada.client.post(f"/tasks/{task}/attachments", files={"file": b"x"})).json()
     async with make.sql.transaction():
@@ -132,8 +132,8 @@ async def test_a_client_is_told_to_come_again(
     ada = await make.user()
     task = await make.task(ada)
     path = f"/tasks/{task}/attachments"
-    rooms = make.app.state.rooms
-    monkeypatch.setattr(rooms.attachments, "store", files.store)
+    state = make.app.state.services
+    monkeypatch.setattr(state.attachments, "store", files.store)
     one = (await ada.client.post(path, files={"file": b"x"})).json()
     await door.shut("cut")
     answers = [
@@ -233,7 +233,7 @@ async def test_a_full_disk_is_said_to_the_client(
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}/attachments"
     store = Folder(small_disk)
-    monkeypatch.setattr(make.app.state.rooms.attachments, "store", store)
+    monkeypatch.setattr(make.app.state.services.attachments, "store", store)
     answer = await ada.client.post(path, files={"file": content_of(1_500_000)})
     assert "full" in problem(answer, 503)["detail"]
     assert int(answer.headers["Retry-After"]) > 0

@@ -248,7 +248,7 @@ def test_the_turn_is_held_by_an_idle_connection(empty_database_url: str, folder:
     seen = f"""
         create table seen as select state, backend_xmin is null and backend_xid is null as outside
         from pg_stat_activity join pg_locks using (pid)
-        where locktype = 'advisory' and objid = {migrations.TURN} and datname = current_database();
+        where locktype = 'advisory' and objid = {migrations.MIGRATION_LOCK} and datname = current_database();
     """
     write(folder, "0004.seen", seen)
     migrate(empty_database_url, folder=folder)
@@ -396,7 +396,7 @@ def test_needs_neither_passwd_nor_dns(empty_database_url: str, folder: Path, mon
 
 def test_gives_up_when_another_holds_the_turn(empty_database_url: str, folder: Path) -> None:
     with psycopg.connect(empty_database_url) as other:
-        other.execute("select pg_advisory_lock(%s)", (migrations.TURN,))
+        other.execute("select pg_advisory_lock(%s)", (migrations.MIGRATION_LOCK,))
         started = time.monotonic()
         with pytest.raises(StartError, match=r"^another migration is still running after 0\.3 s$"):
             migrate(bounded(empty_database_url), folder=folder, wait=0.3)

@@ -21,7 +21,7 @@ from tests.support.problems import OPERATIONS
 from tests.support.sockets import served
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
-PATIENCE_SECONDS = 300
+WAIT_SECONDS = 300
 ACCOUNTS = {"grace": "user", "bob": "user", "root": "admin"}
 # Whatever is tried on the accounts that are logged in, they stay as they are.
 KEPT = """
@@ -81,7 +81,7 @@ async def test_the_service_keeps_to_its_document(url: str, name: str, unreached:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+        said, _ = await asyncio.wait_for(process.communicate(), WAIT_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()

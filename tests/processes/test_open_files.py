@@ -22,7 +22,7 @@ from tests.support.servers import Server, refusal, run, serving, until
 FILES = 200  # of which 119 are shared out: 59 slots for subscriptions, 89 connections in all
 SLOTS, CONNECTIONS = 59, 89
 OTHER_ADDRESS, THIRD_ADDRESS = "127.0.0.2", "127.0.0.3"
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ class Sockets:
 
     async def outcome(self, server: Server, user_id: int, *, source: str = "127.0.0.1") -> int | str:
         """Open a WebSocket and return the type of its first message, or the code that it is closed with."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             socket = await self.open(server, user_id, source=source)
             try:
                 return "ready" if '"ready"' in str(await socket.recv()) else "other"
@@ -153,7 +153,7 @@ async def test_sockets_that_do_not_say_who_they_are_count_for_their_address(serv
 async def test_connections_without_a_request_do_not_shut_others_out(server: Server) -> None:
     opened = [await asyncio.open_connection(*netloc(server)) for _ in range(FILES)]
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             told = await opened[-1][0].read()
         assert told.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: " in told

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from tests.conftest import SECRET_KEY
 from tests.support.bouncer import bouncing
-from tests.support.servers import PATIENCE_SECONDS, Server, refusal, run, serving, until
+from tests.support.servers import WAIT_SECONDS, Server, refusal, run, serving, until
 
 PASSWORD = "correct horse battery staple"
 AT_ONCE, ROUNDS = 8, 5
@@ -45,7 +45,7 @@ def test_requests_of_all_kinds_go_on_at_once(server: Server, own_database_url: s
 
     def work(number: int) -> None:
         with server.client(token) as http:
-            http.timeout = PATIENCE_SECONDS
+            http.timeout = WAIT_SECONDS
             for one in range(ROUNDS):
                 key = {"Idempotency-Key": f"{number}-{one}"}
                 made = [http.post("/tasks", json={"title": f"Task {number}"}, headers=key) for _ in range(2)]

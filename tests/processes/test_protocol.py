@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from service.api import protocols
 from service.api.pipeline import request_context
-from service.api.pipeline.request_context import Envelope
-from service.api.protocols import LARGEST_HEAD, Protocol
+from service.api.pipeline.request_context import RequestContextMiddleware
+from service.api.protocols import MAX_HEAD_BYTES, Protocol
 from tests.support.problems import MEMBERS
 from tests.support.sockets import on_port
 
@@ -70,7 +70,10 @@ async def test_a_body_that_is_no_http_gets_a_problem(body: bytes) -> None:
         await request.body()
         return Response("read")
 
-    async with asyncio.timeout(10), on_port(Envelope(Starlette(routes=[Route("/", read, methods=["POST"])]))) as port:
+    async with (
+        asyncio.timeout(10),
+        on_port(RequestContextMiddleware(Starlette(routes=[Route("/", read, methods=["POST"])]))) as port,
+    ):
         problem(await said(port, CHUNKED + body), 400)
         begun.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -89,11 +92,11 @@ async def test_a_body_that_is_no_http_does_not_answer_the_request_before(port: i
     "head", [REQUEST + b"X: ", b"GET /", REQUEST + b"X: y\r\n" * 100], ids=["value", "path", "fields"]
 )
 async def test_a_head_may_not_be_too_large(port: int, head: bytes) -> None:
-    problem(await said(port, head, b"a" * LARGEST_HEAD), 431)
+    problem(await said(port, head, b"a" * MAX_HEAD_BYTES), 431)
 
 
 async def test_a_head_almost_too_large_is_served(port: int) -> None:
-    field = b"X: " + b"a" * (LARGEST_HEAD - len(REQUEST) - 100) + b"\r\n"
+    field = b"X: " + b"a" * (MAX_HEAD_BYTES - len(REQUEST) - 100) + b"\r\n"
     assert b"200 OK" in await said(port, REQUEST, field, b"Connection: close\r\n\r\n")
 
 
@@ -125,7 +128,7 @@ async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pyte
 async def test_a_client_that_leaves_amid_its_body_is_no_error(
     port: int, app: FastAPI, logged: list[str], wanted: str
 ) -> None:
-    token = app.state.rooms.logins.tokens.issue(user_id=1, role="user", session_id=1).encode()
+    token = app.state.services.logins.tokens.issue(user_id=1, role="user", session_id=1).encode()
     head = b" HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(wanted.encode() + head + b"Authorization: Bearer " + token + b"\r\n\r\n{")
@@ -140,7 +143,9 @@ async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[
         return Response(b"x" * 2_000_000)
 
     async def leave_unread() -> bytes:
-        async with on_port(Envelope(Starlette(routes=[Route("/large", large), Route("/healthz", large)]))) as port:
+        async with on_port(
+            RequestContextMiddleware(Starlette(routes=[Route("/large", large), Route("/healthz", large)]))
+        ) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
             writer.write(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n" * 5)
             await reader.readexactly(100)
@@ -242,7 +247,7 @@ async def test_what_is_broken_off_by_the_stop_says_so() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
-    request = asyncio.create_task(Envelope(Starlette(routes=[Route("/", slow)]))(scope, receive, send))
+    request = asyncio.create_task(RequestContextMiddleware(Starlette(routes=[Route("/", slow)]))(scope, receive, send))
     await begun.wait()
     request.cancel()
     await asyncio.wait([request])

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service.core.pagination import Cursors
 from service.events import subscriber
-from service.events.log import Feed
+from service.events.log import EventLog
 from service.events.position import Position, Snapshot
 from tests.realtime.conftest import ORIGIN
 from tests.realtime.test_socket import ticket, token_until, without_cursor
@@ -74,8 +74,8 @@ async def test_a_cursor_that_is_of_no_use_is_told(make: Factory, live_app: FastA
     ada = await make.user()
     await make.task(ada)
     good = (await page(ada))["cursor"]
-    feed = live_app.state.rooms.feed
-    here = feed.position(good)
+    event_log = live_app.state.services.event_log
+    here = event_log.position(good)
     before = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.open, here.seen.newest_id - 1)
     lost = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.open, here.seen.newest_id + 1000)
     if kind == "expired":
@@ -83,11 +83,11 @@ async def test_a_cursor_that_is_of_no_use_is_told(make: Factory, live_app: FastA
     since = {
         "garbage": "garbage",
         "empty": "",
-        "foreign": Feed(Cursors(("x" * 32,))).cursor(here),
+        "foreign": EventLog(Cursors(("x" * 32,))).cursor(here),
         "forged": good[:-1] + ("A" if good[-1] != "A" else "B"),
-        "another history's": feed.cursor(Position("0" * 12, here.seen)),
-        "expired": feed.cursor(Position(here.epoch, before)),
-        "lost": feed.cursor(Position(here.epoch, lost)),
+        "another history's": event_log.cursor(Position("0" * 12, here.seen)),
+        "expired": event_log.cursor(Position(here.epoch, before)),
+        "lost": event_log.cursor(Position(here.epoch, lost)),
     }[kind]
     reset = await page(ada, since=since)
     assert (reset["items"], reset["reset"]) == ([], True)
@@ -209,7 +209,7 @@ async def test_a_stream_ends_with_the_role_or_the_account(address: str, make: Fa
 
 
 async def test_who_leaves_a_stream_is_forgotten(address: str, make: Factory, live_app: FastAPI) -> None:
-    ada, listeners = await make.user(), live_app.state.rooms.hub.subscribers
+    ada, listeners = await make.user(), live_app.state.services.hub.subscribers
     async with streaming(address, ada.token) as stream:
         await stream.next()
         assert ada.id in {one.viewer.id for one in listeners}

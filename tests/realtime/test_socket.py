@@ -25,7 +25,7 @@ from service.app import create_app
 from service.events.subscriber import Subscriber
 from tests.conftest import SECRET_KEY, make_settings
 from tests.realtime.conftest import ORIGIN
-from tests.support.ears import PATIENCE_SECONDS, closed, dialled, listening, say, told
+from tests.support.ears import WAIT_SECONDS, closed, dialled, listening, say, told
 from tests.support.factories import Factory, User
 from tests.support.gates import gate
 from tests.support.problems import problem
@@ -116,7 +116,7 @@ async def test_a_bad_token_is_refused_whichever_way_it_comes(address: str, make:
 async def test_who_does_not_say_who_it_is_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, first: str | bytes | None
 ) -> None:
-    monkeypatch.setattr(websocket, "AUTH_SECONDS", 0.1 if first is None else PATIENCE_SECONDS)
+    monkeypatch.setattr(websocket, "AUTH_SECONDS", 0.1 if first is None else WAIT_SECONDS)
     async with dialled(address) as socket:
         if first is not None:
             await socket.send(first)
@@ -335,7 +335,7 @@ async def test_a_message_that_does_not_hold_is_told_and_ends_nothing(
 
 async def test_too_many_messages_end_the_connection(address: str, make: Factory) -> None:
     async with listening(address, await make.user()) as socket:
-        for _ in range(websocket.MOST_MESSAGES + 1):
+        for _ in range(websocket.MAX_MESSAGES + 1):
             await say(socket, type="subscribe")
         assert await closed(socket) == 1008
 
@@ -435,8 +435,8 @@ async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
         ada.id,
     )
     frames: list[tuple[int, bytes]] = []
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while any(one.viewer.id == ada.id for one in live_app.state.rooms.hub.subscribers):  # noqa: ASYNC110
+    async with asyncio.timeout(WAIT_SECONDS):
+        while any(one.viewer.id == ada.id for one in live_app.state.services.hub.subscribers):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         while not frames or frames[-1][0] == TEXT:
@@ -448,14 +448,14 @@ async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
 
 
 async def test_who_leaves_is_forgotten(address: str, make: Factory, live_app: FastAPI) -> None:
-    hub, ada = live_app.state.rooms.hub, await make.user()
+    hub, ada = live_app.state.services.hub, await make.user()
 
     def mine() -> list[Subscriber]:
         return [one for one in hub.subscribers if one.viewer.id == ada.id]
 
     async with listening(address, ada), listening(address, ada):
         assert len(mine()) == 2
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while mine():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert ada.id not in hub._owners
@@ -469,8 +469,8 @@ async def test_who_comes_before_the_listener_has_its_connection_misses_nothing(
         await door.shut("refused")
         app = create_app(make_settings(live_database_url, database_listen_url=door.url), passwords=Passwords(cost=4))
         async with app.router.lifespan_context(app), served(app) as address, listening(address, ada) as socket:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while not app.state.rooms.hub.followed:  # noqa: ASYNC110
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not app.state.services.hub.followed:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             tasks = [await make.task(ada)]
             await door.open()

@@ -324,13 +324,13 @@ async def test_what_somebody_removes_now_does_not_come_back(make: Factory, datab
 
 async def test_one_at_a_time_has_the_turn(make: Factory, database: Database) -> None:
     await make.sql.execute("update attachment_store set sweep_due_at = now()")
-    turn = await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False)
-    assert turn
-    assert turn["folder"] == await folder(make)
+    slot = await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False)
+    assert slot
+    assert slot["folder"] == await folder(make)
     assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False) is None
-    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=True) == turn
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=True) == slot
     await make.sql.execute("update attachment_store set sweep_due_at = now() - interval '1 second'")
-    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False) == turn
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False) == slot
 
 
 async def test_keys_are_in_their_order_and_of_an_hour_ago(make: Factory, database: Database) -> None:

@@ -14,19 +14,19 @@ from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.db.queries import q
 from service.events.event import Event
-from service.events.log import EVERYONE, Feed
+from service.events.log import ALL_TASKS_VIEWER, EventLog
 from service.events.position import NOWHERE, Position, Snapshot
 from tests.conftest import SECRET_KEY
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User
 
-FEED = Feed(Cursors((SECRET_KEY,)))
+FEED = EventLog(Cursors((SECRET_KEY,)))
 LARGE = 1 << 20
 TRIES = 100
 
 
 async def drained(
-    db: Database, position: Position, *, viewer: Viewer = EVERYONE, rows: int = 1000, size: int = LARGE
+    db: Database, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER, rows: int = 1000, size: int = LARGE
 ) -> tuple[list[int], Position]:
     """Read to the end; give the events' ids and where the end is."""
     ids: list[int] = []
@@ -426,7 +426,7 @@ async def test_in_any_order_of_writes_ends_and_looks_every_committed_event_is_re
     owners = [await make.user(), await make.user()]
     writers = [Writer(await session(), is_open=False, holds=set()) for _ in range(5)]
     here = await FEED.here(database)
-    viewers = [EVERYONE, *(owner.viewer for owner in owners)]
+    viewers = [ALL_TASKS_VIEWER, *(owner.viewer for owner in owners)]
     readers = [Reader(viewer, here, [], []) for viewer in viewers]
     for _ in range(400):
         writer = random.choice(writers)

@@ -78,7 +78,7 @@ LARGE = (
     "attachments",
     "removed_attachments",
 )
-EVERYONE: dict[str, Any] = {
+ALL_TASKS_VIEWER: dict[str, Any] = {
     "user_id": None,
     "status": None,
     "city": None,
@@ -141,7 +141,7 @@ async def test_a_page_of_a_list_is_read_off_an_index(large: Database, name: str,
     statement = STATEMENTS[name]
     column = sort.removeprefix("-")
     async with large.connection() as connection, connection.transaction():
-        values = {**EVERYONE, **await someone(connection, who)}
+        values = {**ALL_TASKS_VIEWER, **await someone(connection, who)}
         row = await connection.fetchrow(
             f"select {column} as value, id from tasks where $2 or user_id = $1 order by {column}, id"
             " offset (select count(*) / 2 from tasks where $2 or user_id = $1) limit 1",
@@ -184,7 +184,7 @@ async def test_a_rare_city_and_a_period_are_found_by_an_index(large: Database, w
     start = datetime(2025, 3, 1, tzinfo=UTC)
     periods = {"created_from": start, "created_before": start + timedelta(days=1)}
     async with large.connection() as connection:
-        values = {**EVERYONE, **FIRST, **await someone(connection, who)}
+        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, who)}
         for filters, index in (({"city": "city10"}, "tasks_city_idx"), (periods, "tasks_created_idx")):
             plan = await explain(connection, statement, {**values, **filters}, sort="-created_at")
             (used,) = [node for node in plan if "Index Name" in node]
@@ -197,7 +197,7 @@ async def test_a_rare_city_and_a_period_are_found_by_an_index(large: Database, w
 async def test_a_period_in_another_order_is_read_off_its_own_index(large: Database, sort: str, who: str) -> None:
     async with large.connection() as connection:
         values = {
-            **EVERYONE,
+            **ALL_TASKS_VIEWER,
             **FIRST,
             **await someone(connection, who),
             "created_from": datetime(2025, 5, 20, tzinfo=UTC),
@@ -220,7 +220,7 @@ async def test_a_period_in_another_order_is_read_off_its_own_index(large: Databa
 async def test_a_rare_word_is_found_by_its_index(large: Database, sort: str, who: str) -> None:
     async with large.connection() as connection:
         word = await connection.fetchval("select title from tasks order by id desc limit 1")
-        values = {**EVERYONE, **FIRST, **await someone(connection, who), "sought": word}
+        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, who), "sought": word}
         plan = await explain(connection, STATEMENTS["tasks.search"], values, sort=sort)
     assert "tasks_words_idx" in {node.get("Index Name") for node in plan}
     assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
@@ -229,7 +229,13 @@ async def test_a_rare_word_is_found_by_its_index(large: Database, sort: str, who
 @pytest.mark.parametrize("sort", STATEMENTS["tasks.list_index_only"].texts)
 async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, sort: str) -> None:
     async with large.connection() as connection:
-        values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), "status": ["done"], "row_offset": 1000}
+        values = {
+            **ALL_TASKS_VIEWER,
+            **FIRST,
+            **await someone(connection, "admin"),
+            "status": ["done"],
+            "row_offset": 1000,
+        }
         plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     (limit,) = [node for node in plan if node["Node Type"] == "Limit"]
     assert [node["Node Type"] for node in nodes(limit)] == ["Limit", "Index Only Scan"]
@@ -260,7 +266,7 @@ async def test_each_list_is_read_by_the_form_for_it(
     large: Database, module_database_url: str, sort: Any, chosen: dict[str, Any], form: str
 ) -> None:
     async with large.connection() as connection:
-        values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **chosen}
+        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **chosen}
     values = {name: value for name, value in values.items() if name not in WALK}
     async with pool.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
         await listing.rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
@@ -274,7 +280,7 @@ async def test_each_list_is_read_by_the_form_for_it(
 async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: str) -> None:
     given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
-        values = {**EVERYONE, **FIRST, **await someone(connection, "admin"), **given}
+        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **given}
         values |= await listing.bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.accounts.passwords import Passwords
-from service.api.state import Rooms
+from service.api.state import AppState
 from service.app import create_app
 from service.attachments import operations
 from service.attachments.operations import Attachments
@@ -80,9 +80,9 @@ async def files_app(kind: Kind, database_url: str) -> AsyncIterator[FastAPI]:
 @pytest.fixture
 async def files(files_app: FastAPI, kind: Kind, make: Factory) -> Attachments:
     """The room of that application; its store is empty before."""
-    rooms: Rooms = files_app.state.rooms
-    await empty(rooms.attachments.store, kind)
-    return rooms.attachments
+    state: AppState = files_app.state.services
+    await empty(state.attachments.store, kind)
+    return state.attachments
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import as_service
 
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 SESSIONS = 2
 CONFIG = """
 [databases]
@@ -77,7 +77,7 @@ def _as_whom(host: Path) -> list[str]:
 
 
 def _await(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             psycopg.connect(url).close()

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 from service.db import embedded, migrations
 
 OPTIONS = {"fsync": "off", "shared_buffers": "16MB", "deadlock_timeout": "50ms"}
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 
 
 class Cluster:
@@ -30,7 +30,7 @@ class Cluster:
         """End it as a power cut would: what was not written yet is lost."""
         postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
         postmaster.send_signal(signal.SIGQUIT)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while postmaster.is_running() and postmaster.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -16,7 +16,7 @@ from websockets.typing import Origin, Subprotocol
 
 from tests.support.factories import User
 
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 
 
 @asynccontextmanager
@@ -44,7 +44,7 @@ async def listening(address: str, who: User, **query: str) -> AsyncIterator[Clie
 
 async def told(socket: ClientConnection) -> dict[str, Any]:
     """Give the next message."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         message: dict[str, Any] = orjson.loads(await socket.recv())
         return message
 
@@ -56,7 +56,7 @@ async def say(socket: ClientConnection, **message: Any) -> None:
 
 async def closed(socket: ClientConnection) -> int | None:
     """Read until the server closes, and give the code."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         try:
             while True:
                 await socket.recv()
@@ -70,7 +70,7 @@ async def streaming(address: str, token: str = "", *, last_event_id: str = "", *
     headers = {"Accept": "text/event-stream", "Last-Event-ID": last_event_id, "Authorization": f"Bearer {token}"}
     given = {name: value for name, value in headers.items() if value not in {"", "Bearer "}}
     async with (
-        httpx.AsyncClient(base_url=f"http://{address}", timeout=PATIENCE_SECONDS, trust_env=False) as client,
+        httpx.AsyncClient(base_url=f"http://{address}", timeout=WAIT_SECONDS, trust_env=False) as client,
         client.stream("GET", "/events", params=query, headers=given) as response,
     ):
         yield Stream(response)
@@ -86,7 +86,7 @@ class Stream:
     async def next(self) -> dict[str, str] | None:
         """Give the next event's fields, or a comment's text under `comment`; None at the end."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             async for line in self._lines:
                 if not line and fields:
                     return fields

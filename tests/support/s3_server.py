@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-PATIENCE_SECONDS = 60
+WAIT_SECONDS = 60
 BUCKET = "attachments"
 KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests-secret", "aws_region": "us-east-1"}
 
@@ -34,7 +34,7 @@ class S3Server:
         self._log = Path(tempfile.mkstemp(prefix="s3-")[1])
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, env=own, stdout=log, stderr=log)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while not self._answers():
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline

@@ -21,7 +21,7 @@ import psutil  # type: ignore[import-untyped]
 from tests.conftest import SECRET_KEY, as_service
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 30
+WAIT_SECONDS = 30
 ADDRESS = re.compile(r"Uvicorn running on (http://[\d.]+:\d+)")
 
 
@@ -54,7 +54,7 @@ def run(
         stdin=None if given is not None else subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=WAIT_SECONDS,
         check=False,
     )
 
@@ -72,7 +72,7 @@ def refusal(ended: subprocess.CompletedProcess[str]) -> str:
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for a condition."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -106,12 +106,12 @@ class Server:
     def dial(self) -> socket.socket:
         """Open a bare connection."""
         host, port = urlsplit(self.url).netloc.split(":")
-        return socket.create_connection((host, int(port)), PATIENCE_SECONDS)
+        return socket.create_connection((host, int(port)), WAIT_SECONDS)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Tell it to stop and give its exit code."""
         self.process.send_signal(how)
-        return self.process.wait(PATIENCE_SECONDS)
+        return self.process.wait(WAIT_SECONDS)
 
 
 @contextmanager

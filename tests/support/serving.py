@@ -12,7 +12,7 @@ from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.core.settings import Settings
 
-PATIENCE_SECONDS = 20
+WAIT_SECONDS = 20
 
 
 @asynccontextmanager
@@ -23,7 +23,7 @@ async def serving(settings: Settings, *, listening: bool = True) -> AsyncIterato
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client,
     ):
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while listening and not app.state.rooms.listener.alive:  # noqa: ASYNC110
+        async with asyncio.timeout(WAIT_SECONDS):
+            while listening and not app.state.services.listener.alive:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         yield client

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from service.api.connection_limits import ConnectionLimits
-from service.api.protocols import LARGEST_MESSAGE, Protocol, Sockets, protocols
+from service.api.protocols import MAX_MESSAGE_BYTES, Protocol, Sockets, protocols
 
 MAX_CONNECTIONS = 1000
 
@@ -27,7 +27,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
         app,
         http=http,
         ws=ws,
-        ws_max_size=LARGEST_MESSAGE,
+        ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,

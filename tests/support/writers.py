@@ -19,7 +19,7 @@ from tests.support.listeners import HTTP, authorization
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 STATUSES = ("todo", "in_progress", "done")
 BULK = 1200
-PATIENCE_SECONDS = 60
+WAIT_SECONDS = 60
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Writers:
     async def done(self, rounds: int) -> None:
         """Wait until each has done so many rounds more."""
         wanted = {name: count + rounds for name, count in self.rounds.items() if name != "bulk"}
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while any(self.rounds[name] < count for name, count in wanted.items()):
             assert time.monotonic() < deadline, (self.rounds, wanted)
             await asyncio.sleep(0.01)

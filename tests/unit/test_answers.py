@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
-from service.api.pipeline.backpressure import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, Answers
+from service.api.pipeline.backpressure import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, BackpressureMiddleware
 from service.core.errors import UnauthorizedError
 from service.core.viewer import Viewer
 
@@ -26,7 +26,7 @@ class Served:
         self.bodies = bodies or (BODY,)
         self.sent: list[Message] = []
         self.taken = asyncio.Event()
-        self._answers = Answers(self._app)
+        self._answers = BackpressureMiddleware(self._app)
 
     async def ask(self, identity: Any, *, method: str = "GET") -> list[Message]:
         """Send a request and give what was answered."""

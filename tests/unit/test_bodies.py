@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.pipeline.json_limits import MOST_VALUES, Values
+from service.api.pipeline.json_limits import MAX_VALUES, Values
 
 texts = st.text(st.sampled_from('",[{}]:\\/\n é🦊x'), max_size=8)
 scalars = st.none() | st.booleans() | st.integers() | texts
@@ -69,4 +69,4 @@ def test_what_is_no_json_is_counted_without_an_error(body: bytes) -> None:
 
 def test_the_largest_request_of_many_tasks_is_far_from_too_many() -> None:
     task = {"title": '",[{' * 25, "description": '",[{' * 2500, "status": "todo", "city": '",[{'}
-    assert 2 * counted(json.dumps({"tasks": [task] * 1000}).encode()) < MOST_VALUES
+    assert 2 * counted(json.dumps({"tasks": [task] * 1000}).encode()) < MAX_VALUES

@@ -11,17 +11,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
-from service.api.pipeline.backpressure import PIECE_BYTES, Answers
+from service.api.pipeline.backpressure import PIECE_BYTES, BackpressureMiddleware
 from service.api.pipeline.body_limits import (
     LARGE_BODIES,
     LARGE_BODIES_OF_ONE,
-    LARGEST_BODIES,
-    LARGEST_BODY,
-    BodyLimited,
+    MAX_BODY_BYTES,
+    MAX_LARGE_BODY_BYTES,
+    BodyLimitMiddleware,
 )
 from service.core.viewer import Viewer
 
-LARGEST = LARGEST_BODIES["POST", "/tasks/bulk"]
+LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 ANSWER = bytes(range(256)) * 1000
 
 
@@ -32,7 +32,7 @@ class Served:
         self.begun: list[int] = []
         self.answers: dict[asyncio.Task[Any] | None, list[bytes]] = {}
         self.taken = asyncio.Event()
-        self._limited = Answers(BodyLimited(self._app, largest_attachment=0))
+        self._limited = BackpressureMiddleware(BodyLimitMiddleware(self._app, max_attachment_bytes=0))
 
     async def ask(self, user_id: int, *headers: tuple[bytes, bytes]) -> bytes:
         """Send a request and give its answer's body."""
@@ -63,7 +63,7 @@ def length(size: int) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize(
     "header",
     [
-        length(LARGEST_BODY + 1),
+        length(MAX_BODY_BYTES + 1),
         length(LARGEST),
         (b"content-length", b"%015d" % LARGEST),
         (b"content-length", b"%05000d" % LARGEST),
@@ -88,20 +88,20 @@ async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytes
     monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
-        asked = [asyncio.create_task(served.ask(1, length(LARGEST_BODY + 1))) for _ in range(LARGE_BODIES_OF_ONE + 1)]
+        asked = [asyncio.create_task(served.ask(1, length(MAX_BODY_BYTES + 1))) for _ in range(LARGE_BODIES_OF_ONE + 1)]
         await asyncio.wait(asked)
     assert len(served.begun) == len(asked)
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
 
 
-OTHERS = ["0", "2", "002", str(LARGEST_BODY), str(LARGEST + 1)]
+OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(LARGEST + 1)]
 
 
 @pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])
 async def test_others_need_no_turn(headers: list[tuple[bytes, bytes]]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for sent in [[length(LARGEST_BODY + 1)]] * LARGE_BODIES_OF_ONE + [headers]:
+        for sent in [[length(MAX_BODY_BYTES + 1)]] * LARGE_BODIES_OF_ONE + [headers]:
             group.create_task(served.ask(1, *sent))
         while len(served.begun) <= LARGE_BODIES_OF_ONE:  # noqa: ASYNC110
             await asyncio.sleep(0)

@@ -12,11 +12,11 @@ from websockets.streams import StreamReader
 
 from service.core.pagination import Cursors
 from service.events.event import framed
-from service.events.log import BOUND_TO, Feed
+from service.events.log import BOUND_TO, EventLog
 from service.events.position import Position, Snapshot
 
 CURSORS = Cursors(("a" * 32,))
-FEED = Feed(CURSORS)
+FEED = EventLog(CURSORS)
 NUMBERS = st.integers(0, 2**63 - 1)
 
 
@@ -75,7 +75,7 @@ def test_what_is_no_cursor_is_none(text: str) -> None:
 
 
 def test_another_keys_or_another_lists_cursor_is_none_and_a_previous_keys_is_good() -> None:
-    other, rotated = Feed(Cursors(("b" * 32,))), Feed(Cursors(("b" * 32, "a" * 32)))
+    other, rotated = EventLog(Cursors(("b" * 32,))), EventLog(Cursors(("b" * 32, "a" * 32)))
     assert other.position(CURSOR) is None
     assert rotated.position(CURSOR) == FEED.position(CURSOR) is not None
     content = CURSORS.open(CURSOR, bound_to=BOUND_TO)

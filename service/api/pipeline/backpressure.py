@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.api.authentication import IDENTITY
-from service.core.concurrency import Turns
+from service.core.concurrency import ConcurrencyLimiter
 from service.core.errors import UnavailableError
 from service.core.viewer import Viewer
 
@@ -17,10 +17,10 @@ PIECE_BYTES = 64 * 1024  # so much of an answer may wait for its client when it 
 ANSWER_SECONDS = 60.0
 LARGE_BYTES = 256 * 1024
 LARGE, LARGE_OF_ONE = 32, 8  # of some 6 MB at most
-PATIENCE_SECONDS = 3.0
+WAIT_SECONDS = 3.0
 
 
-class Answers:
+class BackpressureMiddleware:
     """Sends bodies in pieces, each within ANSWER_SECONDS, and a few large ones at once of what a known reader asks for.
 
     What was done is answered in any case.
@@ -28,7 +28,7 @@ class Answers:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._turns = Turns("large answers", most=LARGE, of_one=LARGE_OF_ONE)
+        self._turns = ConcurrencyLimiter("large answers", most=LARGE, of_one=LARGE_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -38,7 +38,7 @@ class Answers:
 
 
 class _Answer:
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, turns: Turns) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, turns: ConcurrencyLimiter) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._turns = turns
         self._start: Message | None = None  # until something follows it
@@ -68,7 +68,7 @@ class _Answer:
 
     async def _send_in_turn(self, message: Message) -> None:
         try:
-            async with self._turns.turn_within(PATIENCE_SECONDS, self._scope[IDENTITY].id):
+            async with self._turns.slot_within(WAIT_SECONDS, self._scope[IDENTITY].id):
                 await self._begin()
                 await self._send_in_time(message)
         except UnavailableError as error:

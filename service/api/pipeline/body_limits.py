@@ -11,21 +11,21 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
-from service.api.authentication import viewer_of
+from service.api.authentication import require_viewer
 from service.api.pipeline.json_limits import _FewValues
 from service.api.pipeline.request_context import Body
 from service.api.request_checks import has_body
-from service.core.concurrency import Turns
+from service.core.concurrency import ConcurrencyLimiter
 from service.core.errors import ServiceError, UnavailableError
 
-LARGEST_BODY = 1_000_000
-LARGEST_BODIES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
+MAX_BODY_BYTES = 1_000_000
+MAX_LARGE_BODY_BYTES = {("POST", "/tasks/bulk"): 16_000_000}  # of who is known
 UPLOAD = re.compile(r"/tasks/[0-9]+/attachments", re.ASCII)  # of who is known: the largest attachment, and
 UPLOAD_FRAME = 64 * 1024  # what a client may say around it
 LARGE_BODIES = 6  # read, worked on or answered at once: each takes some 50 MB
 LARGE_BODIES_OF_ONE = 2  # so that it takes three accounts to hold up all others
 LARGE_BODY_SECONDS = 60.0  # for the whole, which keeps others waiting
-PATIENCE_SECONDS = 15.0
+WAIT_SECONDS = 15.0
 SENSIBLE_LENGTH = re.compile(r"\d{1,15}", re.ASCII)
 
 
@@ -35,21 +35,21 @@ class _FewLarge:
     def __init__(self, app: ASGIApp, largest: int) -> None:
         self._app = app
         self._largest = largest
-        self._turns = Turns("large bodies", most=LARGE_BODIES, of_one=LARGE_BODIES_OF_ONE)
+        self._turns = ConcurrencyLimiter("large bodies", most=LARGE_BODIES, of_one=LARGE_BODIES_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request of who is known."""
         request = HTTPConnection(scope)
         length = request.headers.get("content-length", "")
-        is_small = SENSIBLE_LENGTH.fullmatch(length) and not LARGEST_BODY < int(length) <= self._largest
+        is_small = SENSIBLE_LENGTH.fullmatch(length) and not MAX_BODY_BYTES < int(length) <= self._largest
         await (self._in_turn if has_body(request) and not is_small else self._app)(scope, receive, send)
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HTTPConnection(scope)
         async with AsyncExitStack() as stack:
             try:
-                turn = self._turns.turn_within(PATIENCE_SECONDS, (await viewer_of(request)).id)
-                await stack.enter_async_context(turn)
+                slot = self._turns.slot_within(WAIT_SECONDS, (await require_viewer(request)).id)
+                await stack.enter_async_context(slot)
             except UnavailableError as error:
                 response = await problems.on_service_error(request, error)
                 await response(scope, receive, send)
@@ -57,17 +57,18 @@ class _FewLarge:
                 await self._app(scope, Body(receive, LARGE_BODY_SECONDS, whole=True).receive, send)
 
 
-class BodyLimited:
+class BodyLimitMiddleware:
     """Limits bodies and how much is in them; where a route takes larger ones, who is not known is refused unread."""
 
-    def __init__(self, app: ASGIApp, *, largest_attachment: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_attachment_bytes: int) -> None:
         self.app = app
         few = _FewValues(app)
-        self._common = RequestBodyLimitMiddleware(few, LARGEST_BODY)
+        self._common = RequestBodyLimitMiddleware(few, MAX_BODY_BYTES)
         self._own = {
-            route: RequestBodyLimitMiddleware(_FewLarge(few, size), size) for route, size in LARGEST_BODIES.items()
+            route: RequestBodyLimitMiddleware(_FewLarge(few, size), size)
+            for route, size in MAX_LARGE_BODY_BYTES.items()
         }
-        self._upload = RequestBodyLimitMiddleware(app, largest_attachment + UPLOAD_FRAME)
+        self._upload = RequestBodyLimitMiddleware(app, max_attachment_bytes + UPLOAD_FRAME)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle one request."""
@@ -85,7 +86,7 @@ class BodyLimited:
         if own is None:
             return self._common
         try:
-            await viewer_of(request)
+            await require_viewer(request)
         except ServiceError as error:
             return await problems.on_service_error(request, error)
         return own

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.request_checks import MERGE_PATCH, media_type
 
-MOST_VALUES = 50_000  # of a body; a thousand tasks with all of their fields are 14,000
+MAX_VALUES = 50_000  # of a body; a thousand tasks with all of their fields are 14,000
 
 
 class Values:
@@ -53,7 +53,7 @@ class _FewValues:
             values.add(body)
             if is_json and values.constants:
                 raise HTTPException(400, "The body is not JSON.")
-            if values.count > MOST_VALUES:
+            if values.count > MAX_VALUES:
                 raise HTTPException(413)
             return message
 

@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import problems
 from service.api.authentication import address_of, credential_of, identity_of
-from service.api.pipeline.request_context import VERDICTS
-from service.api.state import rooms_of
+from service.api.pipeline.request_context import LIMIT_DECISIONS
+from service.api.state import state_of
 from service.core.errors import RateLimitedError
 from service.core.viewer import Viewer
-from service.ratelimit.limiter import Limit, Verdict
+from service.ratelimit.limiter import Limit, LimitDecision
 from service.ratelimit.login_limiter import LogInAttempt
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -30,9 +30,9 @@ async def user_of(request: HTTPConnection) -> str:
     return f"user:{identity.id}" if isinstance(identity, Viewer) else f"address:{await address_of(request)}"
 
 
-def spent(request: HTTPConnection, verdict: Verdict) -> None:
+def spent(request: HTTPConnection, verdict: LimitDecision) -> None:
     """Put a verdict into the reply's headers; RateLimitedError where it is a refusal."""
-    request.scope.setdefault(VERDICTS, {})[verdict.policy] = verdict
+    request.scope.setdefault(LIMIT_DECISIONS, {})[verdict.policy] = verdict
     if verdict.retry_after:
         raise RateLimitedError("Too many requests.", retry_after=verdict.retry_after)
 
@@ -40,10 +40,10 @@ def spent(request: HTTPConnection, verdict: Verdict) -> None:
 async def attempt_of(request: HTTPConnection, *, account: str | None = None) -> LogInAttempt:
     """Return what pays for the hashes of a request; `account` is the username that it names, if any."""
     return LogInAttempt(
-        rooms_of(request).limits.log_ins,
+        state_of(request).limits.logins_limit,
         address=await address_of(request),
         account=account,
-        verdicts=request.scope.setdefault(VERDICTS, {}),
+        verdicts=request.scope.setdefault(LIMIT_DECISIONS, {}),
     )
 
 
@@ -59,7 +59,7 @@ class PerKey(RateLimiter):
         spent(request, await limit.check(await self.identifier(request)))
 
 
-class Limited:
+class RateLimitMiddleware:
     """Limits every request and WebSocket but those to UNLIMITED, whatever will be answered, before a body is read.
 
     One budget for each user over all paths, for each address where there is no user; log-ins, registrations and
@@ -85,9 +85,9 @@ class Limited:
         return None
 
     async def _check(self, request: HTTPConnection) -> None:
-        limits = rooms_of(request).limits
-        if limits.log_ins and request.scope.get("method") == "POST" and request.scope["path"] in LOG_INS:
-            await self._log_ins(request, limits.log_ins.by_address)
+        limits = state_of(request).limits
+        if limits.logins_limit and request.scope.get("method") == "POST" and request.scope["path"] in LOG_INS:
+            await self._log_ins(request, limits.logins_limit.by_address)
         elif limits.requests:
             await _refuse_guesses(request, limits.requests)
             await self._requests(request, limits.requests)
@@ -96,5 +96,5 @@ class Limited:
 async def _refuse_guesses(request: HTTPConnection, limit: Limit) -> None:
     """RateLimitedError for a key that only the database knows, from an address that has spent its budget on others."""
     credential, address = credential_of(request), f"address:{await address_of(request)}"
-    if credential and not rooms_of(request).logins.sessions.knows(credential) and limit.is_spent(address):
+    if credential and not state_of(request).logins.sessions.knows(credential) and limit.is_exhausted(address):
         spent(request, await limit.check(address))

@@ -18,7 +18,7 @@ from service.core import logs, metrics, server_timing
 
 # Where a request's scope keeps the last verdict of each policy: headers of the IETF draft "RateLimit header fields for
 # HTTP".
-VERDICTS = "service.limits"
+LIMIT_DECISIONS = "service.limits"
 BODY_SECONDS = 30
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 STOPPING = "The service stops."
@@ -41,7 +41,7 @@ DOCUMENTS_POLICY = (
 )
 
 
-class Envelope:
+class RequestContextMiddleware:
     """Gives each request an id and each reply its headers; what fails inside becomes a problem, and is logged."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -100,7 +100,7 @@ def _sane_id(scope: Scope) -> str:
 
 
 def _limits(scope: Scope, headers: MutableHeaders) -> None:
-    if verdicts := scope.get(VERDICTS):
+    if verdicts := scope.get(LIMIT_DECISIONS):
         headers["RateLimit-Policy"] = ", ".join(f'"{one.policy}";q={one.limit};w=60' for one in verdicts.values())
         headers["RateLimit"] = ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in verdicts.values())
 

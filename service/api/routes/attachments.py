@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api import responses
-from service.api.authentication import Known
-from service.api.conditional import KnownTags
+from service.api.authentication import CurrentUser
+from service.api.conditional import IfNoneMatch
 from service.api.openapi import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems
 from service.api.request_checks import RowId, each_once, no_query, whole_body
-from service.api.state import In
+from service.api.state import State
 from service.api.streaming.download import Asked, Download
 from service.api.streaming.multipart import FileBody
 from service.attachments.schemas import Attachment, AttachmentPage, AttachmentQuery
@@ -27,23 +27,23 @@ router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
     openapi_extra=UPLOAD_BODY,
     responses=LOCATION | problems(401, 403, 404, 413),
 )
-async def add_attachment(rooms: In, viewer: Known, request: Request, task_id: RowId) -> Response:
+async def add_attachment(state: State, viewer: CurrentUser, request: Request, task_id: RowId) -> Response:
     """Add a file to a task: multipart/form-data with one field, `file`.
 
     Its media type is what its content shows. Of its name a path is left out. Larger than ATTACHMENT_MAX_BYTES, or than
     what is left of one's quota: 413 (`too_large`, `quota_exceeded`).
     """
-    attachment = await rooms.attachments.add(rooms.db, viewer, task_id, FileBody(request))
+    attachment = await state.attachments.add(state.db, viewer, task_id, FileBody(request))
     location = f"/tasks/{task_id}/attachments/{attachment['id']}"
     return responses.json(attachment, status=201, headers={"Location": location})
 
 
 @router.get("", response_model=AttachmentPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404))
 async def list_attachments(
-    rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[AttachmentQuery, Query()]
+    state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[AttachmentQuery, Query()]
 ) -> Response:
     """List a task's attachments in the order in which they were added."""
-    page = await rooms.attachments.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
+    page = await state.attachments.page(state.db, viewer, task_id, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
@@ -54,19 +54,19 @@ async def list_attachments(
     responses=DOWNLOAD | problems(401, 403, 404, 416),
 )
 async def get_attachment(
-    rooms: In, viewer: Known, *, task_id: RowId, attachment_id: RowId, known: KnownTags, asked: Asked
+    state: State, viewer: CurrentUser, *, task_id: RowId, attachment_id: RowId, known: IfNoneMatch, asked: Asked
 ) -> Response:
     """Give an attachment's bytes, or a part of them (`Range: bytes=…`, one range).
 
     The entity tag is the SHA-256 of the whole. What could not be sent to its end ends with a broken connection; `Range`
     with `If-Range` goes on from there.
     """
-    attachment = await rooms.attachments.get(rooms.db, viewer, task_id, attachment_id)
+    attachment = await state.attachments.get(state.db, viewer, task_id, attachment_id)
     if known is None or attachment["sha256"] in known:
         return Response(status_code=304, headers=responses.cached(attachment["sha256"]))
     part = asked.of(size=attachment["size"], tag=responses.tag(attachment["sha256"]))
     start, stop = part or (0, attachment["size"])
-    return Download(rooms.attachments.reading(rooms.db, viewer, attachment, start=start, stop=stop), attachment, part)
+    return Download(state.attachments.reading(state.db, viewer, attachment, start=start, stop=stop), attachment, part)
 
 
 @router.delete(
@@ -76,7 +76,7 @@ async def get_attachment(
     dependencies=[no_query, whole_body],
     responses=problems(401, 403, 404, 413),
 )
-async def delete_attachment(rooms: In, viewer: Known, task_id: RowId, attachment_id: RowId) -> Response:
+async def delete_attachment(state: State, viewer: CurrentUser, task_id: RowId, attachment_id: RowId) -> Response:
     """Delete an attachment."""
-    await rooms.attachments.delete(rooms.db, viewer, task_id, attachment_id)
+    await state.attachments.delete(state.db, viewer, task_id, attachment_id)
     return Response(status_code=204)

@@ -12,13 +12,13 @@ from starlette.exceptions import HTTPException
 
 from service.accounts.schemas import Account, Credentials, PasswordChange, Refresh, Registration, Token
 from service.api import responses
-from service.api.authentication import Anyone, Known
+from service.api.authentication import CurrentUser, OptionalUser
 from service.api.openapi import LOCATION, problems
 from service.api.pipeline.rate_limit import attempt_of
 from service.api.request_checks import JSON, json_body, media_type, no_query
-from service.api.state import In
+from service.api.state import State
 from service.api.streaming.subscriptions import while_connected
-from service.core.validation import MOST_FIELDS
+from service.core.validation import MAX_FIELDS
 
 FORM = "application/x-www-form-urlencoded"
 # What an OAuth 2 client (Swagger UI's Authorize, say) sends beside the password grant's username and password.
@@ -54,7 +54,7 @@ async def _form(request: Request) -> list[tuple[str, str]]:
     """Read a form as UTF-8 (Starlette's own takes bytes that are not percent-encoded for Latin-1)."""
     try:
         form = (await request.body()).decode()
-        return parse_qsl(form, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+        return parse_qsl(form, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError:
         raise HTTPException(400, "The body is not a form.") from None
 
@@ -74,9 +74,9 @@ async def _parsed(request: Request) -> Any:
     responses=LOCATION | problems(401, 403, 409, 413),
     openapi_extra={"security": [{}]},
 )
-async def register(request: Request, rooms: In, viewer: Anyone, new: Registration) -> Response:
+async def register(request: Request, state: State, viewer: OptionalUser, new: Registration) -> Response:
     """Make an account. Only an administrator may set the role `admin`."""
-    registration = rooms.accounts.register(rooms.db, viewer, new, attempt=await attempt_of(request))
+    registration = state.accounts.register(state.db, viewer, new, attempt=await attempt_of(request))
     row = await while_connected(request.receive, registration)
     return responses.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
 
@@ -88,21 +88,21 @@ async def register(request: Request, rooms: In, viewer: Anyone, new: Registratio
     openapi_extra=LOGIN_BODY,
     responses=problems(401, 413),
 )
-async def login(request: Request, rooms: In, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
+async def login(request: Request, state: State, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
     """Exchange username and password, as JSON or as a form, for an access token and a refresh token."""
     attempt = await attempt_of(request, account=credentials.username)
     agent = request.headers.get("user-agent")
-    log_in = rooms.logins.log_in(rooms.db, credentials, attempt=attempt, agent=agent)
+    log_in = state.logins.log_in(state.db, credentials, attempt=attempt, agent=agent)
     token = await while_connected(request.receive, log_in)
-    if limits := rooms.limits.log_ins:
+    if limits := state.limits.logins_limit:
         await limits.remember(credentials.username, attempt.address)
     return responses.json(token)
 
 
 @router.get("/me", response_model=Account, dependencies=[no_query], responses=problems(401))
-async def me(rooms: In, viewer: Known) -> Response:
+async def me(state: State, viewer: CurrentUser) -> Response:
     """Give the account that the token speaks for."""
-    return responses.json(await rooms.accounts.me(rooms.db, viewer))
+    return responses.json(await state.accounts.me(state.db, viewer))
 
 
 @router.post(
@@ -111,11 +111,11 @@ async def me(rooms: In, viewer: Known) -> Response:
     dependencies=[no_query, json_body],
     responses=problems(401, 413),
 )
-async def refresh(rooms: In, spent_token: Refresh) -> Response:
+async def refresh(state: State, spent_token: Refresh) -> Response:
     """Exchange a refresh token for an access token and the next refresh token.
 
     It is spent then, and answers ten seconds more, with the same successor; used again later, its session ends."""
-    return responses.json(await rooms.logins.refresh(rooms.db, spent_token.refresh_token))
+    return responses.json(await state.logins.refresh(state.db, spent_token.refresh_token))
 
 
 @router.put(
@@ -125,13 +125,13 @@ async def refresh(rooms: In, spent_token: Refresh) -> Response:
     dependencies=[no_query, json_body],
     responses=problems(401, 403, 409, 413),
 )
-async def change_password(request: Request, rooms: In, viewer: Known, change: PasswordChange) -> Response:
+async def change_password(request: Request, state: State, viewer: CurrentUser, change: PasswordChange) -> Response:
     """Set a new password; one's other sessions end.
 
     It hashes two passwords, each of which counts as a log-in of the client address and of the account."""
-    account = await rooms.accounts.me(rooms.db, viewer)
+    account = await state.accounts.me(state.db, viewer)
     attempt = await attempt_of(request, account=account["username"])
-    change_made = rooms.accounts.change_password(rooms.db, viewer, change, attempt=attempt)
+    change_made = state.accounts.change_password(state.db, viewer, change, attempt=attempt)
     await while_connected(request.receive, change_made)
-    rooms.logins.sessions.forget(viewer.id)
+    state.logins.sessions.forget(viewer.id)
     return Response(status_code=204)

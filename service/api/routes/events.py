@@ -9,10 +9,10 @@ from orjson import Fragment
 from pydantic import BaseModel, Field
 
 from service.api import responses
-from service.api.authentication import Anyone, address_of
+from service.api.authentication import OptionalUser, address_of
 from service.api.openapi import problems
 from service.api.request_checks import each_once
-from service.api.state import In, Rooms
+from service.api.state import AppState, State
 from service.api.streaming.sse import STREAM, _EventStream
 from service.api.streaming.subscriptions import is_ours
 from service.core.errors import ForbiddenError, UnauthorizedError
@@ -24,7 +24,7 @@ from service.events.subscriber import Subscriber
 from service.tasks.history import HistoryEvent
 
 PAGE_BYTES = 4 * 1024 * 1024
-LONGEST_CURSOR = 16_384
+MAX_CURSOR_CHARACTERS = 16_384
 AS_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {STREAM: {"schema": {"type": "string"}}}}}
 router = APIRouter(tags=["events"])
 
@@ -47,7 +47,8 @@ class EventQuery(Input):
     """Where to go on from."""
 
     since: Annotated[
-        Text | None, Field(max_length=LONGEST_CURSOR, description="A cursor; without it: what comes from now on.")
+        Text | None,
+        Field(max_length=MAX_CURSOR_CHARACTERS, description="A cursor; without it: what comes from now on."),
     ] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="Of a page."), AS_DIGITS] = 100
     ticket: Annotated[Text | None, Field(max_length=200, description="Of `POST /auth/ticket`, for browsers.")] = None
@@ -60,44 +61,46 @@ class EventQuery(Input):
     responses=AS_STREAM | problems(401, 403),
 )
 async def events(
-    rooms: In,
+    state: State,
     request: Request,
-    viewer: Anyone,
+    viewer: OptionalUser,
     query: Annotated[EventQuery, Query()],
     last_event_id: Annotated[
         str | None,
-        Header(max_length=LONGEST_CURSOR, description="Of a stream that is taken up again: in place of `since`."),
+        Header(
+            max_length=MAX_CURSOR_CHARACTERS, description="Of a stream that is taken up again: in place of `since`."
+        ),
     ] = None,
 ) -> Response:
     """Return the events that the caller may see: as a stream for `Accept: text/event-stream`, else as a page.
 
     A user has at most `MAX_SUBSCRIPTIONS_PER_USER` streams and WebSockets on a process (429), an address half of what
     the process has; 503 when it has no more."""
-    if not is_ours(request.headers.get("origin"), request.headers.get("host", ""), rooms.origins):
+    if not is_ours(request.headers.get("origin"), request.headers.get("host", ""), state.origins):
         raise ForbiddenError("This origin may not listen: CORS_ORIGINS names those that may.")
     if viewer is None:
         if query.ticket is None:
             raise UnauthorizedError("A token is needed: `Authorization: Bearer …`, or a ticket.")
-        viewer = await rooms.logins.use_ticket(rooms.db, query.ticket)
+        viewer = await state.logins.use_ticket(state.db, query.ticket)
     if STREAM in request.headers.get("accept", ""):
         since = last_event_id if last_event_id is not None else query.since
-        return await _stream(rooms, viewer, since, address=await address_of(request))
-    return await _page(rooms, viewer, query)
+        return await _stream(state, viewer, since, address=await address_of(request))
+    return await _page(state, viewer, query)
 
 
-async def _page(rooms: Rooms, viewer: Viewer, query: EventQuery) -> Response:
+async def _page(state: AppState, viewer: Viewer, query: EventQuery) -> Response:
     if query.since is None:
-        here = await rooms.feed.here(rooms.db)
-        return responses.json({"items": [], "cursor": rooms.feed.cursor(here), "reset": False})
-    page = Page([], rooms.feed.position(query.since) or NOWHERE, more=True)
+        here = await state.event_log.here(state.db)
+        return responses.json({"items": [], "cursor": state.event_log.cursor(here), "reset": False})
+    page = Page([], state.event_log.position(query.since) or NOWHERE, more=True)
     items: list[Fragment] = []
     while page.more and not items:  # what is left of a batch may be nothing
-        page = await rooms.feed.page(rooms.db, page.position, viewer=viewer, rows=query.limit, size=PAGE_BYTES)
+        page = await state.event_log.page(state.db, page.position, viewer=viewer, rows=query.limit, size=PAGE_BYTES)
         items = [Fragment(event.body) for event in page.events]
-    return responses.json({"items": items, "cursor": rooms.feed.cursor(page.position), "reset": page.reset})
+    return responses.json({"items": items, "cursor": state.event_log.cursor(page.position), "reset": page.reset})
 
 
-async def _stream(rooms: Rooms, viewer: Viewer, since: str | None, *, address: str) -> Response:
-    feed = rooms.feed
-    position = await feed.here(rooms.db) if since is None else feed.position(since) or NOWHERE
-    return _EventStream(rooms, Subscriber(viewer, position, viewer.expires_at), address=address)
+async def _stream(state: AppState, viewer: Viewer, since: str | None, *, address: str) -> Response:
+    event_log = state.event_log
+    position = await event_log.here(state.db) if since is None else event_log.position(since) or NOWHERE
+    return _EventStream(state, Subscriber(viewer, position, viewer.expires_at), address=address)

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse
 from service.api import responses
 from service.api.openapi import problems
 from service.api.request_checks import no_query
-from service.api.state import In
+from service.api.state import State
 from service.core import metrics
 from service.core.errors import UnavailableError
 from service.db import readiness
@@ -69,15 +69,15 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz", response_model=Health, responses=problems(503))
-async def readyz(rooms: In) -> Response:
+async def readyz(state: State) -> Response:
     """Say whether requests can be served: the database answers, its schema is at head, and events
     are listened for.
 
     Without its Redis it is `degraded`: requests are served, and rate limits hold for each process by itself."""
-    await readiness.check(rooms.db)
-    if not rooms.listener.alive:
+    await readiness.check(state.db)
+    if not state.listener.alive:
         raise UnavailableError("The listener for events has no connection.")
-    away = rooms.redis is not None and not await rooms.redis.answers()
+    away = state.redis is not None and not await state.redis.answers()
     return responses.json({"status": "degraded" if away else "ok"})
 
 

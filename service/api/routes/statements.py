@@ -11,7 +11,7 @@ from service.api import responses
 from service.api.authentication import Administrator
 from service.api.openapi import problems
 from service.api.request_checks import no_query
-from service.api.state import In
+from service.api.state import State
 from service.dba import admin_view
 
 router = APIRouter(prefix="/admin/queries", tags=["administration"], dependencies=[no_query])
@@ -77,16 +77,16 @@ class QueryPlan(BaseModel):
 
 
 @router.get("", response_model=QueryList, responses=problems(401, 403))
-async def list_queries(rooms: In, _viewer: Administrator) -> Response:
+async def list_queries(state: State, _viewer: Administrator) -> Response:
     """List every statement of the service: what it takes, gives and touches, what runs it, and what it has cost."""
-    return responses.json(await admin_view.listing(rooms.reports))
+    return responses.json(await admin_view.listing(state.reports))
 
 
 @router.get("/{name}/plan", response_model=QueryPlan, responses=problems(401, 403, 404))
 async def get_plan(
-    rooms: In,
+    state: State,
     _viewer: Administrator,
     name: Annotated[str, Path(max_length=200, examples=["tasks.list title"], description="With its sort, for a list.")],
 ) -> Response:
     """Give a statement's plan without values; nothing is carried out."""
-    return responses.json(await admin_view.plan(rooms.reports, name))
+    return responses.json(await admin_view.plan(state.reports, name))

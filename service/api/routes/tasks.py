@@ -9,12 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
 from service.api import responses
-from service.api.authentication import Known
-from service.api.conditional import KnownTags, Versions
+from service.api.authentication import CurrentUser
+from service.api.conditional import IfMatch, IfNoneMatch
 from service.api.idempotency import Once
 from service.api.openapi import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
 from service.api.request_checks import RowId, each_once, json_body, no_query, whole_body
-from service.api.state import In
+from service.api.state import State
 from service.api.streaming import export
 from service.api.streaming.export import Export
 from service.db.pool import Executor
@@ -23,9 +23,9 @@ from service.tasks.bulk import NewTasks, TaskList
 from service.tasks.history import HistoryPage, HistoryQuery
 from service.tasks.schemas import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
 
-BULK_PATIENCE_SECONDS = 15.0
+BULK_WAIT_SECONDS = 15.0
 # A search may cost much more than a list: who makes many at once waits, and others find a connection.
-SEARCH_PATIENCE_SECONDS = 3.0
+SEARCH_WAIT_SECONDS = 3.0
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
 
@@ -36,14 +36,14 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     dependencies=[no_query, json_body],
     responses=TASK_HEADERS[201] | problems(401, 403, 409, 413),
 )
-async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) -> Response:
+async def create_task(state: State, viewer: CurrentUser, new: NewTask, repeatable: Once) -> Response:
     """Make a task of one's own."""
 
     async def create(db: Executor) -> Response:
-        row = await operations.create(db, viewer, new, weather=rooms.weather)
+        row = await operations.create(db, viewer, new, weather=state.weather)
         return responses.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
-    return await repeatable.once(new, create, on=rooms.db)
+    return await repeatable.once(new, create, on=state.db)
 
 
 @router.post(
@@ -53,14 +53,14 @@ async def create_task(rooms: In, viewer: Known, new: NewTask, repeatable: Once) 
     dependencies=[no_query, json_body],
     responses=REPLAYED | problems(401, 403, 409, 413),
 )
-async def create_tasks(rooms: In, viewer: Known, new: NewTasks, repeatable: Once) -> Response:
+async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, repeatable: Once) -> Response:
     """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""
 
     async def create(db: Executor) -> Response:
-        async with rooms.bulks.turn_within(BULK_PATIENCE_SECONDS, viewer.id):
-            return responses.json({"items": await bulk.create(db, viewer, new, weather=rooms.weather)}, status=201)
+        async with state.bulks.slot_within(BULK_WAIT_SECONDS, viewer.id):
+            return responses.json({"items": await bulk.create(db, viewer, new, weather=state.weather)}, status=201)
 
-    return await repeatable.once(new, create, on=rooms.bulk, patience=BULK_PATIENCE_SECONDS)
+    return await repeatable.once(new, create, on=state.bulk, wait_seconds=BULK_WAIT_SECONDS)
 
 
 @router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
@@ -71,10 +71,12 @@ async def refuse_method() -> None:
 
 
 @router.get("", response_model=TaskPage, dependencies=[each_once], responses=PAGE | problems(401, 403))
-async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotated[TaskQuery, Query()]) -> Response:
+async def list_tasks(
+    state: State, viewer: CurrentUser, request: Request, query: Annotated[TaskQuery, Query()]
+) -> Response:
     """List one's own tasks; an administrator's list is of all."""
-    async with nullcontext() if query.q is None else rooms.searches.turn_within(SEARCH_PATIENCE_SECONDS, viewer.id):
-        page = await listing.page(rooms.db, viewer, query, cursors=rooms.cursors)
+    async with nullcontext() if query.q is None else state.searches.slot_within(SEARCH_WAIT_SECONDS, viewer.id):
+        page = await listing.page(state.db, viewer, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
@@ -84,14 +86,14 @@ async def list_tasks(rooms: In, viewer: Known, request: Request, query: Annotate
     dependencies=[each_once],
     responses=export.DOCUMENTED | problems(401, 403),
 )
-async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Query()]) -> Response:
+async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[ExportQuery, Query()]) -> Response:
     """Give all tasks of a list as one file, as they are at one moment, in the order of their ids.
 
     In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, of full width too, tab or line end first) begins
     with an apostrophe. A file that could not be finished ends with a broken connection.
     """
-    rows = listing.export(rooms.reports, viewer, query)
-    return Export(rows, form=query.format, turn=rooms.exports.turn_within(export.PATIENCE_SECONDS, viewer.id))
+    rows = listing.export(state.reports, viewer, query)
+    return Export(rows, form=query.format, slot=state.exports.slot_within(export.WAIT_SECONDS, viewer.id))
 
 
 @router.get(
@@ -100,9 +102,9 @@ async def export_tasks(rooms: In, viewer: Known, query: Annotated[ExportQuery, Q
     dependencies=[no_query],
     responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404),
 )
-async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -> Response:
+async def get_task(state: State, viewer: CurrentUser, task_id: RowId, known: IfNoneMatch) -> Response:
     """Give one task."""
-    task = await operations.get(rooms.db, viewer, task_id)
+    task = await operations.get(state.db, viewer, task_id)
     if known is None or str(task["version"]) in known:
         return Response(status_code=304, headers=responses.cached(task["version"]))
     return responses.task(task)
@@ -114,10 +116,10 @@ async def get_task(rooms: In, viewer: Known, task_id: RowId, known: KnownTags) -
     dependencies=[no_query, json_body],
     responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413),
 )
-async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, versions: Versions) -> Response:
+async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: NewTask, versions: IfMatch) -> Response:
     """Replace title, description, status and city: what is absent is cleared, or back at its default."""
     return responses.task(
-        await operations.replace(rooms.db, viewer, task_id, new, versions=versions, weather=rooms.weather)
+        await operations.replace(state.db, viewer, task_id, new, versions=versions, weather=state.weather)
     )
 
 
@@ -128,10 +130,12 @@ async def replace_task(rooms: In, viewer: Known, task_id: RowId, new: NewTask, v
     openapi_extra=MERGE_PATCH,
     responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413),
 )
-async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPatch, versions: Versions) -> Response:
+async def change_task(
+    state: State, viewer: CurrentUser, task_id: RowId, changes: TaskPatch, versions: IfMatch
+) -> Response:
     """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
     return responses.task(
-        await operations.patch(rooms.db, viewer, task_id, changes, versions=versions, weather=rooms.weather)
+        await operations.patch(state.db, viewer, task_id, changes, versions=versions, weather=state.weather)
     )
 
 
@@ -142,10 +146,10 @@ async def change_task(rooms: In, viewer: Known, task_id: RowId, changes: TaskPat
     dependencies=[no_query, whole_body],
     responses=problems(401, 403, 404, 412, 413),
 )
-async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versions) -> Response:
+async def delete_task(state: State, viewer: CurrentUser, task_id: RowId, versions: IfMatch) -> Response:
     """Delete a task, with its attachments."""
-    await operations.delete(rooms.db, viewer, task_id, versions=versions)
-    rooms.attachments.removed.set()
+    await operations.delete(state.db, viewer, task_id, versions=versions)
+    state.attachments.removed.set()
     return Response(status_code=204)
 
 
@@ -153,10 +157,10 @@ async def delete_task(rooms: In, viewer: Known, task_id: RowId, versions: Versio
     "/{task_id}/history", response_model=HistoryPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404)
 )
 async def get_history(
-    rooms: In, viewer: Known, request: Request, task_id: RowId, query: Annotated[HistoryQuery, Query()]
+    state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[HistoryQuery, Query()]
 ) -> Response:
     """List what has happened to a task, the newest first: who changed what; of a deleted task too."""
-    page = await history.page(rooms.db, viewer, task_id, query, cursors=rooms.cursors)
+    page = await history.page(state.db, viewer, task_id, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
@@ -166,8 +170,8 @@ async def get_history(
     dependencies=[no_query, whole_body],
     responses=TASK_HEADERS[200] | problems(401, 403, 404, 409, 413),
 )
-async def restore_task(rooms: In, viewer: Known, task_id: RowId) -> Response:
+async def restore_task(state: State, viewer: CurrentUser, task_id: RowId) -> Response:
     """Bring a task back within 30 days of its deletion, as it was then; its version goes on.
 
     Of its attachments those come back whose files are still there: few, as they are removed soon."""
-    return responses.task(await history.restore(rooms.db, viewer, task_id, attachments=rooms.attachments))
+    return responses.task(await history.restore(state.db, viewer, task_id, attachments=state.attachments))

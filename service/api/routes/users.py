@@ -11,24 +11,24 @@ from service.api import responses
 from service.api.authentication import Administrator
 from service.api.openapi import PAGE, problems
 from service.api.request_checks import RowId, each_once, json_body, no_query
-from service.api.state import In
+from service.api.state import State
 
 router = APIRouter(prefix="/users", tags=["administration"])
 
 
 @router.get("", response_model=MemberPage, dependencies=[each_once], responses=PAGE | problems(401, 403))
 async def list_users(
-    rooms: In, _viewer: Administrator, request: Request, query: Annotated[AccountQuery, Query()]
+    state: State, _viewer: Administrator, request: Request, query: Annotated[AccountQuery, Query()]
 ) -> Response:
     """List accounts by name."""
-    page = await rooms.accounts.page(rooms.db, query, cursors=rooms.cursors)
+    page = await state.accounts.page(state.db, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
 @router.get("/{user_id}", response_model=Member, dependencies=[no_query], responses=problems(401, 403, 404))
-async def get_user(rooms: In, _viewer: Administrator, user_id: RowId) -> Response:
+async def get_user(state: State, _viewer: Administrator, user_id: RowId) -> Response:
     """Give one account."""
-    return responses.json(await rooms.accounts.get(rooms.db, user_id))
+    return responses.json(await state.accounts.get(state.db, user_id))
 
 
 @router.patch(
@@ -37,8 +37,8 @@ async def get_user(rooms: In, _viewer: Administrator, user_id: RowId) -> Respons
     dependencies=[no_query, json_body],
     responses=problems(401, 403, 404, 409, 413),
 )
-async def change_user(rooms: In, viewer: Administrator, user_id: RowId, change: AccountChange) -> Response:
+async def change_user(state: State, viewer: Administrator, user_id: RowId, change: AccountChange) -> Response:
     """Change role or active, from the account's next request on. The last active administrator stays (409)."""
-    account = await rooms.accounts.change(rooms.db, viewer, user_id, change)
-    rooms.logins.sessions.forget(user_id)
+    account = await state.accounts.change(state.db, viewer, user_id, change)
+    state.logins.sessions.forget(user_id)
     return responses.json(account)

@@ -26,13 +26,13 @@ Reading: TypeAlias = AbstractContextManager[AsyncGenerator[bytes]]
 
 RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 # Who takes less than this, behind the first minute, holds a place that others want; it can go on with a Range.
-GRACE_SECONDS, LEAST_RATE = 60.0, 8 * 1024
+GRACE_PERIOD_SECONDS, MIN_BYTES_PER_SECOND = 60.0, 8 * 1024
 # Where it is shown after all, it may run nothing and be in no frame.
 POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ByteRange:
     """The part that a request asks for."""
 
     ranges: list[str]
@@ -68,13 +68,13 @@ async def _asked(
     if_range: Annotated[
         str | None, Header(description="An entity tag: with another one the whole is sent.", examples=['"5891b5b5"'])
     ] = None,
-) -> Wanted:
+) -> ByteRange:
     if request.scope.get(responses.HEAD):  # RFC 9110, section 14.2: a range is of a GET alone
-        return Wanted([], None)
-    return Wanted(ranges or [], if_range)
+        return ByteRange([], None)
+    return ByteRange(ranges or [], if_range)
 
 
-Asked: TypeAlias = Annotated[Wanted, Depends(_asked)]
+Asked: TypeAlias = Annotated[ByteRange, Depends(_asked)]
 
 
 def disposition(filename: str) -> str:
@@ -122,7 +122,7 @@ class Download(Response):
             while piece:
                 begun = time.monotonic()
                 try:
-                    async with asyncio.timeout(GRACE_SECONDS + sent / LEAST_RATE - waited):
+                    async with asyncio.timeout(GRACE_PERIOD_SECONDS + sent / MIN_BYTES_PER_SECOND - waited):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
                 except TimeoutError:
                     logger.info("a download was cut off: its client takes too little")

@@ -15,14 +15,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.api import responses
-from service.api.streaming.subscriptions import first_of, left, wire_of
+from service.api.streaming.subscriptions import client_connection_of, first_of, left
 from service.core.errors import ServiceError
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 STALL_SECONDS, PIECE_BYTES = 30.0, 64 * 1024  # so much a client has to take in that time
-LONGEST_SECONDS = 3600.0  # as long as that, the database keeps every row that is changed meanwhile
-PATIENCE_SECONDS = (
+MAX_SECONDS = 3600.0  # as long as that, the database keeps every row that is changed meanwhile
+WAIT_SECONDS = (
     3.0  # an export waits so long for another to end: of one client that makes one after the other, as a rule
 )
 COLUMNS = (
@@ -69,21 +69,21 @@ class Export(Response):
     turn: is taken while it is sent.
     """
 
-    def __init__(self, rows: AsyncGenerator[Rows], *, form: str, turn: AbstractAsyncContextManager[None]) -> None:
+    def __init__(self, rows: AsyncGenerator[Rows], *, form: str, slot: AbstractAsyncContextManager[None]) -> None:
         self.media_type, self._head, self._render = FORMS[form]
         super().__init__(headers={"Content-Disposition": f'attachment; filename="tasks.{form}"'})
         del self.headers["content-length"]
         self._rows = rows
-        self._turn = turn
+        self._turn = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as long as the client takes it."""
         async with self._turn:
-            if wire := wire_of(scope):
-                wire.patience = STALL_SECONDS
+            if peer := client_connection_of(scope):
+                peer.wait_seconds = STALL_SECONDS
             try:
                 sending = self._send(send, head_alone=bool(scope.get(responses.HEAD)))
-                async with asyncio.timeout(LONGEST_SECONDS):
+                async with asyncio.timeout(MAX_SECONDS):
                     await first_of(asyncio.create_task(sending), asyncio.create_task(left(receive)))
             except TimeoutError:
                 logger.info("an export was cut off: its client takes too little, or has taken an hour")

@@ -14,13 +14,13 @@ from starlette.exceptions import HTTPException
 from service.core.errors import InvalidError
 
 FIELD = "file"
-LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
-LONGEST_POINTER = 200
+MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
+MAX_POINTER_CHARACTERS = 200
 # Content has no lines that begin like the boundary. The parser steps through each of them byte by byte, which takes
 # long where there are very many (10 s of a processor for 25 MB).
-MOST_BOUNDARIES = 100
+MAX_BOUNDARY_CHARACTERS = 100
 # Who sends less than this, behind the first minute, holds a place that others want.
-GRACE_SECONDS, LEAST_RATE, LONGEST_SECONDS = 60.0, 8 * 1024, 6 * 3600.0
+GRACE_PERIOD_SECONDS, MIN_BYTES_PER_SECOND, MAX_SECONDS = 60.0, 8 * 1024, 6 * 3600.0
 # What a browser writes for what would end a quoted name (WHATWG HTML, section 4.10.22.8).
 ESCAPES = {b"%22": b'"', b"%0D": b"\r", b"%0A": b"\n"}
 PLAIN = {b"", b"binary", b"7bit", b"8bit"}
@@ -36,7 +36,7 @@ class FileBody:
         if kind != b"multipart/form-data":
             raise HTTPException(415, "The body takes Content-Type: multipart/form-data.")
         boundary = options.get(b"boundary", b"")
-        if not 0 < len(boundary) <= LONGEST_BOUNDARY:
+        if not 0 < len(boundary) <= MAX_BOUNDARY_BYTES:
             raise HTTPException(400)
         self._parser = MultipartParser(
             boundary,
@@ -84,10 +84,10 @@ class FileBody:
         if data is None:
             return False
         self._received += len(data)
-        if self._waited > min(GRACE_SECONDS + self._received / LEAST_RATE, LONGEST_SECONDS):
+        if self._waited > min(GRACE_PERIOD_SECONDS + self._received / MIN_BYTES_PER_SECOND, MAX_SECONDS):
             raise HTTPException(408)
         self._delimiters += data.count(self._delimiter)
-        if self._delimiters > MOST_BOUNDARIES:
+        if self._delimiters > MAX_BOUNDARY_CHARACTERS:
             raise HTTPException(400)
         try:
             self._parser.write(data)
@@ -106,7 +106,7 @@ class FileBody:
         kind, options = parse_options_header(headers.get(b"content-disposition", b"").decode("latin-1"))
         field = options.get(b"name", b"").decode(errors="replace")
         if kind != b"form-data" or field != FIELD:
-            raise InvalidError("is not known here", pointer=f"/{field[:LONGEST_POINTER]}")
+            raise InvalidError("is not known here", pointer=f"/{field[:MAX_POINTER_CHARACTERS]}")
         if b"filename" not in options:
             raise InvalidError("takes a file, with a file name", pointer=f"/{FIELD}")
         if headers.get(b"content-transfer-encoding", b"").strip().lower() not in PLAIN:

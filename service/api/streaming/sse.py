@@ -10,8 +10,8 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api import responses
-from service.api.state import Rooms
-from service.api.streaming.subscriptions import Items, first_of, greeting, left, wire_of
+from service.api.state import AppState
+from service.api.streaming.subscriptions import Items, client_connection_of, first_of, greeting, left
 from service.core.errors import UnauthorizedError, UnavailableError
 from service.events.event import Event
 from service.events.hub import Item, Ready, Reset
@@ -25,15 +25,15 @@ class _EventStream(Response):
 
     media_type = STREAM
 
-    def __init__(self, rooms: Rooms, subscriber: Subscriber, *, address: str) -> None:
+    def __init__(self, state: AppState, subscriber: Subscriber, *, address: str) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._rooms = rooms
+        self._state = state
         self._subscriber = subscriber
         self._address = address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        subscriptions = self._rooms.subscriptions
+        subscriptions = self._state.subscriptions
         with subscriptions.from_address(self._address), subscriptions.of_user(self._subscriber.viewer.id):
             await self._run(scope, receive, send)
 
@@ -42,13 +42,13 @@ class _EventStream(Response):
         if scope.get(responses.HEAD):  # a stream would keep the next request on this connection waiting
             await send({"type": "http.response.body", "body": b""})
             return
-        wire = wire_of(scope)
-        with self._rooms.hub.subscribed(self._subscriber) as items:
+        peer = client_connection_of(scope)
+        with self._state.hub.subscribed(self._subscriber) as items:
             watched = [self._send(items, send), left(receive)]
-            if wire:
-                watched.append(_stopping(wire.stopping))
+            if peer:
+                watched.append(_stopping(peer.stopping))
             with suppress(EndedError, UnauthorizedError, UnavailableError):
-                self._subscriber.viewer = await self._rooms.logins.sessions.present(self._subscriber.viewer)
+                self._subscriber.viewer = await self._state.logins.sessions.present(self._subscriber.viewer)
                 await first_of(*(asyncio.create_task(one) for one in watched))
         await send({"type": "http.response.body", "body": b""})
 
@@ -62,7 +62,7 @@ class _EventStream(Response):
             case Event():
                 return item.chunk
             case Ready() | Reset():
-                said = greeting(item, self._rooms.feed)
+                said = greeting(item, self._state.event_log)
                 return b"event: %b\nid: %b\ndata: %b\n\n" % (
                     said["type"].encode(),
                     said["cursor"].encode(),

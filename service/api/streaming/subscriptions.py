@@ -11,18 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from service.api.connection import WIRE, Wire
+from service.api.connection import CONNECTION_EXTENSION, ClientConnection
 from service.events.hub import Item, Ready, Reset
-from service.events.log import Feed
+from service.events.log import EventLog
 
 Items: TypeAlias = AsyncGenerator[Item, None]
 T = TypeVar("T")
 
 
-def wire_of(scope: Scope) -> Wire | None:
+def client_connection_of(scope: Scope) -> ClientConnection | None:
     """Give the connection's wire; None on a server that is not ours."""
-    wire: Wire | None = scope.get("extensions", {}).get(WIRE)
-    return wire
+    peer: ClientConnection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
+    return peer
 
 
 def is_ours(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
@@ -30,9 +30,9 @@ def is_ours(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
     return origin is None or "*" in allowed or origin in allowed or origin.partition("://")[2] == host
 
 
-def greeting(item: Ready | Reset, feed: Feed) -> dict[str, str]:
+def greeting(item: Ready | Reset, event_log: EventLog) -> dict[str, str]:
     """Give the message that says where the next one goes on from."""
-    return {"type": "ready" if isinstance(item, Ready) else "reset", "cursor": feed.cursor(item.position)}
+    return {"type": "ready" if isinstance(item, Ready) else "reset", "cursor": event_log.cursor(item.position)}
 
 
 async def left(receive: Receive) -> None:

@@ -13,8 +13,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from service.api import problems
 from service.api.authentication import address_of
-from service.api.state import Rooms
-from service.api.streaming.subscriptions import Items, first_of, greeting, is_ours, wire_of
+from service.api.state import AppState
+from service.api.streaming.subscriptions import Items, client_connection_of, first_of, greeting, is_ours
 from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.core.validation import Id, Input
 from service.core.viewer import Viewer
@@ -25,7 +25,7 @@ from service.events.subscriber import GONE, UNAUTHORIZED, EndedError, Subscriber
 from service.tasks.schemas import Status
 
 AUTH_SECONDS = 10.0
-MOST_MESSAGES = 100
+MAX_MESSAGES = 100
 MESSAGES_SECONDS = 60.0
 REASONS = {UNAUTHORIZED: "the token has ended", GONE: "the session is over, or the account's role has changed"}
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
@@ -68,15 +68,15 @@ class CloseError(Exception):
 
 async def listen(socket: WebSocket) -> None:
     """Listen to the events that the viewer may see."""
-    rooms: Rooms = socket.app.state.rooms
-    if refusal := _refusal(socket, rooms):
+    state: AppState = socket.app.state.services
+    if refusal := _refusal(socket, state):
         await socket.send_denial_response(refusal)
         return
     offered = socket.scope["subprotocols"]
     await socket.accept("bearer" if "bearer" in offered else None)
     try:
-        with rooms.subscriptions.from_address(await address_of(socket)):
-            await _Session(socket, rooms).run()
+        with state.subscriptions.from_address(await address_of(socket)):
+            await _Session(socket, state).run()
     except WebSocketDisconnect:
         pass
     except CloseError as closed:
@@ -91,8 +91,8 @@ async def listen(socket: WebSocket) -> None:
         await _close(socket, UNAUTHORIZED, error.detail)
 
 
-def _refusal(socket: WebSocket, rooms: Rooms) -> Response | None:
-    if not is_ours(socket.headers.get("origin"), socket.headers.get("host", ""), rooms.origins):
+def _refusal(socket: WebSocket, state: AppState) -> Response | None:
+    if not is_ours(socket.headers.get("origin"), socket.headers.get("host", ""), state.origins):
         return problems.problem(403, "This origin may not listen: CORS_ORIGINS names those that may.", code="forbidden")
     if unknown := socket.query_params.keys() - Listening.model_fields:
         fields = [{"pointer": f"/query/{name}", "message": "is not known here"} for name in sorted(unknown)]
@@ -110,28 +110,28 @@ async def _close(socket: WebSocket, code: int, reason: str) -> None:
 class _Session:
     """One connection, from its acceptance to its end."""
 
-    def __init__(self, socket: WebSocket, rooms: Rooms) -> None:
+    def __init__(self, socket: WebSocket, state: AppState) -> None:
         self._socket = socket
-        self._rooms = rooms
-        self._wire = wire_of(socket.scope)
+        self._state = state
+        self._peer = client_connection_of(socket.scope)
         # An Event takes four times as much, for each connection.
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Find out who it is and send what there is, while messages are answered."""
         viewer, since = await self._introduced()
-        feed = self._rooms.feed
-        position = await feed.here(self._rooms.db) if since is None else feed.position(since) or NOWHERE
+        event_log = self._state.event_log
+        position = await event_log.here(self._state.db) if since is None else event_log.position(since) or NOWHERE
         subscriber = Subscriber(viewer, position, viewer.expires_at, self._direct)
-        with self._rooms.subscriptions.of_user(viewer.id), self._rooms.hub.subscribed(subscriber) as items:
-            subscriber.viewer = await self._rooms.logins.sessions.present(viewer)
+        with self._state.subscriptions.of_user(viewer.id), self._state.hub.subscribed(subscriber) as items:
+            subscriber.viewer = await self._state.logins.sessions.present(viewer)
             logger.bind(actor_id=viewer.id).debug("a listener has come")
             sending = asyncio.create_task(self._send(items))
             answering = asyncio.create_task(self._answer(subscriber))
             await first_of(sending, answering)
 
     async def _introduced(self) -> tuple[Viewer, str | None]:
-        sessions = self._rooms.logins.sessions
+        sessions = self._state.logins.sessions
         viewer, since = None, self._socket.query_params.get("since")
         header, offered = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
         if header is not None:
@@ -140,7 +140,7 @@ class _Session:
         elif "bearer" in offered:
             viewer = await sessions.viewer(next((one for one in offered if one != "bearer"), ""))
         elif ticket := self._socket.query_params.get("ticket"):
-            viewer = await self._rooms.logins.use_ticket(self._rooms.db, ticket)
+            viewer = await self._state.logins.use_ticket(self._state.db, ticket)
         if viewer is None:
             message = await self._first_message()
             viewer, since = await sessions.viewer(message.token), message.since or since
@@ -159,7 +159,7 @@ class _Session:
         return message
 
     def _direct(self, event: Event) -> bool:
-        return self._wire is not None and self._wire.write(event.frame)
+        return self._peer is not None and self._peer.write(event.frame)
 
     async def _send(self, items: Items) -> None:
         async with aclosing(items):
@@ -169,7 +169,7 @@ class _Session:
                         if not self._direct(item):
                             await self._socket.send_text(item.body.decode())
                     case Ready() | Reset():
-                        await self._socket.send_text(orjson.dumps(greeting(item, self._rooms.feed)).decode())
+                        await self._socket.send_text(orjson.dumps(greeting(item, self._state.event_log)).decode())
                         if not self._greeted.done():
                             self._greeted.set_result(None)
 
@@ -185,7 +185,7 @@ class _Session:
             if loop.time() - since > MESSAGES_SECONDS:
                 since, count = loop.time(), 0
             count += 1
-            if count > MOST_MESSAGES:
+            if count > MAX_MESSAGES:
                 raise CloseError(POLICY_VIOLATION, "too many messages")
             try:
                 message = MESSAGE.validate_json(text)
@@ -199,11 +199,11 @@ class _Session:
                 await self._narrow(subscriber, message)
 
     async def _renew(self, subscriber: Subscriber, message: Auth) -> None:
-        viewer = await self._rooms.logins.sessions.viewer(message.token)
+        viewer = await self._state.logins.sessions.viewer(message.token)
         if viewer != subscriber.viewer:
             raise CloseError(UNAUTHORIZED, "this is another account's token, or of another role")
         subscriber.viewer, subscriber.expires_at = viewer, viewer.expires_at
-        await self._rooms.logins.sessions.present(viewer)  # what ended before it was the subscriber's was not told it
+        await self._state.logins.sessions.present(viewer)  # what ended before it was the subscriber's was not told it
         await self._say({"type": "authenticated"})
 
     async def _narrow(self, subscriber: Subscriber, message: Subscribe) -> None:

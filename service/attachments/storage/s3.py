@@ -27,7 +27,7 @@ ABSENT = {"404", "NoSuchKey", "NoSuchUpload"}
 NAME = re.compile(r"[0-9a-f]{32}/[0-9a-f]{32}")
 
 
-class Bucket:
+class S3Bucket:
     """The store."""
 
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
@@ -94,13 +94,13 @@ class Bucket:
                     with suppress(_AbsentError):
                         async with translated():
                             await self.client.abort_multipart_upload(
-                                Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                                S3Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                             )
                     cleared += 1
         return cleared
 
     async def _pages(self, operation: str, folder: str) -> AsyncIterator[Any]:
-        pages = self.client.get_paginator(operation).paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/")
+        pages = self.client.get_paginator(operation).paginate(S3Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/")
         iterator = aiter(pages)
         while True:
             async with translated():
@@ -113,7 +113,7 @@ class Bucket:
 class _Parts:
     """A file of which parts are sent, each as soon as it is large enough."""
 
-    def __init__(self, bucket: Bucket, key: str) -> None:
+    def __init__(self, bucket: S3Bucket, key: str) -> None:
         self._client = bucket.client
         self._named = bucket.named(key)
         self._waiting = bytearray()
@@ -193,7 +193,7 @@ async def translated() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def opened(given: Settings) -> AsyncIterator[Bucket]:
+async def opened(given: Settings) -> AsyncIterator[S3Bucket]:
     """Open the bucket with one client for the life of the process."""
     bucket, _, prefix = given.attachments_url.removeprefix("s3://").partition("/")
     # What is not set here is found by the library: in the environment, in files, or asked of the machine's own cloud.
@@ -211,4 +211,4 @@ async def opened(given: Settings) -> AsyncIterator[Bucket]:
             max_pool_connections=CONNECTIONS,
         ),
     ) as client:
-        yield Bucket(client, bucket, prefix.strip("/"))
+        yield S3Bucket(client, bucket, prefix.strip("/"))
