@@ -99,6 +99,7 @@ async def large(module_database_url: str) -> AsyncIterator[Database]:
     settings = make_settings(module_database_url, database_pool_size=1, database_statement_timeout_ms=60_000)
     async with pool.connected(module_database_url, settings) as database:
         async with database.connection() as connection:
+            await connection.execute("set lock_timeout = 0")  # autovacuum may be at work on the same table
             await connection.execute(SEED)
             for table in LARGE:
                 await connection.execute(f"vacuum analyze {table}")
