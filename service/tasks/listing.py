@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from service.core.errors import ForbiddenError, InvalidError
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
 from service.db.pool import Database, Executor
 from service.db.queries import q
-from service.tasks.schemas import ExportQuery, TaskFilters, TaskQuery
+from service.tasks.schemas import ExportQuery, Sort, TaskFilters, TaskQuery
 
-Sort = Literal[
-    "created_at",
-    "-created_at",
-    "updated_at",
-    "-updated_at",
-    "title",
-    "-title",
-    "status",
-    "-status",
-    "id",
-    "-id",
-]
 # The share of all tasks from which on it costs more to read a period than to walk past all others.
 WIDE = 0.4
 BOUNDS = {

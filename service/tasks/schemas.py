@@ -8,10 +8,21 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.core.validation import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
-from service.tasks.listing import Sort
 
 Status = Literal["todo", "in_progress", "done"]
 Count = Literal["none", "exact", "estimated"]
+Sort = Literal[
+    "created_at",
+    "-created_at",
+    "updated_at",
+    "-updated_at",
+    "title",
+    "-title",
+    "status",
+    "-status",
+    "id",
+    "-id",
+]
 Title = Annotated[
     Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank), VISIBLE
 ]

@@ -15,7 +15,7 @@ from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.db.queries import q
 from service.db.statements import Statement
-from service.tasks import listing
+from service.tasks import listing, schemas
 from tests.support.factories import Factory
 
 BOUND = "limit 3 * ($10::bigint + $11::bigint)"
@@ -145,7 +145,7 @@ async def test_a_far_page_is_what_it_is_among_all_tasks(
     database: Database, make: Factory, viewers: list[Viewer]
 ) -> None:
     rows = await all_tasks(make)
-    for viewer, sort, values in questions(rows, viewers, list(get_args(listing.Sort)), number=250):
+    for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
         bounds = await listing.bounds(database, sort.removeprefix("-"), values)
         page = await q.tasks.list_index_only(
             database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values, **bounds
@@ -160,7 +160,7 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
     rows = await all_tasks(make)
     if analyzed:
         await make.sql.execute("analyze tasks")
-    for viewer, sort, values in questions(rows, viewers, list(get_args(listing.Sort)), number=250):
+    for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
         page = [dict(row) for row in await listing.rows(database, sort=sort, **given)]
         assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
@@ -170,7 +170,7 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
 
 
 @pytest.mark.parametrize("end", [-(2**63), 2**63 - 1])
-@pytest.mark.parametrize("sort", get_args(listing.Sort))
+@pytest.mark.parametrize("sort", get_args(schemas.Sort))
 async def test_a_page_goes_on_behind_the_ends_of_all_ids(
     database: Database, make: Factory, viewers: list[Viewer], sort: Any, end: int
 ) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.db.queries import q
-from service.tasks import listing
+from service.tasks import listing, schemas
 from tests.sql.test_lists_statements import DAY, all_tasks, bounded, found, questions
 from tests.support.factories import Factory, User
 
@@ -218,7 +218,7 @@ async def test_a_search_gives_what_python_finds_among_all_tasks(
     await make.sql.execute("analyze tasks")
     rows = await all_tasks(make)
     viewers: list[Viewer] = [root.viewer, bob.viewer, ada.viewer]
-    for viewer, sort, values in questions(rows, viewers, list(get_args(listing.Sort)), number=250):
+    for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
         word = chance.choice(WORDS)
         wanted = {"report", "reports"} if "report" in word else {word}
         having = [row for row in rows if wanted & set(f"{row['title']} {row['description']}".split())]
