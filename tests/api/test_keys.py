@@ -68,7 +68,7 @@ async def test_a_key_expires_when_it_says_whether_it_is_remembered_or_not(
     assert datetime.fromisoformat(key["expires_at"]) == until
     assert (await client.get("/auth/me", headers=bearer(key["key"]))).status_code == 200
     with monkeypatch.context() as patch:
-        patch.setattr("service.sessions.time.time", lambda: until.timestamp() + 0.001)
+        patch.setattr("service.accounts.session_cache.time.time", lambda: until.timestamp() + 0.001)
         problem(await client.get("/auth/me", headers=bearer(key["key"])), 401)
     assert (await client.get("/auth/me", headers=bearer(key["key"]))).status_code == 200
     await sql.execute("update api_keys set expires_at = now()")

@@ -51,7 +51,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """One hash at a time, whatever the machine has."""
-    monkeypatch.setattr("service.security.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("service.accounts.passwords.os.cpu_count", lambda: 2)
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ async def test_no_more_is_remembered_than_the_most(
     database: Database, make: Factory, credential: Credential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Sessions(database, TOKENS)._sessions.maxsize == Sessions(database, TOKENS)._keys.maxsize == 50_000
-    monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
+    monkeypatch.setattr(module, "MAX_CACHED", 2)
     few = Sessions(database, TOKENS)
     few.believed = lambda: True
     users = [await make.user() for _ in range(3)]

@@ -98,7 +98,7 @@ async def test_an_empty_store_loses_nothing_but_is_told(
         await files.store.remove(row["key"])
     await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
     monkeypatch.setattr(reconciler, "BATCH_ROWS", 2)
-    monkeypatch.setattr(reconciler, "MOST_LOST", 3)
+    monkeypatch.setattr(reconciler, "MAX_LOST", 3)
     await compare()
     assert "3 rows have no files" in " ".join(logged)
     assert await users.sql.fetchval("select count(*) from attachments") == 5

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-import service
-from service.attachments import operations, reconciler
+from service.attachments import operations, reconciler, storage
 from service.attachments.operations import Attachments
 from service.attachments.storage import s3 as bucket
 from service.attachments.storage.local import Folder
@@ -167,8 +166,8 @@ async def test_a_bucket_that_is_none_is_away(s3: S3Server, wrong: dict[str, str]
 
 
 def test_without_the_library_s3_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(service, "bucket")
-    monkeypatch.delitem(sys.modules, "service.bucket")
+    monkeypatch.delattr(storage, "s3")
+    monkeypatch.delitem(sys.modules, "service.attachments.storage.s3")
     monkeypatch.setitem(sys.modules, "aiobotocore.session", None)
     settings = Settings(_env_file=None, attachments_url="s3://bucket")  # type: ignore[call-arg]
     with pytest.raises(StartError, match="takes aiobotocore, which is not installed"):

@@ -205,7 +205,7 @@ async def test_a_user_waits_for_one_hash_of_each_other_user(
     gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.set()
-    monkeypatch.setattr("service.security.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("service.accounts.passwords.os.cpu_count", lambda: 2)
     passwords = Passwords(cost=4)
     gate.clear()
     order: list[bytes] = []

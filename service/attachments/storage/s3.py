@@ -94,13 +94,13 @@ class S3Bucket:
                     with suppress(_AbsentError):
                         async with translated():
                             await self.client.abort_multipart_upload(
-                                S3Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                                Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                             )
                     cleared += 1
         return cleared
 
     async def _pages(self, operation: str, folder: str) -> AsyncIterator[Any]:
-        pages = self.client.get_paginator(operation).paginate(S3Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/")
+        pages = self.client.get_paginator(operation).paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/")
         iterator = aiter(pages)
         while True:
             async with translated():
