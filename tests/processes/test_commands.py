@@ -53,7 +53,7 @@ def test_migrations_go_up_and_down(tmp_path: Path, empty_database_url: str) -> N
         assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout.splitlines()
 
-    first, *others = migrations.known()
+    first, *others = migrations.release_ids()
     pending = [f"pending  {name}" for name in others]
     assert migrate("--status") == [f"pending  {first}", *pending]
     assert migrate("--to", first) == [f"applied  {first}"]
@@ -176,7 +176,7 @@ def test_the_statements_are_held_against_the_schema(tmp_path: Path, own_database
 
 
 def test_a_schema_that_is_behind_is_not_checked(tmp_path: Path, empty_database_url: str) -> None:
-    migrations.migrate(empty_database_url, to=migrations.known()[0])
+    migrations.migrate(empty_database_url, to=migrations.release_ids()[0])
     assert "python -m service migrate" in refusal(run(tmp_path, "sql", "check", DATABASE_URL=empty_database_url))
 
 
