@@ -84,7 +84,7 @@ def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url
         assert "embedded" not in server.log()
         known = migrations.release_ids()
         (line,) = [line for line in server.log().splitlines() if "migration" in line or "yoyo" in line]
-        assert line.endswith(f": {len(known)} migrations applied first={known[0]} last={known[-1]}")
+        assert line.endswith(f": migrations applied count={len(known)} first={known[0]} last={known[-1]}")
 
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
