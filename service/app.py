@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -101,10 +102,21 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             url = await asyncio.to_thread(stack.enter_context, embedded.database(given))
-            pooled = given.database_url.get_secret_value() or url
-            database = await stack.enter_async_context(pool.connected(pooled, given, pooler=given.database_pooler))
-            reports = await stack.enter_async_context(pool.for_reports(pooled, pooler=given.database_pooler))
-            many = await stack.enter_async_context(pool.for_bulk(pooled, pooler=given.database_pooler))
+            listener: Listener
+
+            def wake_listener() -> None:  # the listener is made below, with the pool whose commits wake it
+                listener.changed()
+
+            connected = partial(
+                pool.connected,
+                given.database_url.get_secret_value() or url,
+                given,
+                pooler=given.database_pooler,
+                on_change=wake_listener,
+            )
+            database = await stack.enter_async_context(connected())
+            reports = await stack.enter_async_context(connected("reports"))
+            many = await stack.enter_async_context(connected("bulk"))
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
             accounts = Accounts(passwords=hashing)
@@ -119,12 +131,11 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             listener = Listener(
                 given.database_listen_url.get_secret_value() or url, event_log=event_log, hub=hub, sessions=sessions
             )
-            database.changed = many.changed = listener.changed
             app.state.services = AppState(
                 db=database,
                 bulk=many,
                 reports=reports,
-                exports=ConcurrencyLimiter("exports", most=pool.EXPORTS, of_one=1),
+                exports=ConcurrencyLimiter("exports", most=pool.MAX_EXPORTS, of_one=1),
                 bulks=ConcurrencyLimiter("bulk creations", most=pool.BULK_CONNECTIONS, of_one=1),
                 searches=ConcurrencyLimiter(
                     "searches",

@@ -22,7 +22,7 @@ RETRY_SECONDS = 5
 def budget(settings: Settings) -> DescriptorBudget:
     """Return how many connections and subscriptions this process may hold. Raises StartError if it is next to none."""
     listener = 1
-    pools = settings.database_pool_size + pool.REPORT_CONNECTIONS + pool.BULK_CONNECTIONS
+    pools = sum(profile.connections for profile in pool.profiles(settings).values())
     return descriptors.budget(database_connections=pools + listener)
 
 

@@ -37,7 +37,7 @@ TAGS = [
 EXAMPLES = {
     400: ("The body is not JSON.", "malformed"),
     401: ("The token has expired.", "unauthorized"),
-    403: ("This task is another's.", "forbidden"),
+    403: ("This task belongs to another user.", "forbidden"),
     404: ("There is no such task.", "not_found"),
     405: ("This path does not take this method; `Allow` says which it takes.", "method_not_allowed"),
     408: ("The body did not arrive in time.", "request_timeout"),
@@ -51,7 +51,7 @@ EXAMPLES = {
     429: ("Too many requests.", "rate_limited"),
     431: ("The request's headers are too large.", "request_header_fields_too_large"),
     500: ("Something went wrong here. The request id leads to it in the log.", "internal"),
-    503: ("The database is away or busy.", "unavailable"),
+    503: ("The database is unavailable or busy.", "unavailable"),
 }
 EVERYWHERE = (422, 431, 500, 503)
 # The IETF draft "RateLimit header fields for HTTP".

@@ -100,7 +100,7 @@ class Listener:
         )
         try:
             self._pid = connection.get_server_pid()
-            await pool.prepare(connection)
+            await pool.register_codecs(connection)
             await connection.add_listener(EVENTS, self._on_event)
             await connection.add_listener(ACCOUNTS, self._on_account)
             self._sessions.forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.dba.callers import EVERY_REQUEST, callers, entries
+from service.dba.callers import EVERY_REQUEST, callers, entry_points
 from tests.support.factories import Factory
 from tests.support.problems import OPERATIONS
 
@@ -27,7 +27,7 @@ def said(route: str) -> set[str]:
 
 
 def test_every_route_and_command_is_found() -> None:
-    assert entries() == {*map(str, OPERATIONS), *COMMANDS, EVERY_REQUEST}
+    assert entry_points() == {*map(str, OPERATIONS), *COMMANDS, EVERY_REQUEST}
 
 
 # What each list's request needs, and what makes it take each of its ways.

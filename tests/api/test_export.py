@@ -282,7 +282,7 @@ async def test_one_export_too_many_is_asked_to_come_again(
     admin, third = await make.admin(), await make.user()
     writers = [(await begin(port, owner))[1]]
     problem(await owner.client.get("/tasks/export"), 503)  # one's own may not be all
-    writers += [(await begin(port, admin))[1] for _ in range(pool.EXPORTS - 1)]
+    writers += [(await begin(port, admin))[1] for _ in range(pool.MAX_EXPORTS - 1)]
     answer = await third.client.get("/tasks/export")
     problem(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0

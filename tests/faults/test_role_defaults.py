@@ -20,7 +20,7 @@ from service.db.pool import Database
 from service.db.queries import q
 from service.db.statements import Statement, read
 from service.dba import catalog
-from service.dba.explain import nodes, planned
+from service.dba.explain import fetch_plan, nodes
 from tests.conftest import as_service, make_settings
 from tests.faults.test_database_away import all_work, dba, equals, slow_tasks, started, until, waiting
 from tests.support import clusters
@@ -205,9 +205,9 @@ async def test_every_way_to_run_a_statement_has_the_services_settings(
 async def test_what_a_statement_writes_or_locks_is_seen_in_its_text(own_database_url: str) -> None:
     async with dba(own_database_url) as sql:
         for entry in await catalog.entries(sql):
-            if entry.prepared.is_known:
+            if entry.prepared.is_prepared:
                 types = entry.prepared.parameters
-                found = {node["Node Type"] for node in nodes(await planned(sql, entry.statement, types=types))}
+                found = {node["Node Type"] for node in nodes(await fetch_plan(sql, entry.statement, types=types))}
                 assert entry.statement.writes is bool(found & {"ModifyTable", "LockRows"}), entry.statement.name
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     """Write the file."""
     with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg")) as url:
         migrations.migrate(url)
-        kept = {"migrations": migrations.known(), "statements": asyncio.run(statements(url))}
+        kept = {"migrations": migrations.release_ids(), "statements": asyncio.run(statements(url))}
     KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

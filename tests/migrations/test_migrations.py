@@ -20,7 +20,7 @@ import pytest
 
 from service.core.errors import StartError
 from service.db import migrations
-from service.db.migrations import Status, known, migrate, rollback, status
+from service.db.migrations import Status, migrate, release_ids, rollback, status
 
 MIGRATOR = """
 import json, sys
@@ -146,12 +146,12 @@ def test_applies_in_order_and_once(empty_database_url: str, folder: Path) -> Non
 
 
 def test_known_needs_no_database(folder: Path) -> None:
-    assert known(folder) == ["0001.accounts", "0002.tasks", "0003.touch"]
+    assert release_ids(folder) == ["0001.accounts", "0002.tasks", "0003.touch"]
 
 
 def test_a_missing_folder_is_not_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="no folder"):
-        known(tmp_path / "nowhere")
+        release_ids(tmp_path / "nowhere")
 
 
 def test_status_of_a_virgin_database_changes_nothing(empty_database_url: str, folder: Path) -> None:
@@ -171,7 +171,7 @@ def test_migrates_up_to_the_one_named(empty_database_url: str, folder: Path, to:
 
 
 def test_an_unknown_target_names_the_known_ones(empty_database_url: str, folder: Path) -> None:
-    with pytest.raises(StartError, match=r"'0009'; known are 0001\.accounts, 0002\.tasks, 0003\.touch$"):
+    with pytest.raises(StartError, match=r"'0009'; there are 0001\.accounts, 0002\.tasks, 0003\.touch$"):
         migrate(empty_database_url, to="0009", folder=folder)
     assert tables(empty_database_url) == set()
 
@@ -211,7 +211,7 @@ def test_up_down_up_leaves_the_same_schema(empty_database_url: str, folder: Path
     before = rows(empty_database_url, SCHEMA)
     rollback(empty_database_url, count=3, folder=folder)
     assert rows(empty_database_url, SCHEMA) == []
-    assert migrate(empty_database_url, folder=folder) == known(folder)
+    assert migrate(empty_database_url, folder=folder) == release_ids(folder)
     assert rows(empty_database_url, SCHEMA) == before != []
 
 
@@ -228,7 +228,7 @@ def test_a_newer_schema_is_left_alone(empty_database_url: str, folder: Path) -> 
 
 
 def test_many_processes_race_on_a_virgin_database(empty_database_url: str, folder: Path) -> None:
-    assert sorted(race(empty_database_url, folder, migrators=8)) == known(folder)
+    assert sorted(race(empty_database_url, folder, migrators=8)) == release_ids(folder)
 
 
 def test_many_processes_race_over_a_concurrent_index(empty_database_url: str, folder: Path) -> None:
@@ -350,12 +350,12 @@ def test_a_databases_defaults_do_not_reach_a_migration(empty_database_url: str, 
     sees = "create table seen as select current_setting('transaction_isolation') as isolation;"
     write(folder, "0004.sees", sees, "drop table seen;")
     write(folder, "0005.sees", f"-- transactional: false\n{sees.replace('seen', 'alone')}", "drop table alone;")
-    assert migrate(empty_database_url, folder=folder) == known(folder)
+    assert migrate(empty_database_url, folder=folder) == release_ids(folder)
     assert rows(empty_database_url, "select isolation from seen union all select isolation from alone") == [
         ("read committed",),
         ("read committed",),
     ]
-    assert rollback(empty_database_url, count=5, folder=folder) == known(folder)[::-1]
+    assert rollback(empty_database_url, count=5, folder=folder) == release_ids(folder)[::-1]
 
 
 def test_options_of_the_environment_are_kept(
@@ -402,7 +402,7 @@ def test_gives_up_when_another_holds_the_turn(empty_database_url: str, folder: P
             migrate(bounded(empty_database_url), folder=folder, wait=0.3)
         assert time.monotonic() - started >= 0.3
         assert status(empty_database_url, folder=folder)[0] == Status("0001.accounts", applied=False)
-    assert migrate(empty_database_url, folder=folder) == known(folder)
+    assert migrate(empty_database_url, folder=folder) == release_ids(folder)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_a_refused_login_tells_no_secret(empty_database_url: str, folder: Path) 
 
 def test_both_drivers_urls_are_taken(empty_database_url: str, folder: Path) -> None:
     url = empty_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
-    assert migrate(url, folder=folder) == known(folder)
+    assert migrate(url, folder=folder) == release_ids(folder)
     assert all(line.applied for line in status(url, folder=folder))
 
 

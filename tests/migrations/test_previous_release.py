@@ -15,7 +15,7 @@ from service.db import migrations
 from service.db.pool import Connection
 from service.db.statements import Statement, read_all
 from service.dba import plans, scratch_database
-from service.dba.explain import planned
+from service.dba.explain import fetch_plan
 from tests.conftest import TEMPLATE, _database
 from tests.migrations.previous import KEPT, statements
 
@@ -41,7 +41,7 @@ async def filled(module_database_url: str) -> AsyncIterator[Connection]:
 
 
 def test_the_release_before_is_an_earlier_one_of_this_line() -> None:
-    there = migrations.known()
+    there = migrations.release_ids()
     assert there[: len(PREVIOUS["migrations"])] == PREVIOUS["migrations"]
     assert len(STATEMENTS) > 50
 
@@ -71,9 +71,9 @@ CARRIED_OUT = dict(carried_out())
 async def test_a_statement_of_the_release_before_can_be_carried_out(filled: Connection, name: str) -> None:
     """What it writes must not miss a column that the new schema wants."""
     statement, types = CARRIED_OUT[name], STATEMENTS[name]["parameters"]
-    cases = plans._cases(statement, plans._samples(), rows=ROWS)
+    cases = plans.cases(statement, plans.read_samples(), rows=ROWS)
     for _, values in cases:
-        await planned(filled, statement, "", values, analyze=True, types=types)
+        await fetch_plan(filled, statement, "", values, analyze=True, types=types)
 
 
 async def test_a_migration_that_breaks_one_is_seen(own_database_url: str) -> None:

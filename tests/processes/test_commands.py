@@ -53,7 +53,7 @@ def test_migrations_go_up_and_down(tmp_path: Path, empty_database_url: str) -> N
         assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout.splitlines()
 
-    first, *others = migrations.known()
+    first, *others = migrations.release_ids()
     pending = [f"pending  {name}" for name in others]
     assert migrate("--status") == [f"pending  {first}", *pending]
     assert migrate("--to", first) == [f"applied  {first}"]
@@ -76,7 +76,7 @@ async def test_a_made_administrator_can_log_in(tmp_path: Path, own_database_url:
         tmp_path, "create-admin", "Ada", "--password-stdin", given=f"{PASSWORD}\n", DATABASE_URL=own_database_url
     )
     assert (made.returncode, made.stderr) == (0, "")
-    assert made.stdout.endswith("administrator Ada made, id 1\n")
+    assert made.stdout.endswith("administrator Ada created, id 1\n")
     assert PASSWORD not in made.stdout
     app = create_app(make_settings(own_database_url))
     transport = httpx.ASGITransport(app=app)
@@ -97,7 +97,7 @@ def test_an_administrator_that_cannot_be_made_is_refused(tmp_path: Path, own_dat
     assert "'ada' is taken" in create("ada", PASSWORD)
     assert "'a b' is no username" in create("a b", PASSWORD)
     assert "8 to 256 characters" in create("grace", "hunter2")
-    assert "away" in create("grace", PASSWORD, NOWHERE)
+    assert "unavailable" in create("grace", PASSWORD, NOWHERE)
     with psycopg.connect(own_database_url) as db:
         assert db.execute("select username, role from users").fetchall() == [("Ada", "user")]
 
@@ -167,7 +167,11 @@ def test_who_reads_no_further_hears_no_more(tmp_path: Path, own_database_url: st
 
 def test_the_statements_are_held_against_the_schema(tmp_path: Path, own_database_url: str) -> None:
     ended = run(tmp_path, "sql", "check", DATABASE_URL=own_database_url)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "every statement holds\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        0,
+        "every statement matches its header, the schema and the code\n",
+        "",
+    )
     with psycopg.connect(own_database_url) as db:
         db.execute("alter index tasks_pkey rename to tasks_other")
     ended = run(tmp_path, "sql", "check", DATABASE_URL=own_database_url)
@@ -176,7 +180,7 @@ def test_the_statements_are_held_against_the_schema(tmp_path: Path, own_database
 
 
 def test_a_schema_that_is_behind_is_not_checked(tmp_path: Path, empty_database_url: str) -> None:
-    migrations.migrate(empty_database_url, to=migrations.known()[0])
+    migrations.migrate(empty_database_url, to=migrations.release_ids()[0])
     assert "python -m service migrate" in refusal(run(tmp_path, "sql", "check", DATABASE_URL=empty_database_url))
 
 

@@ -27,7 +27,7 @@ def ask(url: str, query: LiteralString) -> list[tuple[Any, ...]]:
 def test_it_fills_an_empty_database_and_one_can_log_in(tmp_path: Path, own_database_url: str) -> None:
     ended = run(tmp_path, "demo", "--tasks", "1200", DATABASE_URL=own_database_url)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("1200 tasks made, of 11 users: alan, ")
+    assert ended.stdout.startswith("1200 tasks created for 11 users: alan, ")
     password = ended.stdout.split()[-1]
     assert ask(own_database_url, NUMBERS) == [(12, 1200, 1200)]
     with serving(tmp_path, DATABASE_URL=own_database_url) as server:

@@ -25,7 +25,7 @@ QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 SCRIPT = f"""
 import signal, sys
 from pathlib import Path
-from service.embedded import running
+from service.db.embedded import running
 signal.signal(signal.SIGINT, lambda *_: None)
 with running(Path(sys.argv[1]), options={QUICK}) as url:
     print(url, flush=True)

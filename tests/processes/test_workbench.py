@@ -88,7 +88,7 @@ def test_figures_that_are_not_there_are_told_in_one_line(tmp_path: Path, own_dat
     said = refusal(run(tmp_path, "sql", "top", DATABASE_URL=own_database_url))
     assert "create extension pg_stat_statements" in said
     for tool in ("top", "catalog", "check", "plans"):
-        assert "away" in (said := refusal(run(tmp_path, "sql", tool, DATABASE_URL=NOWHERE))) or "scratch" in said
+        assert "unavailable" in (said := refusal(run(tmp_path, "sql", tool, DATABASE_URL=NOWHERE))) or "scratch" in said
         assert "hunter2" not in said
 
 
@@ -141,8 +141,8 @@ def test_every_plan_is_held_in_a_scratch_database(tmp_path: Path, own_database_u
         timeout=180,
         check=False,
     )
-    assert (ended.returncode, ended.stdout) == (0, "every plan holds\n"), ended.stderr
-    assert ended.stderr.splitlines() == [one.name for one in plans.kept()]
+    assert (ended.returncode, ended.stdout) == (0, "every plan matches its header\n"), ended.stderr
+    assert ended.stderr.splitlines() == [one.name for one in plans.planned_statements()]
     with psycopg.connect(own_database_url) as connection:
         assert connection.execute("select count(*) from tasks").fetchall() == [(0,)]
 

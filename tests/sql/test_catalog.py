@@ -29,7 +29,7 @@ async def test_every_statement_is_there_and_every_link_leads_somewhere(sql: Sess
 
 
 async def test_an_entry_says_what_a_statement_takes_gives_and_touches(sql: Session) -> None:
-    described = {one["name"]: one for one in (entry.described() for entry in await catalog.entries(sql))}
+    described = {one["name"]: one for one in (entry.as_dict() for entry in await catalog.entries(sql))}
     history = described["tasks.history"]
     assert history["file"] == "sql/tasks/history.sql"
     assert history["params"][3] == {"name": "before_id", "type": "bigint", "nullable": True}

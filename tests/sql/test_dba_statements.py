@@ -17,7 +17,7 @@ Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def test_the_applied_migrations_are_told_in_their_order(database: Database) -> None:
-    assert [row["migration_id"] for row in await q.dba.applied_migrations(database)] == migrations.known()
+    assert [row["migration_id"] for row in await q.dba.applied_migrations(database)] == migrations.release_ids()
 
 
 async def test_without_a_schema_the_database_is_not_the_one(empty_database_url: str) -> None:

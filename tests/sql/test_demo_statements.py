@@ -29,7 +29,7 @@ async def test_administrators_alone_leave_it_empty_users_and_tasks_do_not(databa
 async def test_of_two_at_once_one_fills_it_and_the_other_says_why_not(database: Database, make: Factory) -> None:
     passwords = Passwords(cost=4)
     both = [
-        demo.fill(database, tasks=600, password="correct horse", passwords=passwords, made=lambda _: None)
+        demo.fill(database, tasks=600, password="correct horse", passwords=passwords, advance=lambda _: None)
         for _ in range(2)
     ]
     ended = await asyncio.gather(*both, return_exceptions=True)

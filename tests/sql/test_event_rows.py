@@ -317,7 +317,7 @@ async def test_the_process_hears_of_its_own_commits_and_of_nothing_else(
 ) -> None:
     ada = await make.user()
     heard: list[None] = []
-    monkeypatch.setattr(database, "changed", lambda: heard.append(None))
+    monkeypatch.setattr(database, "on_change", lambda: heard.append(None))
     task = (await q.tasks.create(database, user_id=ada.id, **VALUES))["id"]
     assert len(heard) == 1
     await q.tasks.get(database, task_id=task, viewer_id=ada.id, viewer_is_admin=False)

@@ -10,7 +10,7 @@ import pytest
 
 from service.core.errors import NotFoundError, StartError
 from service.db.statements import Statement, read_all
-from service.dba.explain import explain, find, nodes, values_of
+from service.dba.explain import explain, find, nodes, parse_values
 from tests.sql.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -73,19 +73,21 @@ def test_a_name_that_is_none_is_refused_with_its_like(name: str, says: str) -> N
 )
 def test_values_that_are_not_the_statements_are_refused(given: str, says: str) -> None:
     with pytest.raises(StartError) as refused:
-        values_of(get(), given)
+        parse_values(get(), given)
     assert says in refused.value.detail
 
 
 def test_values_are_read_by_name_or_position() -> None:
-    by_name = values_of(get(), '{"task_id": 1, "viewer_id": "2", "viewer_is_admin": true}')
+    by_name = parse_values(get(), '{"task_id": 1, "viewer_id": "2", "viewer_is_admin": true}')
     assert (
-        by_name == values_of(get(), '[1, "2", true]') == {"task_id": "1", "viewer_id": "2", "viewer_is_admin": "true"}
+        by_name
+        == parse_values(get(), '[1, "2", true]')
+        == {"task_id": "1", "viewer_id": "2", "viewer_is_admin": "true"}
     )
 
 
 def test_arrays_and_json_are_written_as_the_server_reads_them() -> None:
-    values = values_of(
+    values = parse_values(
         get("tasks.create_many"),
         json.dumps([1, ['a"b\\c', "{x}"], [None, "NULL"], [], [""], [{"temperature": 1.5}, None]]),
     )
@@ -93,7 +95,7 @@ def test_arrays_and_json_are_written_as_the_server_reads_them() -> None:
     assert values["descriptions"] == '{NULL,"NULL"}'
     assert values["weathers"] == r'{"{\"temperature\": 1.5}",NULL}'
     with pytest.raises(StartError, match="takes a JSON array of text"):
-        values_of(get("tasks.create_many"), json.dumps([1, "x", [], [], [], []]))
+        parse_values(get("tasks.create_many"), json.dumps([1, "x", [], [], [], []]))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ async def test_what_it_carries_out_is_taken_back(sql: Session, ada: int, session
         ("tasks.create", [ada, "Two", None, "todo", None, None]),
         ("accounts.set_password", [ada, "x", "", None]),
     ):
-        lines = await explain(sql, get(name), "", values_of(get(name), json.dumps(given)), analyze=True)
+        lines = await explain(sql, get(name), "", parse_values(get(name), json.dumps(given)), analyze=True)
         assert any("actual time" in line for line in lines)
         assert any(line.startswith("Execution Time") for line in lines)
     assert await sql.fetchrow("select (select max(id) from task_events) as event, t.* from tasks as t") == before
@@ -177,10 +179,10 @@ async def test_a_value_is_never_part_of_the_statement(sql: Session, ada: int, na
 )
 async def test_a_value_that_is_none_of_its_type_is_told_in_one_line(sql: Session, given: str, says: str) -> None:
     with pytest.raises(StartError) as refused:
-        await explain(sql, get(), "", values_of(get(), given))
+        await explain(sql, get(), "", parse_values(get(), given))
     assert says in refused.value.detail
     assert "\n" not in refused.value.detail
-    assert await explain(sql, get(), "", values_of(get(), "[1, 1, true]"))
+    assert await explain(sql, get(), "", parse_values(get(), "[1, 1, true]"))
 
 
 async def test_what_takes_too_long_is_broken_off_and_leaves_nothing(sql: Session, ada: int) -> None:
@@ -201,5 +203,5 @@ async def test_two_statements_in_one_file_are_not_run(sql: Session, ada: int) ->
     one = get()
     two = Statement(one.name, one.path, one.header, 1, {"": f"{one.texts['']}; delete from tasks"})
     with pytest.raises(StartError, match="cannot insert multiple commands into a prepared statement"):
-        await explain(sql, two, "", values_of(one, "[1, 1, true]"), analyze=True)
+        await explain(sql, two, "", parse_values(one, "[1, 1, true]"), analyze=True)
     assert await sql.fetchval("select count(*) from tasks") == 1

@@ -541,17 +541,17 @@ def test_the_way_down_and_up_again_leads_to_the_same_schema(own_database_url: st
     before = catalogue(own_database_url)
     unique = {"users_username_key", "sessions_refresh_key", "api_keys_hash_key"}  # which are indexes
     assert {row[1] for row in before["constraints"]} == VIOLATIONS.keys() - unique
-    count = len(migrations.known())
-    assert migrations.rollback(own_database_url, count=count) == migrations.known()[::-1]
+    count = len(migrations.release_ids())
+    assert migrations.rollback(own_database_url, count=count) == migrations.release_ids()[::-1]
     assert catalogue(own_database_url) == catalogue(empty_database_url)
     migrations.migrate(own_database_url)
     assert catalogue(own_database_url) == before
 
 
-@pytest.mark.parametrize("steps", range(1, len(migrations.known())))
+@pytest.mark.parametrize("steps", range(1, len(migrations.release_ids())))
 def test_each_migration_can_be_taken_back_alone(own_database_url: str, empty_database_url: str, steps: int) -> None:
     migrations.rollback(own_database_url, count=steps)
-    migrations.migrate(empty_database_url, to=migrations.known()[-1 - steps])
+    migrations.migrate(empty_database_url, to=migrations.release_ids()[-1 - steps])
     assert catalogue(own_database_url) == catalogue(empty_database_url)
 
 

@@ -60,7 +60,7 @@ async def test_listeners_are_woken_once_it_is_committed(
 ) -> None:
     ada = await make.user()
     heard: list[None] = []
-    monkeypatch.setattr(database, "changed", lambda: heard.append(None))
+    monkeypatch.setattr(database, "on_change", lambda: heard.append(None))
     async with database.transaction() as transaction:
         await two(transaction, ada.id, "one", "two")
         await q.tasks.get(transaction, task_id=1, viewer_id=ada.id, viewer_is_admin=False)

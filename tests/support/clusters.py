@@ -72,7 +72,7 @@ def base_backup(source: Cluster, folder: Path) -> Path:
     """Make a streaming standby of a cluster, not started."""
     folder.mkdir(mode=0o700)
     standby = embedded._Cluster.at(folder)
-    standby._hand_over(folder)
+    standby._grant_access(folder)
     arguments = [f"--dbname={source.url}", f"--pgdata={folder}", "--write-recovery-conf", "--checkpoint=fast"]
     standby._run("pg_basebackup", *arguments)
     return folder

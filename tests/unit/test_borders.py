@@ -24,6 +24,8 @@ SQL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 ALLOWED_SQL = {
+    ("pool.py", "set local "),  # the settings that a pooler refuses for a session
+    ("pool.py", "set local transaction_read_only = off; "),
     ("pool.py", "set local idle_in_transaction_session_timeout = 0"),
     ("pool.py", "set local plan_cache_mode = force_custom_plan"),
     ("pool.py", "set local transaction_read_only = off; "),  # PgBouncer refuses them for a session
@@ -61,6 +63,12 @@ def test_the_import_contracts_are_kept() -> None:
 def test_sql_is_in_files_and_the_named_exceptions_are_still_needed() -> None:
     found = {(module.name, text) for module in MODULES for text in strings(module) if SQL.match(text.lower())}
     assert found == ALLOWED_SQL
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def test_no_module_of_the_service_mentions_the_folder_of_the_tests(module: Path) -> None:
+    """The image has service/, sql/ and migrations/ alone."""
+    assert not re.search(r"\btests\b", module.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
