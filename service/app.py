@@ -135,12 +135,12 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                 db=database,
                 bulk=many,
                 reports=reports,
-                exports=ConcurrencyLimiter("exports", most=pool.MAX_EXPORTS, of_one=1),
-                bulks=ConcurrencyLimiter("bulk creations", most=pool.BULK_CONNECTIONS, of_one=1),
+                exports=ConcurrencyLimiter("exports", total=pool.MAX_EXPORTS, per_user=1),
+                bulks=ConcurrencyLimiter("bulk creations", total=pool.BULK_CONNECTIONS, per_user=1),
                 searches=ConcurrencyLimiter(
                     "searches",
-                    most=max(1, given.database_pool_size * 4 // 5),
-                    of_one=max(1, given.database_pool_size * 2 // 5),
+                    total=max(1, given.database_pool_size * 4 // 5),
+                    per_user=max(1, given.database_pool_size * 2 // 5),
                 ),
                 accounts=accounts,
                 logins=Logins(

@@ -91,4 +91,4 @@ CurrentUser: TypeAlias = Annotated[Viewer, Depends(_viewer)]
 async def address_of(request: HTTPConnection) -> str:
     """Give the address that a request is counted under."""
     peer = request.client.host if request.client else None
-    return client_address(peer, request.headers.getlist("x-forwarded-for"), state_of(request).limits.trusted)
+    return client_address(peer, request.headers.getlist("x-forwarded-for"), state_of(request).limits.trusted_proxies)

@@ -33,7 +33,7 @@ class ConnectionLimits:
     """
 
     def __init__(self, most: int, *, trusted: tuple[Network, ...]) -> None:
-        self._slots = Slots[str](most=most, of_one=max(1, most // 2))
+        self._slots = Slots[str](total=most, per_key=max(1, most // 2))
         self._trusted = trusted
         self._refusals = Refusals()
 
@@ -41,9 +41,9 @@ class ConnectionLimits:
         """Count a connection from a socket's peer name, and return the key to release it by; None if it is refused."""
         host = peer[0] if isinstance(peer, tuple) else None
         address = client_address(host, (), ())
-        bound = self._slots.full(address)
-        if bound == "all" or (bound and not is_trusted(address, self._trusted)):
-            self._refusals.add("process_connections" if bound == "all" else "address_connections")
+        bound = self._slots.exhausted(address)
+        if bound == "total" or (bound and not is_trusted(address, self._trusted)):
+            self._refusals.add("process_connections" if bound == "total" else "address_connections")
             return None
         self._slots.acquire(address)
         return address
@@ -57,8 +57,8 @@ class SubscriptionLimits:
     """Bound the WebSockets and event streams of one process: in all, half of them from one address, and by user."""
 
     def __init__(self, most: int, *, per_user: int) -> None:
-        self._by_address = Slots[str](most=most, of_one=max(1, most // 2))
-        self._by_user = Slots[int](most=most, of_one=per_user)
+        self._by_address = Slots[str](total=most, per_key=max(1, most // 2))
+        self._by_user = Slots[int](total=most, per_key=per_user)
         self._per_user = per_user
         self._refusals = Refusals()
         metrics.SUBSCRIBERS_MAX.set(most)
@@ -69,22 +69,22 @@ class SubscriptionLimits:
 
         Raises UnavailableError if the process has none left, RateLimitedError if the address has none.
         """
-        bound = self._by_address.full(address)
-        if bound == "all":
+        bound = self._by_address.exhausted(address)
+        if bound == "total":
             self._refusals.add("process_subscriptions")
             raise UnavailableError("Too many subscriptions are open.", retry_after=RETRY_SECONDS)
         if bound:
             self._refusals.add("address_subscriptions")
             raise RateLimitedError("Too many subscriptions are open from this address.", retry_after=RETRY_SECONDS)
-        with self._by_address.held(address):
+        with self._by_address.slot(address):
             yield
 
     @contextmanager
     def of_user(self, user_id: int) -> Iterator[None]:
         """Hold a slot of the user. Raises RateLimitedError if the user has none left."""
-        if self._by_user.full(user_id):
+        if self._by_user.exhausted(user_id):
             self._refusals.add("user_subscriptions")
             detail = f"A user has at most {self._per_user} subscriptions."
             raise RateLimitedError(detail, retry_after=RETRY_SECONDS)
-        with self._by_user.held(user_id):
+        with self._by_user.slot(user_id):
             yield

@@ -123,7 +123,9 @@ class Repeatable:
             return Answer(response.status_code, headers, bytes(response.body))
 
         attempt = Attempt(self.user_id, self.route, self.key, body)
-        answer = await attempt.once(self.state.db, answered, on=on, seconds=self.state.weather.budget + wait_seconds)
+        answer = await attempt.once(
+            self.state.db, answered, on=on, seconds=self.state.weather.timeout_seconds + wait_seconds
+        )
         replayed = {REPLAYED: "true"} if answer.replayed else {}
         return Response(answer.body, answer.status, answer.headers | replayed)
 

@@ -20,7 +20,7 @@ from service.events.hub import Hub
 from service.events.listener import Listener
 from service.events.log import EventLog
 from service.ratelimit.login_limiter import Limits
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class AppState:
     accounts: Accounts
     logins: Logins
     cursors: Cursors
-    weather: Weather
+    weather: WeatherClient
     attachments: Attachments
     limits: Limits
     subscriptions: SubscriptionLimits

@@ -40,8 +40,8 @@ class Attachments:
         self.removed = asyncio.Event()
         """Set where a file may be left to be removed."""
         self._quota = quota
-        self._uploads = ConcurrencyLimiter("uploads", most=16, of_one=6)
-        self._downloads = ConcurrencyLimiter("downloads", most=96, of_one=16)
+        self._uploads = ConcurrencyLimiter("uploads", total=16, per_user=6)
+        self._downloads = ConcurrencyLimiter("downloads", total=96, per_user=16)
 
     async def add(self, db: Database, viewer: Viewer, task_id: int, upload: Upload) -> dict[str, Any]:
         """Take a file in and give what is known of it.
@@ -161,8 +161,8 @@ class Attachments:
 
     async def ended(self) -> None:
         """Wait until what is under way has ended, and taken back what it must."""
-        await self._uploads.ended()
-        await self._downloads.ended()
+        await self._uploads.wait_until_idle()
+        await self._downloads.wait_until_idle()
 
     async def still_there(self, db: Executor, viewer: Viewer, task_id: int) -> list[str]:
         """Give the keys of what went with the viewer's task and is still in the store.

@@ -1,4 +1,4 @@
-"""Opaque cursors: where a page ended, signed, and good only for what gave them."""
+"""Signed opaque cursors, each valid only for the list that returned it."""
 
 from __future__ import annotations
 
@@ -17,38 +17,41 @@ SIGNATURE_BYTES = 16
 
 
 class Cursors:
-    """Signs cursors with the first key and verifies them with any.
+    """The keys of cursors: the first signs, any of them verifies.
 
-    A cursor carries the last row's sort value and id. What it is bound to (viewer, sort, filters) is signed along
-    and not carried: a cursor of another list does not verify.
+    A cursor holds the sort value and the id of a page's last row. The signature also covers what the cursor is bound to
+    (viewer, sort, filters), so that a cursor of another list does not verify.
     """
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._keys = tuple(hashlib.sha256(b"cursor:" + key.encode()).digest() for key in keys)
 
     def make(self, *, value: datetime | int | str, key: int, bound_to: Any) -> str:
-        """Give the cursor behind the row with this sort value and this primary key."""
+        """Return the cursor after the row with this sort value and this primary key."""
         text = value.isoformat() if isinstance(value, datetime) else str(value)
         return self.seal([text, key], bound_to=bound_to)
 
     def read(self, cursor: str, *, bound_to: Any) -> tuple[str, int]:
-        """Give the sort value as text and the primary key; InvalidError where it is no cursor of this list."""
-        opened = self.open(cursor, bound_to=bound_to)
-        if opened is None:
+        """Return the sort value as text, and the primary key.
+
+        Raises InvalidError if the text is no cursor of this list.
+        """
+        content = self.open(cursor, bound_to=bound_to)
+        if content is None:
             raise InvalidError(
                 "takes a cursor of this very list: same viewer, sort and filters", pointer="/query/cursor"
             )
-        value, key = opened
+        value, key = content
         return value, key
 
     def seal(self, content: Any, *, bound_to: Any) -> str:
-        """Give JSON content as a signed text that is safe in a URL."""
+        """Return JSON content as a signed text that is safe in a URL."""
         payload = orjson.dumps(content)
         signed = _sign(self._keys[0], payload, bound_to) + payload
         return base64.urlsafe_b64encode(signed).decode().rstrip("=")
 
     def open(self, cursor: str, *, bound_to: Any) -> Any:
-        """Give what was sealed; None where it was not sealed here, or bound to something else."""
+        """Return the content of a sealed text; None if no key signed it, or if it is bound to something else."""
         try:
             signed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):

@@ -12,12 +12,12 @@ from service.db.pool import Executor
 from service.db.queries import q
 from service.db.verdicts import permitted
 from service.tasks.schemas import NewTask, TaskPatch
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 
-async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: Weather) -> Any:
+async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: WeatherClient) -> Any:
     """Make a task of the viewer's own and give its row, with the weather where it is found in time."""
-    found = await weather.now(new.city)
+    found = await weather.find(new.city)
     row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=found)
     _log(viewer, row["id"], "task created")
     return row
@@ -30,7 +30,7 @@ async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
 
 
 async def replace(
-    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: Weather
+    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: WeatherClient
 ) -> dict[str, Any]:
     """Replace all that a client may set; versions: those expected (`If-Match`), None for any.
 
@@ -40,7 +40,13 @@ async def replace(
 
 
 async def patch(
-    db: Executor, viewer: Viewer, task_id: int, changes: TaskPatch, *, versions: list[int] | None, weather: Weather
+    db: Executor,
+    viewer: Viewer,
+    task_id: int,
+    changes: TaskPatch,
+    *,
+    versions: list[int] | None,
+    weather: WeatherClient,
 ) -> dict[str, Any]:
     """Change what was sent and nothing else; versions and errors as in `replace`."""
     return await _update(
@@ -64,7 +70,7 @@ async def _update(
     changes: dict[str, Any],
     *,
     versions: list[int] | None,
-    weather: Weather,
+    weather: WeatherClient,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in NewTask.model_fields:
@@ -75,7 +81,7 @@ async def _update(
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
         expected_versions=versions,
-        weather=await weather.now(await _new_city(db, viewer, task_id, changes.get("city"))),
+        weather=await weather.find(await _new_city(db, viewer, task_id, changes.get("city"))),
         **values,
     )
     task = _current(row)

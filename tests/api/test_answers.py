@@ -38,6 +38,6 @@ async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
             await asyncio.sleep(0)
         refused = problem(await ada.client.get("/tasks"), 503)
         taken.set()
-    assert refused["detail"].startswith("There are as many large answers")
+    assert refused["detail"].startswith("Too many large answers")
     assert begun == [200] * backpressure.LARGE_OF_ONE
     assert (await ada.client.get("/tasks")).status_code == 200

@@ -91,7 +91,7 @@ async def test_no_city_comes_first_each_time(
     async with forecaster() as client:
         for _ in range(10):
             await make.sql.execute("update tasks set weather_due_at = '-infinity'")
-            await backfill.once(database, client)
+            await backfill.fill_batch(database, client)
     assert len(provider.calls) == 100
     assert len(set(provider.cities[::10])) > 1
 
@@ -111,7 +111,7 @@ async def test_a_round_ends_when_all_its_look_ups_have(
     """)
     async with pool.connected(own_database_url, settings) as database, forecaster(weather_timeout_seconds=10) as client:
         with pytest.raises(Exception, match="not today"):
-            await backfill.once(database, client)
+            await backfill.fill_batch(database, client)
         others = [(city, temperature(city), 2) for city in ("Moscow", "Paris")]
         assert await tasks(sql) == [("Bad", None, 1), *others]
     await sql.close()
@@ -278,7 +278,7 @@ async def test_the_loop_goes_on_after_the_database_was_away(
         await door.shut("refused")
 
         async def noticed() -> bool:
-            return any("cannot fill in" in line for line in said)
+            return any("weather backfill failed" in line for line in said)
 
         await until(noticed)
         await door.open()
@@ -302,7 +302,7 @@ async def test_a_round_that_fails_for_whatever_reason_is_not_the_last_one(
     async with start(database_url=own_database_url):
 
         async def noticed() -> bool:
-            return any("cannot fill in" in line and "not today" in line for line in said)
+            return any("weather backfill failed" in line and "not today" in line for line in said)
 
         await until(noticed)
         await sql.execute("drop trigger refuse on tasks")

@@ -83,7 +83,7 @@ async def test_one_user_makes_many_once_at_a_time_and_others_need_not_wait(
     monkeypatch.setattr(tasks, "BULK_WAIT_SECONDS", 0.05)
     with bulks.slot(ada.id):
         refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
-    assert problem(refused, 503)["detail"].startswith("There are as many bulk creations")
+    assert problem(refused, 503)["detail"].startswith("Too many bulk creations")
     assert refused.headers["retry-after"]
 
 
@@ -237,7 +237,7 @@ async def test_of_one_user_two_large_bodies_are_read_at_once_and_others_need_not
     assert not begun[2].is_set()
     monkeypatch.setattr(body_limits, "WAIT_SECONDS", 0.05)
     refused = await ada.client.post("/tasks/bulk", content=large, headers=JSON)
-    assert problem(refused, 503)["detail"].startswith("There are as many large bodies")
+    assert problem(refused, 503)["detail"].startswith("Too many large bodies")
     assert refused.headers["retry-after"]
     whole.set()
     assert [(await one).status_code for one in (*sent, third)] == [201, 201, 201]

@@ -86,7 +86,7 @@ async def test_what_was_not_found_in_time_is_filled_in_later(start: Start, provi
         state = make.app.state.services
 
         async def filled() -> bool:
-            await backfill.once(state.db, state.weather)
+            await backfill.fill_batch(state.db, state.weather)
             return bool(await make.sql.fetchval("select count(weather) = 3 from tasks"))
 
         await until(filled)

@@ -10,13 +10,12 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyrate_limiter import Duration, Rate
-from pyrate_limiter.abstracts.algorithm import GCRA, State
+from pyrate_limiter import GCRA, Duration, Rate
 from redis.asyncio import Redis
 
 from service.core.redis import RedisClient
 from service.ratelimit import limiter
-from service.ratelimit.limiter import Limit, LimitDecision
+from service.ratelimit.limiter import LimitDecision, RateLimiter
 from tests.support.clocks import Clock, replicas, stopped_clock
 
 WHERE = ["redis", "process"]
@@ -50,7 +49,7 @@ async def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return made
 
 
-async def admitted(limit: Limit, count: int, *, key: str = "ada") -> int:
+async def admitted(limit: RateLimiter, count: int, *, key: str = "ada") -> int:
     verdicts = await asyncio.gather(*(limit.check(key) for _ in range(count)))
     return sum(not verdict.retry_after for verdict in verdicts)
 
@@ -126,7 +125,7 @@ async def test_whoever_asks_when_all_that_is_admitted_is_what_one_gcra_admits(
             for which, requests, later in steps:
                 clock.pass_by(later)
                 times += [int(clock.milliseconds)] * await admitted(limits[which % count], requests)
-    state: State = (0,)
+    state: tuple[float, ...] = (0,)
     for now in times:
         state, decision = GCRA().step([Rate(per_minute, Duration.MINUTE)], state, now, 1)
         assert decision.allowed
@@ -292,9 +291,9 @@ async def test_what_redis_forgets_is_set_up_again(clock: Clock, redis: Redis, re
 
 async def test_a_process_keeps_so_many_keys_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "MAX_KEYS", 10)
-    limit = Limit("requests", 2, None)
+    limit = RateLimiter("requests", 2, None)
     for n in range(1000):
         await limit.check(f"address:{n}")
         await limit.check("ada")
-    assert len(limit._buckets) == 10
+    assert len(limit._states) == 10
     assert await admitted(limit, 1) == 0  # who asks often is not forgotten

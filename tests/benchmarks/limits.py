@@ -25,7 +25,7 @@ import uvloop
 from service.core import redis
 from service.core.redis import RedisClient
 from service.core.settings import Settings
-from service.ratelimit.limiter import Limit
+from service.ratelimit.limiter import RateLimiter
 from tests.support.clocks import Clock, stopped_clock
 from tests.support.redis_server import RedisServer
 
@@ -95,13 +95,13 @@ class Counted:
 
 
 @asynccontextmanager
-async def processes(url: str, count: int, *, per_minute: int = DEFAULT) -> AsyncIterator[list[Limit]]:
+async def processes(url: str, count: int, *, per_minute: int = DEFAULT) -> AsyncIterator[list[RateLimiter]]:
     """Make limits that know of each other by Redis alone; one that knows none, where there are none."""
     policy = uuid4().hex
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(redis.connected(url)) for _ in range(count)]
-        yield [Limit(policy, per_minute, client) for client in clients or [None]]
-        assert all(client and client.here for client in clients)
+        yield [RateLimiter(policy, per_minute, client) for client in clients or [None]]
+        assert all(client and client.available for client in clients)
 
 
 async def cost(url: str, case: Case, *, requests: int) -> tuple[float, float, float]:
@@ -116,7 +116,7 @@ async def cost(url: str, case: Case, *, requests: int) -> tuple[float, float, fl
             return spent[0] / requests * 1e6, spent[1] / requests * 1e6, counted.calls / requests
 
 
-async def _ask_mixed(limits: list[Limit], clock: Clock, case: Case, *, requests: int) -> int:
+async def _ask_mixed(limits: list[RateLimiter], clock: Clock, case: Case, *, requests: int) -> int:
     """Ask at random moments, one request after the other; the users' loads are a tenth of the limit, two tenths, …"""
     chance = random.Random(42)
     loads = [(user + 1) / case.users for user in range(case.users)]
@@ -129,7 +129,7 @@ async def _ask_mixed(limits: list[Limit], clock: Clock, case: Case, *, requests:
     return refused
 
 
-async def _ask(limits: list[Limit], clock: Clock, case: Case, *, turns: int) -> int:
+async def _ask(limits: list[RateLimiter], clock: Clock, case: Case, *, turns: int) -> int:
     refused = 0
     if case.mixed:
         return await _ask_mixed(limits, clock, case, requests=turns * case.users)
@@ -158,7 +158,7 @@ async def refused_early(url: str, *, count: int, bursts: int) -> float:
 
 async def measure(url: str, *, requests: int, rounds: int) -> None:
     """Measure and print."""
-    redis.BUDGET_SECONDS = 10  # a busy machine does not make one case another
+    redis.TIMEOUT_SECONDS = 10  # a busy machine does not make one case another
     found: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(rounds):
         for case in CASES:

@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from service.core import redis as redis_client
-from service.core.redis import BUDGET_SECONDS, RedisClient, RedisUnavailableError
-from service.ratelimit.limiter import Limit
+from service.core.redis import TIMEOUT_SECONDS, RedisClient, RedisUnavailableError
+from service.ratelimit.limiter import RateLimiter
 from tests.conftest import make_settings
 from tests.support.clocks import stopped_clock
 from tests.support.redis_server import RedisServer
@@ -44,10 +44,10 @@ def server() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def limited(url: str, *, per_minute: int = 100) -> AsyncIterator[tuple[Limit, RedisClient]]:
+async def limited(url: str, *, per_minute: int = 100) -> AsyncIterator[tuple[RateLimiter, RedisClient]]:
     async with redis_client.connected(url) as client:
         assert client
-        yield Limit("requests", per_minute, client), client
+        yield RateLimiter("requests", per_minute, client), client
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -56,11 +56,11 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def admitted(limit: Limit, count: int, *, key: str = "ada") -> int:
+async def admitted(limit: RateLimiter, count: int, *, key: str = "ada") -> int:
     """How many of so many at once are admitted, none of which waits."""
     begun = time.monotonic()
     verdicts = await asyncio.gather(*(limit.check(key) for _ in range(count)))
-    assert time.monotonic() - begun < BUDGET_SECONDS + BUSY_SECONDS
+    assert time.monotonic() - begun < TIMEOUT_SECONDS + BUSY_SECONDS
     return sum(not verdict.retry_after for verdict in verdicts)
 
 
@@ -71,11 +71,11 @@ async def test_what_was_admitted_before_redis_was_killed_still_counts(server: Re
             server.kill()
             assert await admitted(limit, 50) == 15
             assert await admitted(limit, 50) == 0
-            assert not client.here
+            assert not client.available
             clock.pass_by(6_001)
             assert await admitted(limit, 50) == 10
             server.start()
-            await until(client.answers)
+            await until(client.ping)
             assert await admitted(limit, 50) == 0
             clock.pass_by(6_001)
             assert await admitted(limit, 50) == 10
@@ -89,8 +89,8 @@ async def test_it_is_one_limit_again_when_redis_is_back(server: RedisServer) -> 
             clock.pass_by(60_001)
             assert await admitted(one, 150) == await admitted(other, 150) == 100
             server.start()
-            await until(its.answers)
-            await until(others.answers)
+            await until(its.ping)
+            await until(others.ping)
             clock.pass_by(60_001)
             assert await admitted(one, 100) + await admitted(other, 100) == 100
 
@@ -101,7 +101,7 @@ async def test_a_refusal_of_redis_does_not_outlive_it(server: RedisServer) -> No
             assert await admitted(one, 100) == 100
             assert await admitted(other, 1) == 0
             server.kill()
-            assert not await client.answers()
+            assert not await client.ping()
             assert await admitted(other, 200) == 100
 
 
@@ -112,39 +112,39 @@ async def test_a_redis_that_hangs_costs_its_budget_once(server: RedisServer, key
         await pause.client_pause(4_000)
         begun = time.monotonic()
         await asyncio.gather(*(limit.check(f"user:{n % keys}") for n in range(200)))
-        assert BUDGET_SECONDS <= time.monotonic() - begun < BUDGET_SECONDS + BUSY_SECONDS
-        assert not client.here
+        assert TIMEOUT_SECONDS <= time.monotonic() - begun < TIMEOUT_SECONDS + BUSY_SECONDS
+        assert not client.available
         begun = time.monotonic()
         for n in range(200):
             await limit.check(f"user:{n}")
         assert time.monotonic() - begun < BUSY_SECONDS
-        await until(client.answers)
+        await until(client.ping)
 
 
 async def test_a_redis_that_is_slow_each_time_is_not_tried_again_by_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each answer takes longer than the budget, but not longer than a probe waits."""
-    monkeypatch.setattr(redis_client, "PROBE_SECONDS", 10 * BUDGET_SECONDS)
+    monkeypatch.setattr(redis_client, "PROBE_SECONDS", 10 * TIMEOUT_SECONDS)
     answered = 0
 
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal answered
         while await reader.read(65536):
-            await asyncio.sleep(3 * BUDGET_SECONDS)
+            await asyncio.sleep(3 * TIMEOUT_SECONDS)
             writer.write(b"+PONG\r\n")
             answered += 1
         writer.close()
 
     async with listening(slowly) as url, redis_client.connected(url) as client:
         assert client
-        assert not client.here
+        assert not client.available
         async with asyncio.timeout(WAIT_SECONDS):
             while answered < 5:
-                assert not client.here
+                assert not client.available
                 await asyncio.sleep(0.01)
 
 
 async def test_a_busy_process_does_not_take_redis_for_slow(server: RedisServer) -> None:
-    async def busy(limit: Limit, n: int) -> None:
+    async def busy(limit: RateLimiter, n: int) -> None:
         until = time.perf_counter() + 0.002
         while time.perf_counter() < until:
             pass
@@ -152,7 +152,7 @@ async def test_a_busy_process_does_not_take_redis_for_slow(server: RedisServer) 
 
     async with limited(server.url) as (limit, client):
         await asyncio.gather(*(busy(limit, n) for n in range(300)))
-        assert client.here
+        assert client.available
 
 
 @asynccontextmanager
@@ -183,7 +183,7 @@ async def test_a_call_that_is_cancelled_ends_wherever_it_is(server: RedisServer)
             await asyncio.wait([call])
         assert len(under_way) > 3
         assert all(call.cancelled() for call in under_way)
-        assert await client.answers()
+        assert await client.ping()
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
@@ -201,10 +201,10 @@ async def test_a_wrong_password_is_done_without_until_it_is_right(server: RedisS
     async with Redis.from_url(server.url) as dba:
         await dba.config_set("requirepass", "secret")
         async with limited(server.url.replace("//", "//:wrong@"), per_minute=20) as (limit, client):
-            assert not client.here
+            assert not client.available
             assert await admitted(limit, 50) == 20
             await dba.config_set("requirepass", "wrong")
-            await until(client.answers)
+            await until(client.ping)
 
 
 async def test_nothing_is_asked_while_it_is_away() -> None:
@@ -284,4 +284,4 @@ async def test_no_request_fails_or_waits_while_redis_is_killed_and_started_again
             over.set()
         assert set(seen) == {401, 429}
         assert 100 <= seen.count(401) <= 100 + (time.monotonic() - begun) / 0.6 + 1
-        assert longest < BUDGET_SECONDS + BUSY_SECONDS
+        assert longest < TIMEOUT_SECONDS + BUSY_SECONDS

@@ -310,7 +310,7 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
 
 def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_database_url: str) -> None:
     somebodys = tmp_path / "of-another-program"
-    given = {metrics.SHARED: str(somebodys), "DATABASE_URL": own_database_url}
+    given = {metrics.FOLDER_VARIABLE: str(somebodys), "DATABASE_URL": own_database_url}
     with serving(tmp_path, **given) as server:
         assert figures(server).of("db_pool_connections_max", pool="reports") == 4
     with serving(tmp_path, **given, WORKERS="2") as server:
@@ -325,11 +325,13 @@ def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_dat
         until(lambda: server.log().count(" ready\n") == 3)
         until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
         assert figures(server).of("http_request_duration_seconds_count", status="404") == 20
-        folder = Path(psutil.Process(server.process.pid).children(recursive=True)[-1].environ()[metrics.SHARED])
+        folder = Path(
+            psutil.Process(server.process.pid).children(recursive=True)[-1].environ()[metrics.FOLDER_VARIABLE]
+        )
         assert list(folder.glob("*.db"))
         shutil.rmtree(folder)
         assert server.status("/metrics") == 503
-        assert "figures were taken away" in server.log()
+        assert "metrics were deleted" in server.log()
         psutil.Process(server.process.pid).children(recursive=True)[-1].kill()
         until(lambda: server.log().count(" ready\n") == 4)
         assert {server.status("/metrics") for _ in range(8)} == {503}  # and not what the new one alone knows

@@ -9,7 +9,7 @@ import pytest
 
 from service.core import redis
 from service.ratelimit import limiter
-from service.ratelimit.limiter import Limit
+from service.ratelimit.limiter import RateLimiter
 
 
 class Clock:
@@ -35,8 +35,8 @@ def stopped_clock() -> Iterator[Clock]:
 
 
 @asynccontextmanager
-async def replicas(count: int, *, url: str, per_minute: int, policy: str) -> AsyncIterator[list[Limit]]:
+async def replicas(count: int, *, url: str, per_minute: int, policy: str) -> AsyncIterator[list[RateLimiter]]:
     """Make limits that know of each other by Redis alone."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(redis.connected(url)) for _ in range(count)]
-        yield [Limit(policy, per_minute, client) for client in clients]
+        yield [RateLimiter(policy, per_minute, client) for client in clients]

@@ -16,7 +16,7 @@ from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.core import redis as redis_client
 from service.weather import client as weather
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 from tests.conftest import make_settings
 from tests.support import provider as providers
 from tests.support.factories import Factory
@@ -24,7 +24,7 @@ from tests.support.provider import KEY, Provider
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Start: TypeAlias = Callable[..., AbstractAsyncContextManager[Factory]]
-Forecaster: TypeAlias = Callable[..., AbstractAsyncContextManager[Weather]]
+Forecaster: TypeAlias = Callable[..., AbstractAsyncContextManager[WeatherClient]]
 
 BUDGET = 0.3
 MARGIN = 2.0  # for a busy machine; what hangs, hangs for ever
@@ -41,7 +41,7 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
 @pytest.fixture
 def _patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine's Redis is slow, and not away."""
-    monkeypatch.setattr(redis_client, "BUDGET_SECONDS", 5.0)
+    monkeypatch.setattr(redis_client, "TIMEOUT_SECONDS", 5.0)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def forecaster(provider: Provider) -> Forecaster:
     """Open the client alone."""
 
     @asynccontextmanager
-    async def opened(**values: Any) -> AsyncIterator[Weather]:
+    async def opened(**values: Any) -> AsyncIterator[WeatherClient]:
         given = _settings(provider, values)
         async with (
             redis_client.connected(given.redis_url.get_secret_value()) as redis,

@@ -28,7 +28,7 @@ class BackpressureMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._turns = ConcurrencyLimiter("large answers", most=LARGE, of_one=LARGE_OF_ONE)
+        self._turns = ConcurrencyLimiter("large answers", total=LARGE, per_user=LARGE_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""

@@ -35,7 +35,7 @@ class _FewLarge:
     def __init__(self, app: ASGIApp, largest: int) -> None:
         self._app = app
         self._largest = largest
-        self._turns = ConcurrencyLimiter("large bodies", most=LARGE_BODIES, of_one=LARGE_BODIES_OF_ONE)
+        self._turns = ConcurrencyLimiter("large bodies", total=LARGE_BODIES, per_user=LARGE_BODIES_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request of who is known."""

@@ -15,7 +15,8 @@ from service.api.pipeline.request_context import LIMIT_DECISIONS
 from service.api.state import state_of
 from service.core.errors import RateLimitedError
 from service.core.viewer import Viewer
-from service.ratelimit.limiter import Limit, LimitDecision
+from service.ratelimit import limiter
+from service.ratelimit.limiter import LimitDecision
 from service.ratelimit.login_limiter import LogInAttempt
 
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -40,10 +41,10 @@ def spent(request: HTTPConnection, verdict: LimitDecision) -> None:
 async def attempt_of(request: HTTPConnection, *, account: str | None = None) -> LogInAttempt:
     """Return what pays for the hashes of a request; `account` is the username that it names, if any."""
     return LogInAttempt(
-        state_of(request).limits.logins_limit,
+        state_of(request).limits.logins,
         address=await address_of(request),
         account=account,
-        verdicts=request.scope.setdefault(LIMIT_DECISIONS, {}),
+        decisions=request.scope.setdefault(LIMIT_DECISIONS, {}),
     )
 
 
@@ -54,7 +55,7 @@ class PerKey(RateLimiter):
     bucket of a limiter that holds one lock over its round trips.
     """
 
-    async def __call__(self, request: HTTPConnection, limit: Limit) -> None:  # type: ignore[override]
+    async def __call__(self, request: HTTPConnection, limit: limiter.RateLimiter) -> None:  # type: ignore[override]
         """Spend one permit of the key; RateLimitedError."""
         spent(request, await limit.check(await self.identifier(request)))
 
@@ -86,14 +87,14 @@ class RateLimitMiddleware:
 
     async def _check(self, request: HTTPConnection) -> None:
         limits = state_of(request).limits
-        if limits.logins_limit and request.scope.get("method") == "POST" and request.scope["path"] in LOG_INS:
-            await self._log_ins(request, limits.logins_limit.by_address)
+        if limits.logins and request.scope.get("method") == "POST" and request.scope["path"] in LOG_INS:
+            await self._log_ins(request, limits.logins.by_address)
         elif limits.requests:
             await _refuse_guesses(request, limits.requests)
             await self._requests(request, limits.requests)
 
 
-async def _refuse_guesses(request: HTTPConnection, limit: Limit) -> None:
+async def _refuse_guesses(request: HTTPConnection, limit: limiter.RateLimiter) -> None:
     """RateLimitedError for a key that only the database knows, from an address that has spent its budget on others."""
     credential, address = credential_of(request), f"address:{await address_of(request)}"
     if credential and not state_of(request).logins.sessions.knows(credential) and limit.is_exhausted(address):

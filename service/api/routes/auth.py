@@ -94,7 +94,7 @@ async def login(request: Request, state: State, credentials: Annotated[Credentia
     agent = request.headers.get("user-agent")
     log_in = state.logins.log_in(state.db, credentials, attempt=attempt, agent=agent)
     token = await while_connected(request.receive, log_in)
-    if limits := state.limits.logins_limit:
+    if limits := state.limits.logins:
         await limits.remember(credentials.username, attempt.address)
     return responses.json(token)
 

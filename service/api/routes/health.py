@@ -77,7 +77,7 @@ async def readyz(state: State) -> Response:
     await readiness.check(state.db)
     if not state.listener.alive:
         raise UnavailableError("The listener for events has no connection.")
-    away = state.redis is not None and not await state.redis.answers()
+    away = state.redis is not None and not await state.redis.ping()
     return responses.json({"status": "degraded" if away else "ok"})
 
 
