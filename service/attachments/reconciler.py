@@ -68,7 +68,7 @@ async def remove(db: Executor, store: Store) -> bool:
 
 async def compare(db: Executor, store: Store) -> None:
     """Hold the store's files against the rows, where that is due and no other process does it."""
-    lease = await q.attachments.acquire_sweep_lease(db, seconds=LEASE_SECONDS, has_turn=False)
+    lease = await q.attachments.acquire_sweep_lease(db, seconds=LEASE_SECONDS, holds_lease=False)
     if lease is not None:
         await hold(db, store, lease["folder"])
 
@@ -79,7 +79,7 @@ async def hold(db: Executor, store: Store, folder: str) -> None:
     sweep = _Sweep(db, store, before)
     async for files in store.listed(folder):
         await sweep.take(files)
-        await q.attachments.acquire_sweep_lease(db, seconds=LEASE_SECONDS, has_turn=True)
+        await q.attachments.acquire_sweep_lease(db, seconds=LEASE_SECONDS, holds_lease=True)
     await sweep.end()
     cleared = await store.clear(folder, before=before)
     if sweep.removed or cleared:

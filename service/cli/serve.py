@@ -12,7 +12,7 @@ from loguru import logger
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from service.accounts.users import check_admin
+from service.accounts.users import check_admin_credentials
 from service.api import connection_limits
 from service.api.connection import bound
 from service.api.connection_limits import ConnectionLimits
@@ -58,7 +58,7 @@ def _check_admin(settings: Settings) -> None:
     if not settings.admin_username:
         return
     try:
-        check_admin(settings.admin_username, settings.admin_password.get_secret_value())
+        check_admin_credentials(settings.admin_username, settings.admin_password.get_secret_value())
     except StartError as error:
         raise StartError(f"ADMIN_USERNAME={settings.admin_username!r} ADMIN_PASSWORD='***': {error.detail}") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.accounts.users import LAST
+from service.accounts.users import AFTER_USERNAMES
 from service.db import pool
 from service.db.pool import Connection, Database
 from service.db.statements import Statement, read_all
@@ -165,7 +165,7 @@ async def test_a_page_of_a_list_is_read_off_an_index(large: Database, name: str,
 @pytest.mark.parametrize("sort", STATEMENTS["accounts.list"].texts)
 async def test_a_page_of_accounts_is_read_off_the_index_of_names(large: Database, sort: str, begin: str | None) -> None:
     statement = STATEMENTS["accounts.list"]
-    names = {"name_from": begin, "name_before": begin and begin + LAST, "row_limit": 21}
+    names = {"name_from": begin, "name_before": begin and begin + AFTER_USERNAMES, "row_limit": 21}
     async with large.connection() as connection:
         row = await connection.fetchrow("select lower(username) as value, id from users where username = 'Member7777'")
         assert row is not None
