@@ -32,7 +32,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     descriptors.raise_limit()
     connection_limits.budget(settings)
     signing_keys.signing_keys(settings)
-    operations.check(settings)
+    operations.check_storage(settings)
     _check_admin(settings)
     # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

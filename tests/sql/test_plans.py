@@ -270,7 +270,7 @@ async def test_each_list_is_read_by_the_form_for_it(
         values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **chosen}
     values = {name: value for name, value in values.items() if name not in WALK}
     async with pool.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
-        await listing.rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
+        await listing.fetch_rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
         async with fresh.connection() as connection:
             prepared = await connection.fetch("select statement from pg_prepared_statements")
     tags = [tag[1] for row in prepared if (tag := re.match(r"\w+ /\* (tasks\.(list|search).*?) \*/", row["statement"]))]
@@ -282,7 +282,7 @@ async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: st
     given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
         values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **given}
-        values |= await listing.bounds(connection, sort.removeprefix("-"), values)
+        values |= await listing.fetch_bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)
     assert ("updated_at < " if "updated" in sort else "id <= ") in conditions or "created_at < " in conditions
