@@ -17,7 +17,7 @@ async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backpressure, "LARGE_BYTES", 10)
-    monkeypatch.setattr(backpressure, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "WAIT_SECONDS", 0.05)
     ada = await make.user()
     begun, taken = [], asyncio.Event()
     headers = [(b"authorization", ada.client.headers["authorization"].encode())]

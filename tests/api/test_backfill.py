@@ -205,7 +205,7 @@ async def test_many_cities_do_not_look_like_failures(
 ) -> None:
     """They take longer together than one look-up may: 100 of 0.1 s each, 6 at once, in 1.5 s."""
     monkeypatch.setattr(backfill, "CITIES_AT_ONCE", 6)
-    monkeypatch.setattr(weather, "MOST_CALLS", 6)
+    monkeypatch.setattr(weather, "MAX_CALLS", 6)
     provider.mode = "late"
     async with start(weather_timeout_seconds=1.5) as make:
         ada = await make.user()

@@ -80,7 +80,7 @@ async def test_one_user_makes_many_once_at_a_time_and_others_need_not_wait(
         assert (await bob.client.post("/tasks/bulk", json={"tasks": [WHOLE]})).status_code == 201
         assert not created.done()
     assert (await created).status_code == 201
-    monkeypatch.setattr(tasks, "BULK_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(tasks, "BULK_WAIT_SECONDS", 0.05)
     with bulks.slot(ada.id):
         refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
     assert problem(refused, 503)["detail"].startswith("There are as many bulk creations")
@@ -235,7 +235,7 @@ async def test_of_one_user_two_large_bodies_are_read_at_once_and_others_need_not
     large = padded(MAX_BODY_BYTES + 1)
     assert (await bob.client.post("/tasks/bulk", content=large, headers=JSON)).status_code == 201
     assert not begun[2].is_set()
-    monkeypatch.setattr(body_limits, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(body_limits, "WAIT_SECONDS", 0.05)
     refused = await ada.client.post("/tasks/bulk", content=large, headers=JSON)
     assert problem(refused, 503)["detail"].startswith("There are as many large bodies")
     assert refused.headers["retry-after"]

@@ -291,7 +291,7 @@ async def test_what_redis_forgets_is_set_up_again(clock: Clock, redis: Redis, re
 
 
 async def test_a_process_keeps_so_many_keys_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limiter, "MOST_KEYS", 10)
+    monkeypatch.setattr(limiter, "MAX_KEYS", 10)
     limit = Limit("requests", 2, None)
     for n in range(1000):
         await limit.check(f"address:{n}")

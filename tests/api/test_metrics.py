@@ -128,7 +128,7 @@ async def test_limits_say_whom_they_refused(database_url: str) -> None:
 
 
 async def test_redis_is_away_until_it_is_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.redis_client.PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("service.core.redis.PROBE_SECONDS", 0.05)
     with RedisServer() as server:
         async with serving(make_settings(database_url, redis_url=server.url)) as client:
             before = await figures(client)

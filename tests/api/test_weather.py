@@ -120,7 +120,7 @@ async def test_a_hundred_cities_at_once_wait_no_longer_than_the_budget(
 async def test_waiting_for_a_free_call_is_no_failure_of_the_provider(
     forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weather, "MOST_CALLS", 1)
+    monkeypatch.setattr(weather, "MAX_CALLS", 1)
     provider.mode = "late"
     async with forecaster(weather_timeout_seconds=0.5) as client:
         found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(20)))

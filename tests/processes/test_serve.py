@@ -140,7 +140,9 @@ def test_the_log_tells_who_did_what_and_no_secret(tmp_path: Path, own_database_u
     assert done == [
         ("trip-1", f"task {what}", made["id"], made["user_id"]) for what in ("created", "updated", "deleted")
     ]
-    assert {"uvicorn.error", "service.app", "service.tasks"} <= {logger_of(line, form) for line in log.splitlines()}
+    assert {"uvicorn.error", "service.app", "service.tasks.operations"} <= {
+        logger_of(line, form) for line in log.splitlines()
+    }
     for secret in (
         PASSWORD,
         SECRET_KEY,

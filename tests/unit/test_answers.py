@@ -94,7 +94,7 @@ async def test_so_many_are_sent_at_once_in_all() -> None:
 
 
 async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "WAIT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         for _ in range(LARGE_OF_ONE):

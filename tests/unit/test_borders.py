@@ -26,6 +26,8 @@ SQL = re.compile(
 ALLOWED_SQL = {
     ("pool.py", "set local idle_in_transaction_session_timeout = 0"),
     ("pool.py", "set local plan_cache_mode = force_custom_plan"),
+    ("pool.py", "set local transaction_read_only = off; "),  # PgBouncer refuses them for a session
+    ("pool.py", "set local "),
     ("migrations.py", "select migration_id from _yoyo_migration"),  # the tables are yoyo's, and absent at first
     ("migrations.py", "select pg_try_advisory_lock(%s)"),
     ("statements.py", "explain (format json) "),  # around a file's own text

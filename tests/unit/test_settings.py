@@ -251,7 +251,7 @@ def test_eight_that_start_at_once_get_the_same_key(kind: str, alone: Path) -> No
 
 def test_an_empty_variable_hides_no_secret_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret_key").write_text("f" * 40)
-    monkeypatch.setattr("service.settings.SECRETS", tmp_path)
+    monkeypatch.setattr("service.core.settings.SECRETS", tmp_path)
     monkeypatch.setenv("SECRET_KEY", "")
     assert load().secret_key.get_secret_value() == "f" * 40
 
