@@ -20,11 +20,13 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from service.accounts.api_keys import ApiKeys
 from service.accounts.passwords import Passwords
-from service.accounts.session_cache import Sessions
-from service.accounts.sessions import Logins
+from service.accounts.session_cache import SessionCache
+from service.accounts.sessions import Sessions
+from service.accounts.tickets import Tickets
 from service.accounts.tokens import RefreshTokens, Tokens
-from service.accounts.users import Accounts
+from service.accounts.users import Users
 from service.api import connection_limits, openapi, problems
 from service.api.connection_limits import SubscriptionLimits
 from service.api.pipeline.backpressure import BackpressureMiddleware
@@ -119,9 +121,9 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             many = await stack.enter_async_context(connected("bulk"))
             hashing = passwords or Passwords()
             stack.callback(hashing.close)
-            accounts = Accounts(passwords=hashing)
+            users = Users(passwords=hashing)
             tokens = Tokens(keys, minutes=given.access_token_minutes)
-            sessions = Sessions(database, tokens)
+            session_cache = SessionCache(database, tokens)
             redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
             forecaster = await stack.enter_async_context(client.opened(given, redis))
             files = await stack.enter_async_context(operations.opened(given))
@@ -129,7 +131,10 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             event_log = EventLog(cursors)
             hub = Hub(database, event_log)
             listener = Listener(
-                given.database_listen_url.get_secret_value() or url, event_log=event_log, hub=hub, sessions=sessions
+                given.database_listen_url.get_secret_value() or url,
+                event_log=event_log,
+                hub=hub,
+                sessions=session_cache,
             )
             app.state.services = AppState(
                 db=database,
@@ -142,14 +147,17 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
                     total=max(1, given.database_pool_size * 4 // 5),
                     per_user=max(1, given.database_pool_size * 2 // 5),
                 ),
-                accounts=accounts,
-                logins=Logins(
+                users=users,
+                sessions=Sessions(
                     passwords=hashing,
                     tokens=tokens,
                     refresh_tokens=RefreshTokens(keys),
-                    sessions=sessions,
-                    days=given.refresh_token_days,
+                    session_cache=session_cache,
+                    lifetime_days=given.refresh_token_days,
                 ),
+                api_keys=ApiKeys(forget_user=session_cache.forget),
+                tickets=Tickets(session_cache),
+                session_cache=session_cache,
                 cursors=cursors,
                 weather=forecaster,
                 attachments=files,
@@ -169,7 +177,7 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
             await stack.enter_async_context(_running(reconciler.run(database, files)))
             if given.openweather_api_key:
                 await stack.enter_async_context(_running(backfill.run(database, forecaster)))
-            preparation = _Preparation(database, accounts, given)
+            preparation = _Preparation(database, users, given)
             if not await preparation.done():
                 await stack.enter_async_context(_running(preparation.wait()))
             yield
@@ -222,9 +230,9 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 class _Preparation:
     """What is done once, as soon as the database is ready: the first administrator is made."""
 
-    def __init__(self, database: Database, accounts: Accounts, given: Settings) -> None:
+    def __init__(self, database: Database, users: Users, given: Settings) -> None:
         self._database = database
-        self._accounts = accounts
+        self._users = users
         self._given = given
         self._said = ""
 
@@ -233,7 +241,7 @@ class _Preparation:
         try:
             await readiness.check(self._database)
             if self._given.admin_username:
-                await self._accounts.ensure_admin(
+                await self._users.ensure_admin(
                     self._database,
                     username=self._given.admin_username,
                     password=self._given.admin_password.get_secret_value(),

@@ -48,7 +48,7 @@ async def _identity(state: AppState, credential: str | None) -> Viewer | Service
     if credential is None:
         return None
     try:
-        return await state.logins.sessions.viewer(credential)
+        return await state.session_cache.authenticate(credential)
     except (UnauthorizedError, UnavailableError) as error:
         return error
 

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 from loguru import logger
 
-from service.accounts.session_cache import Sessions
+from service.accounts.session_cache import SessionCache
 from service.core import metrics
 from service.core.errors import ServiceError, UnavailableError
 from service.db import pool
@@ -42,7 +42,7 @@ class Listener:
     A NOTIFY is a hint and carries nothing: one that is lost costs half a second, and never an event.
     """
 
-    def __init__(self, url: str, *, event_log: EventLog, hub: Hub, sessions: Sessions) -> None:
+    def __init__(self, url: str, *, event_log: EventLog, hub: Hub, sessions: SessionCache) -> None:
         self._url = url
         self._event_log = event_log
         self._hub = hub
@@ -169,7 +169,7 @@ class Listener:
 
     async def _recheck(self, connection: Connection, subscribers: Sequence[Subscriber]) -> None:
         """End the subscriptions whose session or key is over, or whose account has another role now."""
-        over = await self._sessions.over([one.viewer for one in subscribers], db=connection)
+        over = await self._sessions.find_ended([one.viewer for one in subscribers], db=connection)
         gone = {id(viewer) for viewer in over}
         for subscriber in subscribers:
             if id(subscriber.viewer) in gone:

@@ -16,15 +16,14 @@ from service.weather.client import WeatherClient
 
 
 async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: WeatherClient) -> Any:
-    """Make a task of the viewer's own and give its row, with the weather where it is found in time."""
-    found = await weather.find(new.city)
-    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=found)
+    """Create a task that the viewer owns and return its row, with the weather if it is found in time."""
+    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=await weather.find(new.city))
     _log(viewer, row["id"], "task created")
     return row
 
 
 async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
-    """Give a task; NotFoundError, ForbiddenError."""
+    """Return a task. Raises: NotFoundError, ForbiddenError."""
     row = await q.tasks.get(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
     return _current(row)
 
@@ -32,9 +31,11 @@ async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
 async def replace(
     db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: WeatherClient
 ) -> dict[str, Any]:
-    """Replace all that a client may set; versions: those expected (`If-Match`), None for any.
+    """Replace all fields that a client may set, and return the task.
 
-    Raises NotFoundError, ForbiddenError, PreconditionFailedError.
+    versions: the versions that the client expects (`If-Match`), None for any.
+
+    Raises: NotFoundError, ForbiddenError, PreconditionFailedError.
     """
     return await _update(db, viewer, task_id, new.model_dump(), versions=versions, weather=weather)
 
@@ -48,7 +49,7 @@ async def patch(
     versions: list[int] | None,
     weather: WeatherClient,
 ) -> dict[str, Any]:
-    """Change what was sent and nothing else; versions and errors as in `replace`."""
+    """Change the fields that the client sent, and return the task; versions and errors as in `replace`."""
     return await _update(
         db, viewer, task_id, changes.model_dump(exclude_unset=True), versions=versions, weather=weather
     )
@@ -90,7 +91,7 @@ async def _update(
 
 
 async def _new_city(db: Executor, viewer: Viewer, task_id: int, city: str | None) -> str | None:
-    """Give the city where the viewer may change the task and it is not there yet: nobody waits for other weather."""
+    """Return the city if it is new to the task and the viewer may change the task: only then weather is needed."""
     if city is None:
         return None
     task = await get(db, viewer, task_id)
@@ -106,5 +107,5 @@ def _current(row: Any) -> dict[str, Any]:
     return task
 
 
-def _log(viewer: Viewer, task_id: int, what: str, **fields: Any) -> None:
-    logger.bind(task_id=task_id, actor_id=viewer.id, **fields).info(what)
+def _log(viewer: Viewer, task_id: int, message: str, **fields: Any) -> None:
+    logger.bind(task_id=task_id, actor_id=viewer.id, **fields).info(message)

@@ -22,7 +22,7 @@ async def deaf(sql: asyncpg.Connection[asyncpg.Record], database_url: str) -> As
     """An application that believes what it remembers, and hears of no change."""
     app = create_app(make_settings(database_url, database_listen_url=NOWHERE), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
-        app.state.services.logins.sessions.believed = lambda: True
+        app.state.services.session_cache.believed = lambda: True
         yield Factory(sql, app)
 
 

@@ -312,7 +312,7 @@ async def test_a_byte_too_many_is_refused_while_it_comes(users: Factory, files: 
 @pytest.fixture
 def quota(files: Attachments, monkeypatch: pytest.MonkeyPatch) -> int:
     """A quota of a hundred bytes."""
-    monkeypatch.setattr(files, "_quota", 100)
+    monkeypatch.setattr(files, "_quota_bytes", 100)
     return 100
 
 

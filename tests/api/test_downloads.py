@@ -237,7 +237,7 @@ async def test_a_file_that_ends_early_breaks_the_connection_off_and_a_range_goes
 ) -> None:
     path, tag = await put(make, ada, LARGE)
     key = await make.sql.fetchval("select key from attachments")
-    place = app.state.services.attachments.store._place(key)
+    place = app.state.services.attachments.store._path(key)
     reader, writer = await begin(port, ada, path)
     with place.open("r+b") as file:
         file.truncate(len(LARGE) - 1)

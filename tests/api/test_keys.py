@@ -72,7 +72,7 @@ async def test_a_key_expires_when_it_says_whether_it_is_remembered_or_not(
         problem(await client.get("/auth/me", headers=bearer(key["key"])), 401)
     assert (await client.get("/auth/me", headers=bearer(key["key"]))).status_code == 200
     await sql.execute("update api_keys set expires_at = now()")
-    make.app.state.services.logins.sessions.forget()
+    make.app.state.services.session_cache.forget()
     problem(await client.get("/auth/me", headers=bearer(key["key"])), 401)
 
 
@@ -217,7 +217,7 @@ async def used(user: User, number: int = 0) -> datetime | None:
 
 async def noted(make: Factory) -> None:
     """Wait until the uses so far are written."""
-    writer = make.app.state.services.logins.sessions._writer
+    writer = make.app.state.services.session_cache._key_uses._task
     if writer:
         await asyncio.wait_for(writer, 10)
 
@@ -240,10 +240,10 @@ async def test_the_list_says_when_a_key_was_last_used(make: Factory, client: htt
 async def test_a_use_is_written_once_an_hour(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
     ada = await make.user()
     key = await made(ada)
-    sessions = make.app.state.services.logins.sessions
+    key_uses = make.app.state.services.session_cache._key_uses
 
     async def use_again() -> datetime:
-        sessions._noted.clear()  # as in another process, or in this one after an hour
+        key_uses._noted.clear()  # as in another process, or in this one after an hour
         assert (await client.get("/tasks", headers=bearer(key["key"]))).status_code == 200
         await noted(make)
         said = await used(ada)
@@ -275,7 +275,7 @@ async def test_a_key_that_is_refused_is_not_used(make: Factory, client: httpx.As
 async def test_a_use_that_cannot_be_written_holds_nobody_up(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
     ada = await make.user()
     key, other = await made(ada), await made(ada)
-    sessions = make.app.state.services.logins.sessions
+    key_uses = make.app.state.services.session_cache._key_uses
     transaction = sql.transaction()
     await transaction.start()
     await sql.execute("select from api_keys for update")
@@ -283,7 +283,7 @@ async def test_a_use_that_cannot_be_written_holds_nobody_up(make: Factory, clien
         assert (await client.get("/tasks", headers=bearer(one["key"]))).status_code == 200
     async with asyncio.timeout(10):
         while not await sql.fetchval(CANCEL):
-            assert not sessions._writer.done()
+            assert not key_uses._task.done()
     await transaction.rollback()
     await noted(make)
     uses = [one["last_used_at"] for one in (await ada.client.get("/auth/keys")).json()["items"]]

@@ -194,7 +194,7 @@ async def test_a_change_that_was_admitted_is_not_refused_halfway(database_url: s
 
 def queue_of(app: FastAPI) -> Counter[str]:
     """Return how many hashes of each key wait."""
-    passwords: Passwords = app.state.services.accounts.passwords
+    passwords: Passwords = app.state.services.users.passwords
     return Counter({key: len(queue) for key, queue in passwords._slots._waiting.items()})
 
 
@@ -234,7 +234,7 @@ async def test_a_log_in_and_a_change_of_one_account_are_hashed_one_after_the_oth
     async with limited(database_url) as app:
         ada = await Factory(sql, app).user(username="Ada")
         first = asyncio.create_task(change(ada, current="wrong"))
-        await until(lambda: "account:ada" in app.state.services.accounts.passwords._slots._holders)
+        await until(lambda: "account:ada" in app.state.services.users.passwords._slots._holders)
         second = asyncio.create_task(log_in(browser(app), User(0, "aDA", "", ada.client, ada.viewer)))
         await until(lambda: queue_of(app) == {"account:ada": 1})
         gate.set()
@@ -248,7 +248,7 @@ async def test_a_hash_that_waits_is_dropped_when_its_client_leaves(
         ada = await Factory(sql, app).user()
         hashed.clear()
         first = asyncio.create_task(log_in(browser(app), ada))
-        await until(lambda: len(app.state.services.accounts.passwords._slots._holders) == 1)
+        await until(lambda: len(app.state.services.users.passwords._slots._holders) == 1)
         leaves, sent = asyncio.Event(), []
         body = orjson.dumps({"username": ada.username, "password": "of who leaves"})
         messages = iter([{"type": "http.request", "body": body}])

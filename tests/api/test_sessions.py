@@ -13,8 +13,8 @@ import asyncpg
 import httpx
 import pytest
 
-from service.accounts.passwords import NICE, Passwords
-from service.accounts.session_cache import MAX_CACHED, Sessions
+from service.accounts.passwords import THREAD_NICENESS, Passwords
+from service.accounts.session_cache import MAX_CACHED, SessionCache
 from service.app import create_app
 from service.core.viewer import Viewer
 from tests.conftest import SECRET_KEY, make_settings
@@ -383,11 +383,11 @@ async def test_a_key_that_is_no_longer_known_ends_tokens_and_loses_no_password(
 async def test_one_account_is_forgotten_without_a_look_at_all_others(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logins = make.app.state.services.logins
-    sessions = Sessions(make.app.state.services.db, logins.tokens)
+    state = make.app.state.services
+    sessions = SessionCache(state.db, state.sessions.tokens)
     monkeypatch.setattr(sessions, "believed", lambda: True)
     ada = await make.user()
-    await sessions.viewer(ada.token)
+    await sessions.authenticate(ada.token)
     for n in range(MAX_CACHED):  # what is remembered is a part of it that none of the statements has a say in
         sessions._sessions[-n] = Viewer(-n, False, session_id=-n)
     assert len(sessions._sessions) == MAX_CACHED
@@ -405,5 +405,5 @@ async def test_one_account_is_forgotten_without_a_look_at_all_others(
 async def test_hashing_lets_the_event_loop_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords = Passwords(cost=4)
     monkeypatch.setattr(passwords, "_matches", lambda *_: os.nice(0))
-    assert await passwords.verify(PASSWORD, None, payer=None) == min(os.nice(0) + NICE, 19)
+    assert await passwords.verify(PASSWORD, None, payer=None) == min(os.nice(0) + THREAD_NICENESS, 19)
     passwords.close()

@@ -59,7 +59,7 @@ async def test_nobody_sees_a_file_before_it_is_finished(store: Store) -> None:
     writing = await store.begin(key)
     await writing.write(content_of(PART_BYTES + 1))
     assert not await store.exists(key)
-    assert [page async for page in store.listed(FOLDER)] == []
+    assert [page async for page in store.list_files(FOLDER)] == []
     with pytest.raises(MissingError):
         await got(store, key, size=PART_BYTES + 1)
     await writing.finish()
@@ -107,10 +107,10 @@ async def test_what_is_removed_is_gone_and_who_had_begun_reads_on(store: Store) 
 async def test_files_are_listed_in_the_order_of_their_keys_with_their_time(store: Store) -> None:
     before = datetime.now(UTC) - timedelta(seconds=5)
     keys = [await put(store, b"x") for _ in range(20)]
-    found = [one for page in [page async for page in store.listed(FOLDER)] for one in page]
+    found = [one for page in [page async for page in store.list_files(FOLDER)] for one in page]
     assert [one.key for one in found] == sorted(keys)
     assert all(before < one.modified_at < datetime.now(UTC) + timedelta(seconds=5) for one in found)
-    assert [page async for page in store.listed("f" * 32)] == []
+    assert [page async for page in store.list_files("f" * 32)] == []
 
 
 async def test_what_dead_writers_left_is_cleared_once_it_is_old(store: Store, kind: Kind) -> None:
@@ -118,9 +118,9 @@ async def test_what_dead_writers_left_is_cleared_once_it_is_old(store: Store, ki
     writing = await store.begin(key_of())
     await writing.write(content_of(PART_BYTES + 1))
     assert (
-        await store.clear(FOLDER, before=datetime(2010, 1, 1, tzinfo=UTC)) == 0
+        await store.remove_unfinished(FOLDER, before=datetime(2010, 1, 1, tzinfo=UTC)) == 0
     )  # moto's uploads are all of that year
     assert len(await kind.held(store)) == 2
-    assert await store.clear(FOLDER, before=datetime.now(UTC) + timedelta(minutes=1)) == 1
+    assert await store.remove_unfinished(FOLDER, before=datetime.now(UTC) + timedelta(minutes=1)) == 1
     assert await kind.held(store) == [kept]
     await writing.abandon()

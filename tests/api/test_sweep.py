@@ -33,7 +33,7 @@ async def compare(users: Factory, files: Attachments, database: Database) -> Any
         with pytest.MonkeyPatch.context() as later:
             later.setattr(reconciler, "ORPHAN_AGE", timedelta(days=1 - days))
             folder = await users.sql.fetchval("select folder from attachment_store")
-            await reconciler.hold(
+            await reconciler.compare_folder(
                 database, files.store, folder
             )  # at once, though the application's own may have the turn
             await users.sql.execute(LATER)
@@ -64,7 +64,7 @@ async def test_a_file_without_a_row_goes_after_a_day_and_no_other(
     assert await kind.held(files.store) == sorted([*before, *lost, foreign])
     await compare()
     assert await kind.held(files.store) == sorted([*before, foreign])
-    assert [line.partition(" ")[0] for line in logged if "files without rows" in line] == ["INFO"]
+    assert [line.partition(" ")[0] for line in logged if "orphan files removed" in line] == ["INFO"]
     for one in made:
         assert (await ada.client.get(f"/tasks/{task}/attachments/{one['id']}")).status_code == 200
 
@@ -78,11 +78,13 @@ async def test_a_row_without_a_file_is_reported_and_stays(
     for one in (made[0], made[2]):
         await files.store.remove(await users.sql.fetchval("select key from attachments where id = $1", one["id"]))
     await compare()
-    assert not [line for line in logged if "no files" in line]  # they may have come after the list was read
+    assert not [
+        line for line in logged if "attachment files missing" in line
+    ]  # they may have come after the list was read
     await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
     await compare()
-    (line,) = [line for line in logged if "no files" in line]
-    assert line.startswith("ERROR attachments: 2 rows have no files in the store")
+    (line,) = [line for line in logged if "attachment files missing" in line]
+    assert line.startswith("ERROR attachment files missing {'count': 2,")
     assert all(str(one["id"]) in line for one in (made[0], made[2]))
     assert await users.sql.fetchval("select count(*) from attachments") == 4
 
@@ -100,7 +102,7 @@ async def test_an_empty_store_loses_nothing_but_is_told(
     monkeypatch.setattr(reconciler, "BATCH_ROWS", 2)
     monkeypatch.setattr(reconciler, "MAX_LOST", 3)
     await compare()
-    assert "3 rows have no files" in " ".join(logged)
+    assert "attachment files missing {'count': 3," in " ".join(logged)
     assert await users.sql.fetchval("select count(*) from attachments") == 5
 
 
@@ -128,8 +130,8 @@ async def test_many_files_are_held_against_many_rows(
     kept = await kind.held(files.store)
     assert kept == sorted(row["key"] for row in rows if row not in gone)
     assert not set(kept) & set(lost)
-    (line,) = [line for line in logged if "no files" in line]
-    assert "4 rows have no files" in line
+    (line,) = [line for line in logged if "attachment files missing" in line]
+    assert "'count': 4," in line
     assert all(str(row["id"]) in line for row in gone)
 
 
@@ -166,12 +168,12 @@ async def test_of_two_sweeps_one_does_nothing(users: Factory, files: Attachments
     listed: list[str] = []
 
     class Counted:
-        async def listed(self, folder: str) -> AsyncIterator[list[Any]]:
+        async def list_files(self, folder: str) -> AsyncIterator[list[Any]]:
             listed.append(folder)
             yield []
             await asyncio.sleep(0)
 
-        async def clear(self, folder: str, *, before: datetime) -> int:
+        async def remove_unfinished(self, folder: str, *, before: datetime) -> int:
             assert folder == listed[0]
             assert before < datetime.now(UTC)
             return 0
@@ -225,14 +227,14 @@ async def test_a_link_is_no_file_of_ours(tmp_path: Path, kind: Kind, store: Stor
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     key = await put(store, b"mine!!")
-    place: Path = store._place(key)  # type: ignore[attr-defined]
+    place: Path = store._path(key)  # type: ignore[attr-defined]
     place.unlink()
     place.symlink_to(secret)
     with pytest.raises(UnavailableError):
         await anext(store.read(key, size=6, start=0, stop=6))
-    assert [page async for page in store.listed(key.partition("/")[0])] == []
+    assert [page async for page in store.list_files(key.partition("/")[0])] == []
     place.parent.joinpath("..", "x").touch()
     place.parent.parent.joinpath("zz").symlink_to(tmp_path)
-    assert [page async for page in store.listed(key.partition("/")[0])] == []
+    assert [page async for page in store.list_files(key.partition("/")[0])] == []
     await store.remove(key)
     assert secret.read_bytes() == b"secret"

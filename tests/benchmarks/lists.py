@@ -105,7 +105,7 @@ async def measure(url: str, *, repeats: int) -> list[Measured]:
             times = []
             for _ in range(repeats):
                 begun = time.perf_counter()
-                await listing.rows(database, sort=sort, **values)
+                await listing.fetch_rows(database, sort=sort, **values)
                 times.append((time.perf_counter() - begun) * 1000)
             words = [f"{name}={word}" for name, word in chosen]
             combination = (viewer, sort, *(name for name, _ in chosen))

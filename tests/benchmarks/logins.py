@@ -56,7 +56,7 @@ class Probed:
                 await JSONResponse(late)(scope, receive, send)
             case "/probe/doubt" | "/probe/believe" as how:
                 state = self._state.state
-                state.logins.sessions.believed = lambda: how == "/probe/believe" and state.listener.current
+                state.session_cache.believed = lambda: how == "/probe/believe" and state.listener.current
                 await JSONResponse(how)(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from loguru import logger
 
-from service.accounts.session_cache import Sessions
+from service.accounts.session_cache import SessionCache
 from service.accounts.tokens import Tokens
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
@@ -106,7 +106,7 @@ async def test_who_came_before_the_process_listened_hears_of_what_was_written_be
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
         written = await write(dba)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
             event = await asked
             assert isinstance(event, Event)
             assert event.id == written
@@ -168,7 +168,7 @@ async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        listener = Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))
+        listener = Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))
         async with listening(listener):
             while not listener.alive:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -212,7 +212,7 @@ async def test_a_dump_restored_under_a_running_listener_is_settled(
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
             while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await restored(dump, own_database_url)
@@ -224,7 +224,7 @@ async def test_a_dump_restored_while_nobody_subscribes_is_settled(
     own_database_url: str, pool: Database, dba: Sql, tmp_path: Path
 ) -> None:
     dump = await dumped(dba, own_database_url, tmp_path)
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
     async with listening(listener):
         while not listener.alive:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -257,7 +257,7 @@ async def test_a_listener_looks_while_nothing_can_be_settled(
             await dba.execute("set local lock_timeout = 0; lock table task_events in share mode")
         else:
             url = await stack.enter_async_context(reader(own_database_url, dba))
-        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
             while not listener.current:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -271,7 +271,7 @@ async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
 ) -> None:
     await write(dba)
     async with reader(own_database_url, dba) as url:
-        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
             while not listener.current:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -286,7 +286,7 @@ async def test_a_listener_settles_where_sessions_are_read_only_by_default(
     name = await dba.fetchval("select quote_ident(current_database())")
     await dba.execute(f"alter database {name} set default_transaction_read_only = on")
     await dba.execute(f"alter database {name} set default_transaction_isolation = serializable")
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
     async with listening(listener):
         await settled(dba)
     assert [line for line in said if "nothing can be settled yet" in line] == []
@@ -303,7 +303,7 @@ async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener_module, "SETTLED_ROWS", 10)
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
     async with listening(listener):
         while not listener.alive:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

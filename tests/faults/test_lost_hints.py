@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from service.accounts.session_cache import Sessions
+from service.accounts.session_cache import SessionCache
 from service.core.viewer import Viewer
 from service.db import pool as db
 from service.events.event import Event
@@ -29,7 +29,7 @@ async def test_an_event_without_a_notify_arrives_within_about_a_second(
     subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
             asked = await waiting(items, subscriber)
             first = await write(dba)
             assert isinstance(event := await asked, Event)
@@ -56,7 +56,7 @@ async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_ope
     async with gate(own_database_url) as door:
         with hub.subscribed(subscriber) as items:
             assert isinstance(await soon(items), Ready)
-            async with listening(Listener(door.url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+            async with listening(Listener(door.url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
                 asked = await waiting(items, subscriber)
                 written = await write(dba)
                 assert isinstance(event := await asked, Event)

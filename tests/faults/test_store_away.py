@@ -18,7 +18,7 @@ import pytest
 from service.attachments import operations, reconciler, storage
 from service.attachments.operations import Attachments
 from service.attachments.storage import s3 as bucket
-from service.attachments.storage.local import Folder
+from service.attachments.storage.local import LocalFolder
 from service.attachments.storage.s3 import PART_BYTES
 from service.core.errors import StartError, UnavailableError
 from service.core.settings import Settings
@@ -65,7 +65,7 @@ async def test_nothing_can_be_done_while_s3_is_away_and_all_when_it_is_back(
         lambda: got(store, key, size=6),
         lambda: store.exists(key),
         lambda: store.remove(other),
-        lambda: anext(aiter(store.listed(FOLDER))),
+        lambda: anext(aiter(store.list_files(FOLDER))),
     ]
     for call in calls:
         with pytest.raises(UnavailableError) as failure:
@@ -171,8 +171,8 @@ def test_without_the_library_s3_stops_the_start(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "aiobotocore.session", None)
     settings = Settings(_env_file=None, attachments_url="s3://bucket")  # type: ignore[call-arg]
     with pytest.raises(StartError, match="takes aiobotocore, which is not installed"):
-        operations.check(settings)
-    operations.check(Settings(_env_file=None))  # type: ignore[call-arg]
+        operations.check_storage(settings)
+    operations.check_storage(Settings(_env_file=None))  # type: ignore[call-arg]
 
 
 # A folder
@@ -192,7 +192,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-async def refused_as_full(store: Folder, root: Path) -> None:
+async def refused_as_full(store: LocalFolder, root: Path) -> None:
     key = f"{FOLDER}/{token_hex(16)}"
     writing = await store.begin(key)
 
@@ -208,14 +208,14 @@ async def refused_as_full(store: Folder, root: Path) -> None:
 
 
 async def test_a_full_disk_is_told_and_keeps_nothing(small_disk: Path) -> None:
-    store = Folder(small_disk)
+    store = LocalFolder(small_disk)
     await refused_as_full(store, small_disk)
     assert await got(store, await put(store, content_of(500_000)), size=500_000)
     store.close()
 
 
 async def test_a_limit_of_the_system_is_told_as_full(tmp_path: Path) -> None:
-    store = Folder(tmp_path)
+    store = LocalFolder(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
@@ -231,7 +231,7 @@ async def test_a_full_disk_is_said_to_the_client(
 ) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}/attachments"
-    store = Folder(small_disk)
+    store = LocalFolder(small_disk)
     monkeypatch.setattr(make.app.state.services.attachments, "store", store)
     answer = await ada.client.post(path, files={"file": content_of(1_500_000)})
     assert "full" in problem(answer, 503)["detail"]
@@ -244,14 +244,14 @@ async def test_a_full_disk_is_said_to_the_client(
 @pytest.mark.parametrize("kind", ["a file", "nowhere"])
 async def test_a_folder_that_is_none_is_away(tmp_path: Path, kind: str) -> None:
     tmp_path.joinpath("file").touch()
-    store = Folder(tmp_path / "file" / "folder" if kind == "a file" else Path("/proc/no/folder"))
+    store = LocalFolder(tmp_path / "file" / "folder" if kind == "a file" else Path("/proc/no/folder"))
     with pytest.raises(UnavailableError, match="away"):
         await store.begin(f"{FOLDER}/{token_hex(16)}")
     store.close()
 
 
 async def test_a_file_that_may_not_be_read_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Folder(tmp_path)
+    store = LocalFolder(tmp_path)
     key = await put(store, b"x")
 
     def fail(*_: object) -> bytes:
@@ -265,7 +265,7 @@ async def test_a_file_that_may_not_be_read_is_away(tmp_path: Path, monkeypatch: 
 
 async def test_a_write_that_is_cancelled_is_not_left_running(tmp_path: Path) -> None:
     """Else what is closed and removed next would still be written to."""
-    store = Folder(tmp_path)
+    store = LocalFolder(tmp_path)
     begun, go_on = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -288,7 +288,7 @@ async def test_a_write_that_is_cancelled_is_not_left_running(tmp_path: Path) -> 
 
 async def test_a_folder_that_is_gone_is_away_and_not_made_anew(tmp_path: Path) -> None:
     root = tmp_path / "store"
-    store = Folder(root)
+    store = LocalFolder(root)
     key = f"{'0' * 32}/{'1' * 32}"
     part = await store.begin(key)
     await part.write(b"x")

@@ -111,7 +111,7 @@ def test_what_a_kill_leaves_is_swept_a_day_later(own_database_url: str, tmp_path
         wake(running, client)
         until(lambda: len(files(tmp_path)) == 1)
         assert Client(running, client.token, client.task_id).take(kept) == 1000
-        assert "files without rows are gone" in running.log()
+        assert "orphan files removed" in running.log()
 
 
 def test_a_stop_amid_an_upload_leaves_nothing(own_database_url: str, tmp_path: Path) -> None:

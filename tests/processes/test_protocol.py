@@ -128,7 +128,7 @@ async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pyte
 async def test_a_client_that_leaves_amid_its_body_is_no_error(
     port: int, app: FastAPI, logged: list[str], wanted: str
 ) -> None:
-    token = app.state.services.logins.tokens.issue(user_id=1, role="user", session_id=1).encode()
+    token = app.state.services.sessions.tokens.issue(user_id=1, role="user", session_id=1).encode()
     head = b" HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 900\r\n"
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(wanted.encode() + head + b"Authorization: Bearer " + token + b"\r\n\r\n{")

@@ -95,7 +95,7 @@ def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_d
             until(lambda: waiting(db) == 2)
             db.rollback()
             until(lambda: server.log().count(" ready\n") == 2)
-            assert server.log().count("first administrator made") == 1
+            assert server.log().count("first administrator created") == 1
             assert db.execute("select username, role from users").fetchall() == [("root", "admin")]
             db.rollback()
             assert log_in(server, "root").status_code == 200

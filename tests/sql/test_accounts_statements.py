@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.accounts.users import LAST
+from service.accounts.users import AFTER_USERNAMES
 from service.core.errors import ConflictError, InvalidError, UnauthorizedError
 from service.db.pool import Database
 from service.db.queries import q
@@ -191,13 +191,13 @@ async def test_a_new_password_ends_all_sessions_but_one(database: Database, make
     ada, bob = await make.user(), await make.user()
     others = [await make.session(ada.id) for _ in range(2)]
     known = await q.accounts.password(database, user_id=ada.id)
-    change: dict[str, Any] = {"user_id": ada.id, "known_hash": known, "kept_session_id": others[0]}
+    change: dict[str, Any] = {"user_id": ada.id, "verified_hash": known, "kept_session_id": others[0]}
     assert await q.accounts.set_password(database, **change, password_hash="new") == 1
     assert await q.accounts.password(database, user_id=ada.id) == "new"
     assert await q.accounts.password(database, user_id=bob.id) not in {"new", None}
     assert await sessions_of(make, ada) == [others[0]]
     assert await sessions_of(make, bob) == [bob.viewer.session_id]
-    change |= {"known_hash": "new", "kept_session_id": None}
+    change |= {"verified_hash": "new", "kept_session_id": None}
     assert await q.accounts.set_password(database, **change, password_hash="newer") == 1
     assert await sessions_of(make, ada) == []
 
@@ -206,8 +206,8 @@ async def test_who_knew_another_password_changes_nothing_and_ends_nothing(databa
     ada = await make.user()
     known = await q.accounts.password(database, user_id=ada.id)
     change: dict[str, Any] = {"password_hash": "new", "kept_session_id": None}
-    assert await q.accounts.set_password(database, user_id=ada.id, known_hash="stale", **change) == 0
-    assert await q.accounts.set_password(database, user_id=0, known_hash=known, **change) == 0
+    assert await q.accounts.set_password(database, user_id=ada.id, verified_hash="stale", **change) == 0
+    assert await q.accounts.set_password(database, user_id=0, verified_hash=known, **change) == 0
     assert await q.accounts.password(database, user_id=ada.id) == known
     assert await q.accounts.password(database, user_id=0) is None
     assert await sessions_of(make, ada) == [ada.viewer.session_id]
@@ -219,7 +219,7 @@ async def test_of_many_who_change_one_password_at_once_one_does(database: Databa
     done = await asyncio.gather(
         *(
             q.accounts.set_password(
-                database, user_id=ada.id, password_hash=f"new {number}", known_hash=known, kept_session_id=None
+                database, user_id=ada.id, password_hash=f"new {number}", verified_hash=known, kept_session_id=None
             )
             for number in range(10)
         )
@@ -245,7 +245,7 @@ async def test_pages_of_accounts_are_those_whose_names_begin_so_in_order(
             database,
             sort=sort,
             name_from=begin,
-            name_before=begin and begin + LAST,
+            name_before=begin and begin + AFTER_USERNAMES,
             after_value=after[0],
             after_id=after[1],
             row_limit=3,

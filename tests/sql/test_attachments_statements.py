@@ -324,13 +324,13 @@ async def test_what_somebody_removes_now_does_not_come_back(make: Factory, datab
 
 async def test_one_at_a_time_has_the_turn(make: Factory, database: Database) -> None:
     await make.sql.execute("update attachment_store set sweep_due_at = now()")
-    slot = await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False)
+    slot = await q.attachments.acquire_sweep_lease(database, seconds=60, holds_lease=False)
     assert slot
     assert slot["folder"] == await folder(make)
-    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False) is None
-    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=True) == slot
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, holds_lease=False) is None
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, holds_lease=True) == slot
     await make.sql.execute("update attachment_store set sweep_due_at = now() - interval '1 second'")
-    assert await q.attachments.acquire_sweep_lease(database, seconds=60, has_turn=False) == slot
+    assert await q.attachments.acquire_sweep_lease(database, seconds=60, holds_lease=False) == slot
 
 
 async def test_keys_are_in_their_order_and_of_an_hour_ago(make: Factory, database: Database) -> None:

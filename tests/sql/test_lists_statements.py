@@ -146,7 +146,7 @@ async def test_a_far_page_is_what_it_is_among_all_tasks(
 ) -> None:
     rows = await all_tasks(make)
     for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
-        bounds = await listing.bounds(database, sort.removeprefix("-"), values)
+        bounds = await listing.fetch_bounds(database, sort.removeprefix("-"), values)
         page = await q.tasks.list_index_only(
             database, sort=sort, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **values, **bounds
         )
@@ -162,7 +162,7 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
         await make.sql.execute("analyze tasks")
     for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
-        page = [dict(row) for row in await listing.rows(database, sort=sort, **given)]
+        page = [dict(row) for row in await listing.fetch_rows(database, sort=sort, **given)]
         assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
         if sort in ("title", "-title"):
             assert page == [dict(row) for row in await q.tasks.list_period_by_title(database, sort=sort, **given)]
@@ -177,7 +177,7 @@ async def test_a_page_goes_on_behind_the_ends_of_all_ids(
     rows = await all_tasks(make)
     (row,) = [row for row in rows if row["id"] == end]
     values = {**EVERYONES, "created_from": None, "created_before": None, **behind(row, sort)}
-    page = await listing.rows(database, sort=sort, viewer_id=viewers[0].id, viewer_is_admin=True, **values)
+    page = await listing.fetch_rows(database, sort=sort, viewer_id=viewers[0].id, viewer_is_admin=True, **values)
     assert [row["id"] for row in page] == found(rows, viewers[0], sort, values)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.accounts.users import LAST
+from service.accounts.users import AFTER_USERNAMES
 from service.db import pool
 from service.db.pool import Connection, Database
 from service.db.statements import Statement, read_all
@@ -165,7 +165,7 @@ async def test_a_page_of_a_list_is_read_off_an_index(large: Database, name: str,
 @pytest.mark.parametrize("sort", STATEMENTS["accounts.list"].texts)
 async def test_a_page_of_accounts_is_read_off_the_index_of_names(large: Database, sort: str, begin: str | None) -> None:
     statement = STATEMENTS["accounts.list"]
-    names = {"name_from": begin, "name_before": begin and begin + LAST, "row_limit": 21}
+    names = {"name_from": begin, "name_before": begin and begin + AFTER_USERNAMES, "row_limit": 21}
     async with large.connection() as connection:
         row = await connection.fetchrow("select lower(username) as value, id from users where username = 'Member7777'")
         assert row is not None
@@ -270,7 +270,7 @@ async def test_each_list_is_read_by_the_form_for_it(
         values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **chosen}
     values = {name: value for name, value in values.items() if name not in WALK}
     async with pool.connected(module_database_url, make_settings(module_database_url, database_pool_size=1)) as fresh:
-        await listing.rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
+        await listing.fetch_rows(fresh, sort=sort, **{**values, "sought": None, **chosen})
         async with fresh.connection() as connection:
             prepared = await connection.fetch("select statement from pg_prepared_statements")
     tags = [tag[1] for row in prepared if (tag := re.match(r"\w+ /\* (tasks\.(list|search).*?) \*/", row["statement"]))]
@@ -282,7 +282,7 @@ async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: st
     given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
         values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **given}
-        values |= await listing.bounds(connection, sort.removeprefix("-"), values)
+        values |= await listing.fetch_bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)
     assert ("updated_at < " if "updated" in sort else "id <= ") in conditions or "created_at < " in conditions

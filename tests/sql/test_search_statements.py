@@ -224,6 +224,6 @@ async def test_a_search_gives_what_python_finds_among_all_tasks(
         having = [row for row in rows if wanted & set(f"{row['title']} {row['description']}".split())]
         after = [row for row in rows if row["id"] == values["after_id"]]
         given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
-        page = [row["id"] for row in await listing.rows(database, sort=sort, **given)]
+        page = [row["id"] for row in await listing.fetch_rows(database, sort=sort, **given)]
         whole = found([*having, *(row for row in after if row not in having)], viewer, sort, values)
         assert page == whole, (sort, values)

@@ -36,19 +36,19 @@ class Begun:
     secret: bytes
 
 
-async def begin(database: Database, user: User, *, days: int = 30, most: int = 100) -> Begun:
+async def begin(database: Database, user: User, *, days: int = 30, max_sessions: int = 100) -> Begun:
     token, secret = token_bytes(32), token_bytes(32)
     known = await q.accounts.password(database, user_id=user.id)
     row = await q.accounts.open_session(
         database,
         user_id=user.id,
-        known_hash=known,
+        verified_hash=known,
         refresh_hash=sha256(token),
         secret=secret,
         days=days,
         client_address="192.0.2.1",
         user_agent="tests",
-        most=most,
+        max_sessions=max_sessions,
     )
     assert row is not None
     return Begun(row["id"], token, secret)
@@ -58,19 +58,19 @@ async def log_in(executor: Executor, user: User, known: str) -> Any:
     return await q.accounts.open_session(
         executor,
         user_id=user.id,
-        known_hash=known,
+        verified_hash=known,
         refresh_hash=token_bytes(32),
         secret=b"",
         days=1,
         client_address=None,
         user_agent=None,
-        most=100,
+        max_sessions=100,
     )
 
 
-async def key(database: Database, user: User, *, most: int = 100, **values: Any) -> Any:
+async def key(database: Database, user: User, *, max_keys: int = 100, **values: Any) -> Any:
     given = {"name": "nightly", "hash": token_bytes(32), "read_only": False, "expires_at": None, **values}
-    return await q.accounts.create_key(database, user_id=user.id, most=most, **given)
+    return await q.accounts.create_key(database, user_id=user.id, max_keys=max_keys, **given)
 
 
 async def ticket(database: Database, user: User, **values: Any) -> bytes:
@@ -122,13 +122,13 @@ async def test_a_log_in_under_way_does_not_outlive_a_change_of_the_password(data
         async with connection.transaction():
             assert await log_in(connection, ada, known) is not None
             changed = asyncio.ensure_future(
-                q.accounts.set_password(database, **change, known_hash=known, password_hash="new")
+                q.accounts.set_password(database, **change, verified_hash=known, password_hash="new")
             )
             await waiting(make, changed)
         assert await changed == 1
         assert await of_user(make, ada) == [ada.viewer.session_id]
         async with connection.transaction():
-            assert await q.accounts.set_password(connection, **change, known_hash="new", password_hash="newer") == 1
+            assert await q.accounts.set_password(connection, **change, verified_hash="new", password_hash="newer") == 1
             begun = asyncio.ensure_future(log_in(database, ada, "new"))
             await waiting(make, begun)
         assert await begun is None
@@ -147,9 +147,9 @@ async def test_a_dbas_change_ends_sessions_too(database: Database, make: Factory
 
 async def test_the_oldest_sessions_beyond_the_most_end(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    begun = [await begin(database, ada, most=3) for _ in range(5)]
+    begun = [await begin(database, ada, max_sessions=3) for _ in range(5)]
     assert await of_user(make, ada) == [one.id for one in begun[2:]]
-    last = await begin(database, ada, most=1)
+    last = await begin(database, ada, max_sessions=1)
     assert await of_user(make, ada) == [last.id]
     assert await of_user(make, bob) == [bob.viewer.session_id]
 
@@ -371,11 +371,11 @@ async def test_a_use_of_a_key_is_noted_at_most_once_an_hour(database: Database, 
 
 async def test_a_key_beyond_the_most_is_not_made(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    made = [await key(database, ada, most=2) for _ in range(3)]
+    made = [await key(database, ada, max_keys=2) for _ in range(3)]
     assert [row is not None for row in made] == [True, True, False]
-    assert await key(database, bob, most=2) is not None
+    assert await key(database, bob, max_keys=2) is not None
     assert await q.accounts.revoke_key(database, key_id=made[0]["id"], user_id=ada.id) == 1
-    assert await key(database, ada, most=2) is not None
+    assert await key(database, ada, max_keys=2) is not None
 
 
 @pytest.mark.parametrize(("value", "pointer"), [({"name": " "}, "/name"), ({"expires_at": LAST_MOMENT}, "/expires_at")])

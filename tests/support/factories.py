@@ -39,12 +39,12 @@ class Factory:
     async def user(self, *, username: str | None = None, role: str = "user", password: str = PASSWORD) -> User:
         """Make an account that can log in with the password."""
         name = username or f"user-{next(_numbers)}"
-        hashed = await self.app.state.services.accounts.passwords.hash(password, payer=None)
+        hashed = await self.app.state.services.users.passwords.hash(password, payer=None)
         user_id = await self.sql.fetchval(
             "insert into users (username, password_hash, role) values ($1, $2, $3) returning id", name, hashed, role
         )
         session_id = await self.session(user_id)
-        tokens: Tokens = self.app.state.services.logins.tokens
+        tokens: Tokens = self.app.state.services.sessions.tokens
         token = tokens.issue(user_id=user_id, role=role, session_id=session_id)
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self.app),

@@ -105,7 +105,7 @@ async def test_equal_passwords_have_different_hashes(passwords: Passwords) -> No
 
 def test_the_cost_is_twelve_where_no_test_lowers_it() -> None:
     passwords = Passwords()
-    assert passwords._nobody.startswith("$2b$12$")
+    assert passwords._dummy_hash.startswith("$2b$12$")
     passwords.close()
 
 
@@ -254,7 +254,7 @@ def test_a_token_has_the_claims_of_the_contract_and_an_id_of_its_own() -> None:
     one, two = (TOKENS.issue(user_id=1, role="user", session_id=7) for _ in range(2))
     claims = jwt.decode(one, options={"verify_signature": False})
     assert set(claims) == {"iss", "aud", "sub", "sid", "role", "iat", "exp", "jti"}
-    assert claims["exp"] - claims["iat"] == TOKENS.seconds == 900
+    assert claims["exp"] - claims["iat"] == TOKENS.lifetime_seconds == 900
     header = jwt.get_unverified_header(one)
     assert (header["alg"], header["typ"]) == ("HS256", "at+jwt")
     assert header["kid"] not in KEY

@@ -97,5 +97,5 @@ class RateLimitMiddleware:
 async def _refuse_guesses(request: HTTPConnection, limit: limiter.RateLimiter) -> None:
     """RateLimitedError for a key that only the database knows, from an address that has spent its budget on others."""
     credential, address = credential_of(request), f"address:{await address_of(request)}"
-    if credential and not state_of(request).logins.sessions.knows(credential) and limit.is_exhausted(address):
+    if credential and state_of(request).session_cache.is_uncached_key(credential) and limit.is_exhausted(address):
         spent(request, await limit.check(address))

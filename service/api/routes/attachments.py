@@ -14,7 +14,7 @@ from service.api.request_checks import RowId, each_once, no_query, whole_body
 from service.api.state import State
 from service.api.streaming.download import Asked, Download
 from service.api.streaming.multipart import FileBody
-from service.attachments.schemas import Attachment, AttachmentPage, AttachmentQuery
+from service.attachments.schemas import Attachment, AttachmentListParams, AttachmentPage
 
 router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
 
@@ -40,10 +40,10 @@ async def add_attachment(state: State, viewer: CurrentUser, request: Request, ta
 
 @router.get("", response_model=AttachmentPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404))
 async def list_attachments(
-    state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[AttachmentQuery, Query()]
+    state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[AttachmentListParams, Query()]
 ) -> Response:
     """List a task's attachments in the order in which they were added."""
-    page = await state.attachments.page(state.db, viewer, task_id, query, cursors=state.cursors)
+    page = await state.attachments.list(state.db, viewer, task_id, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 

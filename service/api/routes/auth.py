@@ -76,7 +76,7 @@ async def _parsed(request: Request) -> Any:
 )
 async def register(request: Request, state: State, viewer: OptionalUser, new: Registration) -> Response:
     """Make an account. Only an administrator may set the role `admin`."""
-    registration = state.accounts.register(state.db, viewer, new, attempt=await attempt_of(request))
+    registration = state.users.register(state.db, viewer, new, payer=await attempt_of(request))
     row = await while_connected(request.receive, registration)
     return responses.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
 
@@ -91,8 +91,8 @@ async def register(request: Request, state: State, viewer: OptionalUser, new: Re
 async def login(request: Request, state: State, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
     """Exchange username and password, as JSON or as a form, for an access token and a refresh token."""
     attempt = await attempt_of(request, account=credentials.username)
-    agent = request.headers.get("user-agent")
-    log_in = state.logins.log_in(state.db, credentials, attempt=attempt, agent=agent)
+    user_agent = request.headers.get("user-agent")
+    log_in = state.sessions.log_in(state.db, credentials, payer=attempt, user_agent=user_agent)
     token = await while_connected(request.receive, log_in)
     if limits := state.limits.logins:
         await limits.remember(credentials.username, attempt.address)
@@ -102,7 +102,7 @@ async def login(request: Request, state: State, credentials: Annotated[Credentia
 @router.get("/me", response_model=Account, dependencies=[no_query], responses=problems(401))
 async def me(state: State, viewer: CurrentUser) -> Response:
     """Give the account that the token speaks for."""
-    return responses.json(await state.accounts.me(state.db, viewer))
+    return responses.json(await state.users.get_own(state.db, viewer))
 
 
 @router.post(
@@ -115,7 +115,7 @@ async def refresh(state: State, spent_token: Refresh) -> Response:
     """Exchange a refresh token for an access token and the next refresh token.
 
     It is spent then, and answers ten seconds more, with the same successor; used again later, its session ends."""
-    return responses.json(await state.logins.refresh(state.db, spent_token.refresh_token))
+    return responses.json(await state.sessions.refresh(state.db, spent_token.refresh_token))
 
 
 @router.put(
@@ -129,9 +129,9 @@ async def change_password(request: Request, state: State, viewer: CurrentUser, c
     """Set a new password; one's other sessions end.
 
     It hashes two passwords, each of which counts as a log-in of the client address and of the account."""
-    account = await state.accounts.me(state.db, viewer)
+    account = await state.users.get_own(state.db, viewer)
     attempt = await attempt_of(request, account=account["username"])
-    change_made = state.accounts.change_password(state.db, viewer, change, attempt=attempt)
+    change_made = state.users.change_password(state.db, viewer, change, payer=attempt)
     await while_connected(request.receive, change_made)
-    state.logins.sessions.forget(viewer.id)
+    state.session_cache.forget(viewer.id)
     return Response(status_code=204)

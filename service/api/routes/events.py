@@ -81,7 +81,7 @@ async def events(
     if viewer is None:
         if query.ticket is None:
             raise UnauthorizedError("A token is needed: `Authorization: Bearer …`, or a ticket.")
-        viewer = await state.logins.use_ticket(state.db, query.ticket)
+        viewer = await state.tickets.use(state.db, query.ticket)
     if STREAM in request.headers.get("accept", ""):
         since = last_event_id if last_event_id is not None else query.since
         return await _stream(state, viewer, since, address=await address_of(request))

@@ -20,8 +20,8 @@ from service.api.streaming.export import Export
 from service.db.pool import Executor
 from service.tasks import bulk, history, listing, operations
 from service.tasks.bulk import NewTasks, TaskList
-from service.tasks.history import HistoryPage, HistoryQuery
-from service.tasks.schemas import ExportQuery, NewTask, Task, TaskPage, TaskPatch, TaskQuery
+from service.tasks.history import HistoryPage, HistoryParams
+from service.tasks.schemas import ExportParams, NewTask, Task, TaskListParams, TaskPage, TaskPatch
 
 BULK_WAIT_SECONDS = 15.0
 # A search may cost much more than a list: who makes many at once waits, and others find a connection.
@@ -72,7 +72,7 @@ async def refuse_method() -> None:
 
 @router.get("", response_model=TaskPage, dependencies=[each_once], responses=PAGE | problems(401, 403))
 async def list_tasks(
-    state: State, viewer: CurrentUser, request: Request, query: Annotated[TaskQuery, Query()]
+    state: State, viewer: CurrentUser, request: Request, query: Annotated[TaskListParams, Query()]
 ) -> Response:
     """List one's own tasks; an administrator's list is of all."""
     async with nullcontext() if query.q is None else state.searches.slot_within(SEARCH_WAIT_SECONDS, viewer.id):
@@ -86,7 +86,7 @@ async def list_tasks(
     dependencies=[each_once],
     responses=export.DOCUMENTED | problems(401, 403),
 )
-async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[ExportQuery, Query()]) -> Response:
+async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[ExportParams, Query()]) -> Response:
     """Give all tasks of a list as one file, as they are at one moment, in the order of their ids.
 
     In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, of full width too, tab or line end first) begins
@@ -157,7 +157,7 @@ async def delete_task(state: State, viewer: CurrentUser, task_id: RowId, version
     "/{task_id}/history", response_model=HistoryPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404)
 )
 async def get_history(
-    state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[HistoryQuery, Query()]
+    state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[HistoryParams, Query()]
 ) -> Response:
     """List what has happened to a task, the newest first: who changed what; of a deleted task too."""
     page = await history.page(state.db, viewer, task_id, query, cursors=state.cursors)

@@ -48,7 +48,7 @@ class _EventStream(Response):
             if peer:
                 watched.append(_stopping(peer.stopping))
             with suppress(EndedError, UnauthorizedError, UnavailableError):
-                self._subscriber.viewer = await self._state.logins.sessions.present(self._subscriber.viewer)
+                self._subscriber.viewer = await self._state.session_cache.revalidate(self._subscriber.viewer)
                 await first_of(*(asyncio.create_task(one) for one in watched))
         await send({"type": "http.response.body", "body": b""})
 

@@ -124,26 +124,26 @@ class _Session:
         position = await event_log.here(self._state.db) if since is None else event_log.position(since) or NOWHERE
         subscriber = Subscriber(viewer, position, viewer.expires_at, self._direct)
         with self._state.subscriptions.of_user(viewer.id), self._state.hub.subscribed(subscriber) as items:
-            subscriber.viewer = await self._state.logins.sessions.present(viewer)
+            subscriber.viewer = await self._state.session_cache.revalidate(viewer)
             logger.bind(actor_id=viewer.id).debug("a listener has come")
             sending = asyncio.create_task(self._send(items))
             answering = asyncio.create_task(self._answer(subscriber))
             await first_of(sending, answering)
 
     async def _introduced(self) -> tuple[Viewer, str | None]:
-        sessions = self._state.logins.sessions
+        session_cache = self._state.session_cache
         viewer, since = None, self._socket.query_params.get("since")
         header, offered = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
         if header is not None:
             scheme, _, token = header.partition(" ")
-            viewer = await sessions.viewer(token.strip() if scheme.lower() == "bearer" else "")
+            viewer = await session_cache.authenticate(token.strip() if scheme.lower() == "bearer" else "")
         elif "bearer" in offered:
-            viewer = await sessions.viewer(next((one for one in offered if one != "bearer"), ""))
+            viewer = await session_cache.authenticate(next((one for one in offered if one != "bearer"), ""))
         elif ticket := self._socket.query_params.get("ticket"):
-            viewer = await self._state.logins.use_ticket(self._state.db, ticket)
+            viewer = await self._state.tickets.use(self._state.db, ticket)
         if viewer is None:
             message = await self._first_message()
-            viewer, since = await sessions.viewer(message.token), message.since or since
+            viewer, since = await session_cache.authenticate(message.token), message.since or since
         return viewer, since
 
     async def _first_message(self) -> Auth:
@@ -199,11 +199,11 @@ class _Session:
                 await self._narrow(subscriber, message)
 
     async def _renew(self, subscriber: Subscriber, message: Auth) -> None:
-        viewer = await self._state.logins.sessions.viewer(message.token)
+        viewer = await self._state.session_cache.authenticate(message.token)
         if viewer != subscriber.viewer:
             raise CloseError(UNAUTHORIZED, "this is another account's token, or of another role")
         subscriber.viewer, subscriber.expires_at = viewer, viewer.expires_at
-        await self._state.logins.sessions.present(viewer)  # what ended before it was the subscriber's was not told it
+        await self._state.session_cache.revalidate(viewer)  # what ended before it was the subscriber's was not told it
         await self._say({"type": "authenticated"})
 
     async def _narrow(self, subscriber: Subscriber, message: Subscribe) -> None:
