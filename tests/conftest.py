@@ -180,12 +180,12 @@ def _held_to_its_types(monkeypatch: pytest.MonkeyPatch) -> None:
     call = Statement.__call__
 
     async def calling(self: Statement, db: Any, **values: Any) -> Any:
-        given, returns = await call(self, db, **values), self.header.returns
-        rows = given if returns == "rows" else [given] if returns in {"row", "row?"} and given else []
+        result, returns = await call(self, db, **values), self.header.returns
+        rows = result if returns == "rows" else [result] if returns in {"row", "row?"} and result else []
         for row in rows:
             wrong = [name for name, value in row.items() if value is None and name in NEVER_NULL.get(self.name, ())]
             assert not wrong, f"{self.path}:1: {wrong} may be null: say so in `nullable`"
-        return given
+        return result
 
     monkeypatch.setattr(Statement, "__call__", calling)
 
@@ -239,8 +239,8 @@ def make_settings(database_url: str, **values: object) -> Settings:
         "log_file": "",
         "attachments_url": f"file://{FILES}",
     }
-    given = {**own, **unlimited, **values}
-    return Settings(_env_file=None, **given)  # type: ignore[arg-type, call-arg]
+    merged = {**own, **unlimited, **values}
+    return Settings(_env_file=None, **merged)  # type: ignore[arg-type, call-arg]
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[str]]]:
     monkeypatch.setattr(APIRoute, "handle", handling)
     monkeypatch.setattr(Statement, "_arguments", running)
     yield found
-    said = callers()
+    documented = callers()
     for path, names in found.items():
-        assert not {name for name in names if not {path, EVERY_REQUEST} & set(said.get(name, ()))}, (
+        assert not {name for name in names if not {path, EVERY_REQUEST} & set(documented.get(name, ()))}, (
             f"{path} runs what the catalogue does not know of"
         )

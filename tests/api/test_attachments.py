@@ -16,7 +16,7 @@ from service.attachments.operations import Attachments
 from service.core.errors import NotFoundError
 from service.db.pool import Database
 from tests.api.test_stores import content_of
-from tests.support.attachments import LARGEST, Kind
+from tests.support.attachments import MAX_ATTACHMENT_BYTES, Kind
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
 
@@ -34,7 +34,7 @@ async def added(user: User, task: int, content: bytes = b"hello\n", *, name: str
     return body
 
 
-async def settled(files: Attachments, database: Database, *, woken: bool = True) -> None:
+async def wait_for_removals(files: Attachments, database: Database, *, woken: bool = True) -> None:
     """Wait until nothing is left to be removed; woken: as if a minute had passed."""
     async with asyncio.timeout(20):
         while await database.pool.fetchval("select count(*) from removed_attachments"):
@@ -46,7 +46,7 @@ async def settled(files: Attachments, database: Database, *, woken: bool = True)
 async def test_a_file_comes_back_as_it_was(users: Factory) -> None:
     ada = await users.user()
     task = await users.task(ada)
-    for size in (0, 1, 999_999, 1_000_000, 1_000_001, LARGEST):
+    for size in (0, 1, 999_999, 1_000_000, 1_000_001, MAX_ATTACHMENT_BYTES):
         content = content_of(size)
         answer = await add(ada, task, content)
         assert answer.status_code == 201
@@ -165,7 +165,7 @@ async def test_a_deleted_attachment_is_gone_with_its_file(
     problem(await ada.client.get(path), 404)
     problem(await ada.client.delete(path), 404)
     assert (await ada.client.get(f"/tasks/{task}/attachments")).json()["items"] == [kept]
-    await settled(files, database, woken=False)
+    await wait_for_removals(files, database, woken=False)
     assert len(await kind.held(files.store)) == 1
 
 
@@ -182,7 +182,7 @@ async def test_a_deleted_tasks_files_go_behind_the_commit(
         await users.sql.execute("delete from tasks where id = $1", task)
     else:
         await ada.client.delete(f"/tasks/{task}")
-    await settled(files, database, woken=by == "psql")
+    await wait_for_removals(files, database, woken=by == "psql")
     assert len(await kind.held(files.store)) == 1
     assert [one["type"] for one in (await ada.client.get(f"/tasks/{task}/history?limit=1")).json()["items"]] == [
         "task.deleted"
@@ -216,7 +216,7 @@ async def test_a_restored_task_gets_back_what_is_still_there(
     assert await users.sql.fetchval("select bool_or(with_task) from removed_attachments") is False
     await users.sql.execute("update removed_attachments set claimed_until = null")
     monkeypatch.undo()
-    await settled(files, database)
+    await wait_for_removals(files, database)
     assert await kind.held(files.store) == sorted([keys[0], keys[2]])
 
 
@@ -256,12 +256,12 @@ async def test_a_download_that_has_begun_outlives_its_attachment(
     task = await users.task(ada)
     content = content_of(3_000_000)
     one = await added(ada, task, content)
-    known = await files.get(database, ada.viewer, task, one["id"])
-    with files.reading(database, ada.viewer, known, start=0, stop=len(content)) as reading:
+    record = await files.get(database, ada.viewer, task, one["id"])
+    with files.reading(database, ada.viewer, record, start=0, stop=len(content)) as reading:
         async with aclosing(reading) as pieces:
             first = await anext(pieces)
             await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")
-            await settled(files, database)
+            await wait_for_removals(files, database)
             assert first + b"".join([piece async for piece in pieces]) == content
 
 
@@ -280,7 +280,7 @@ async def test_many_come_and_go_at_once(users: Factory, files: Attachments, kind
 
     for _ in range(5):
         await asyncio.gather(*(come_and_go(n) for n in range(6)))
-    await settled(files, database)
+    await wait_for_removals(files, database)
     assert await kind.held(files.store) == []
     events = (await ada.client.get(f"/tasks/{task}/history?limit=100")).json()["items"]
     assert [one["task"]["version"] for one in events] == list(range(61, 0, -1))
@@ -297,7 +297,11 @@ async def test_a_byte_too_many_is_refused_while_it_comes(users: Factory, files: 
         for start in range(0, len(body), 100_000):
             yield body[start : start + 100_000]
 
-    for size, status in ((LARGEST, 201), (LARGEST + 1, 413), (LARGEST + 200_000, 413)):
+    for size, status in (
+        (MAX_ATTACHMENT_BYTES, 201),
+        (MAX_ATTACHMENT_BYTES + 1, 413),
+        (MAX_ATTACHMENT_BYTES + 200_000, 413),
+    ):
         request = ada.client.build_request("POST", "/", files={"file": ("x", content_of(size))})
         kinds = {"Content-Type": request.headers["Content-Type"]}
         for body in (request.read(), pieces(request.read())):
@@ -332,7 +336,7 @@ async def test_a_quota_holds_and_says_what_is_left(
     await added(bob, bobs, b"x" * 100)
     await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")
     await added(ada, task, b"x" * 60)
-    await settled(files, database)
+    await wait_for_removals(files, database)
     assert len(await kind.held(files.store)) == 5
 
 
@@ -402,17 +406,17 @@ async def test_a_file_that_goes_between_its_row_and_its_first_byte_is_not_found(
     ada = await users.user()
     task = await users.task(ada)
     one = await added(ada, task)
-    known = await files.get(database, ada.viewer, task, one["id"])
+    record = await files.get(database, ada.viewer, task, one["id"])
     await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")
-    await settled(files, database)
-    with files.reading(database, ada.viewer, known, start=0, stop=6) as pieces, pytest.raises(NotFoundError):
+    await wait_for_removals(files, database)
+    with files.reading(database, ada.viewer, record, start=0, stop=6) as pieces, pytest.raises(NotFoundError):
         await anext(pieces)
 
 
 async def test_names_are_the_clients_and_no_paths(users: Factory, files: Attachments) -> None:
     ada = await users.user()
     task = await users.task(ada)
-    for given, kept in (
+    for sent_name, kept in (
         ("отчёт за май.pdf", "отчёт за май.pdf"),
         ("../../etc/passwd", "passwd"),
         ("C:\\Users\\ada\\a.txt", "a.txt"),
@@ -421,11 +425,11 @@ async def test_names_are_the_clients_and_no_paths(users: Factory, files: Attachm
         (".hidden", ".hidden"),
         ("a\u200cb", "a\u200cb"),
     ):
-        one = await added(ada, task, name=given)
+        one = await added(ada, task, name=sent_name)
         assert one["filename"] == kept
         got = await ada.client.get(f"/tasks/{task}/attachments/{one['id']}")
-        said = got.headers["Content-Disposition"].partition("filename*=UTF-8''")[2]
-        assert httpx.QueryParams(f"x={said.replace('+', '%2B')}")["x"] == kept
+        encoded_name = got.headers["Content-Disposition"].partition("filename*=UTF-8''")[2]
+        assert httpx.QueryParams(f"x={encoded_name.replace('+', '%2B')}")["x"] == kept
     for refused in ("", " ", ".", "..", "x/", "a\nb", "x\u202egnp.exe", "a\u2028b", "x" * 256):
         problem(await add(ada, task, name=refused), 422)
     assert await users.sql.fetchval("select count(*) from attachments") == 7

@@ -20,12 +20,12 @@ from tests.support.factories import Factory
 from tests.support.problems import problem
 
 JSON = {"Content-Type": "application/json"}
-LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
+MAX_BULK_BYTES = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 WHOLE = {"title": "Prepare Report", "description": "Collect data", "status": "in_progress", "city": "Moscow"}
 
 
 @pytest.fixture
-def said() -> Iterator[list[Any]]:
+def logged() -> Iterator[list[Any]]:
     """What is logged at INFO or above, with what is bound to it."""
     lines: list[Any] = []
     sink = logger.add(lambda message: lines.append(message.record), level="INFO")
@@ -97,7 +97,7 @@ async def test_what_makes_many_does_not_wait_for_ever(make: Factory, monkeypatch
     assert (await ada.client.get("/tasks")).json()["items"] == []
 
 
-async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, said: list[Any]) -> None:
+async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, logged: list[Any]) -> None:
     ada = await make.user()
     tasks = [{"title": f"task {number}", "city": "Moscow"} for number in range(1000)]
     cursor = (await ada.client.get("/events")).json()["cursor"]
@@ -108,7 +108,7 @@ async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, said: lis
     assert [(event["type"], event["task_id"], event["actor_id"]) for event in heard] == [
         ("task.created", task, ada.id) for task in ids
     ]
-    (line,) = said
+    (line,) = logged
     assert line["message"] == "tasks created"
     bound = {"tasks": 1000, "first_id": ids[0], "last_id": ids[-1], "actor_id": ada.id}
     assert line["extra"].items() >= bound.items()
@@ -204,7 +204,7 @@ def padded(size: int) -> bytes:
 @pytest.mark.parametrize("whole", [True, False])
 async def test_a_body_may_have_sixteen_megabytes(make: Factory, whole: bool) -> None:
     ada = await make.user()
-    for size, status in ((MAX_BODY_BYTES + 1, 201), (LARGEST, 201), (LARGEST + 1, 413)):
+    for size, status in ((MAX_BODY_BYTES + 1, 201), (MAX_BULK_BYTES, 201), (MAX_BULK_BYTES + 1, 413)):
         content = padded(size)
         sent = await ada.client.post("/tasks/bulk", content=content if whole else in_pieces(content), headers=JSON)
         assert ("Content-Length" in sent.request.headers) == whole

@@ -117,11 +117,11 @@ async def test_a_part_of_what_was_seen_before_is_given_of_the_same_alone(
     assert got.content == (CONTENT[10:20] if status == 206 else CONTENT)
 
 
-@pytest.mark.parametrize("known", ["TAG", "W/TAG", '"other", TAG', "*"])
-async def test_what_is_known_is_not_sent_again(make: Factory, ada: User, known: str) -> None:
+@pytest.mark.parametrize("etags", ["TAG", "W/TAG", '"other", TAG', "*"])
+async def test_what_is_known_is_not_sent_again(make: Factory, ada: User, etags: str) -> None:
     path, tag = await put(make, ada, CONTENT)
     for more in ({}, {"Range": "bytes=0-1"}, {"Range": "bytes=9999-"}):
-        got = await ada.client.get(path, headers={"If-None-Match": known.replace("TAG", tag), **more})
+        got = await ada.client.get(path, headers={"If-None-Match": etags.replace("TAG", tag), **more})
         assert (got.status_code, got.content) == (304, b"")
         assert got.headers["ETag"] == tag
     assert (await ada.client.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
@@ -137,7 +137,7 @@ async def test_head_says_what_get_does_and_knows_no_range(make: Factory, ada: Us
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "parameters"),
     [
         ("a.txt", "filename=\"a.txt\"; filename*=UTF-8''a.txt"),
         ('a"b\\c%41.txt', "filename=\"a_b_c_41.txt\"; filename*=UTF-8''a%22b%5Cc%2541.txt"),
@@ -145,8 +145,8 @@ async def test_head_says_what_get_does_and_knows_no_range(make: Factory, ada: Us
         ("\N{GRINNING FACE}'()*", "filename=\"_'()*\"; filename*=UTF-8''%F0%9F%98%80%27%28%29%2A"),
     ],
 )
-def test_a_name_is_told_to_clients_old_and_new(name: str, said: str) -> None:
-    assert disposition(name) == f"attachment; {said}"
+def test_a_name_is_told_to_clients_old_and_new(name: str, parameters: str) -> None:
+    assert disposition(name) == f"attachment; {parameters}"
     assert disposition(name).isascii()
 
 

@@ -55,8 +55,8 @@ async def test_it_says_what_listeners_hear(make: Factory) -> None:
     path = (await ada.client.post("/tasks", json={"title": "x"})).headers["Location"]
     await ada.client.patch(path, json={"title": "y"})
     heard = (await ada.client.get("/events", params={"since": cursor})).json()["items"]
-    (said,) = await walk(ada, f"{path}/history", limit=20)
-    assert [{**event, "cursor": ""} for event in said[::-1]] == [{**event, "cursor": ""} for event in heard]
+    (events,) = await walk(ada, f"{path}/history", limit=20)
+    assert [{**event, "cursor": ""} for event in events[::-1]] == [{**event, "cursor": ""} for event in heard]
 
 
 async def test_a_page_ends_where_its_events_are_large(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ async def test_a_cursor_is_good_for_its_viewer_and_its_task_alone(make: Factory)
     listed = (await ada.client.get("/tasks?limit=1")).json()["next_cursor"]
     heard = (await ada.client.get("/events")).json()["cursor"]
     assert (await ada.client.get(f"/tasks/{tasks[0]}/history", params={"cursor": cursor})).status_code == 200
-    for viewer, task, given in [
+    for viewer, task, foreign_cursor in [
         (ada, tasks[1], cursor),
         (root, tasks[0], cursor),
         (ada, tasks[0], listed),
@@ -103,7 +103,7 @@ async def test_a_cursor_is_good_for_its_viewer_and_its_task_alone(make: Factory)
         (ada, tasks[0], cursor[:-1]),
         (ada, tasks[0], ""),
     ]:
-        refused = await viewer.client.get(f"/tasks/{task}/history", params={"cursor": given})
+        refused = await viewer.client.get(f"/tasks/{task}/history", params={"cursor": foreign_cursor})
         problem(refused, 422, pointers={"/query/cursor"})
     problem(await ada.client.get("/tasks", params={"cursor": cursor}), 422, pointers={"/query/cursor"})
 

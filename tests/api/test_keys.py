@@ -211,8 +211,8 @@ CANCEL = (
 
 async def used(user: User, number: int = 0) -> datetime | None:
     """Return when a key of the user was last used, by its place in the list."""
-    said = (await user.client.get("/auth/keys")).json()["items"][number]["last_used_at"]
-    return None if said is None else datetime.fromisoformat(said)
+    last_used = (await user.client.get("/auth/keys")).json()["items"][number]["last_used_at"]
+    return None if last_used is None else datetime.fromisoformat(last_used)
 
 
 async def noted(make: Factory) -> None:
@@ -231,9 +231,9 @@ async def test_the_list_says_when_a_key_was_last_used(make: Factory, client: htt
     assert [await used(ada), await used(ada, 1)] == [None, None]
     assert (await client.get("/tasks", headers=bearer(key["key"]))).status_code == 200
     await noted(make)
-    said = await used(ada, 1)
-    assert said is not None
-    assert before <= said <= await sql.fetchval("select now()")
+    last_used = await used(ada, 1)
+    assert last_used is not None
+    assert before <= last_used <= await sql.fetchval("select now()")
     assert await used(ada) is None  # the other key
 
 
@@ -246,9 +246,9 @@ async def test_a_use_is_written_once_an_hour(make: Factory, client: httpx.AsyncC
         sessions._noted.clear()  # as in another process, or in this one after an hour
         assert (await client.get("/tasks", headers=bearer(key["key"]))).status_code == 200
         await noted(make)
-        said = await used(ada)
-        assert said is not None
-        return said
+        last_used = await used(ada)
+        assert last_used is not None
+        return last_used
 
     first = await use_again()
     assert await use_again() == first

@@ -79,11 +79,11 @@ async def test_a_verdict_says_what_is_left_and_when_there_will_be_more(
 ) -> None:
     url = redis_url if where == "redis" else ""
     async with replicas(1, url=url, per_minute=6, policy="requests") as (limit,):
-        said = [await limit.check("ada") for _ in range(8)]
-        assert [one.remaining for one in said] == [5, 4, 3, 2, 1, 0, 0, 0]
-        assert [one.reset for one in said] == [10, 20, 30, 40, 50, 60, 60, 60]
-        assert [one.retry_after for one in said] == [0, 0, 0, 0, 0, 0, 10, 10]
-        assert {(one.policy, one.limit) for one in said} == {("requests", 6)}
+        decisions = [await limit.check("ada") for _ in range(8)]
+        assert [one.remaining for one in decisions] == [5, 4, 3, 2, 1, 0, 0, 0]
+        assert [one.reset for one in decisions] == [10, 20, 30, 40, 50, 60, 60, 60]
+        assert [one.retry_after for one in decisions] == [0, 0, 0, 0, 0, 0, 10, 10]
+        assert {(one.policy, one.limit) for one in decisions} == {("requests", 6)}
         clock.pass_by(9_500)
         assert (await limit.check("ada")).retry_after == 1
         assert (await limit.check("bob")).remaining == 5
@@ -200,9 +200,9 @@ async def test_a_process_that_just_started_does_not_claim_what_others_spent(
 ) -> None:
     async with replicas(2, url=redis_url, per_minute=100, policy="requests") as (one, other):
         assert await admitted(one, 60) == 60
-        said = await other.check("ada")
-        assert said.remaining <= 39
-        assert said.reset >= 37
+        decision = await other.check("ada")
+        assert decision.remaining <= 39
+        assert decision.reset >= 37
         clock.pass_by(60_001)
         assert [(await other.check("ada")).remaining for _ in range(3)] == [99, 98, 97]
 
@@ -234,8 +234,8 @@ async def test_who_leaves_while_others_wait_takes_nothing_from_them(redis: Redis
         for n in (0, 1, 7):
             asked[n].cancel()
         async with asyncio.timeout(10):
-            said = await asyncio.gather(*asked, return_exceptions=True)
-        assert [isinstance(said[n], LimitDecision) for n in range(20) if n not in {0, 1, 7}] == [True] * 17
+            results = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(results[n], LimitDecision) for n in range(20) if n not in {0, 1, 7}] == [True] * 17
         assert (await limit.check("user:20")).remaining == 4
         assert await redis.exists("limit:requests:user:20", "limit:requests:user:19") == 2
 
@@ -247,10 +247,10 @@ async def test_a_clock_that_is_set_back_locks_nobody_out(
     url = redis_url if where == "redis" else ""
     async with replicas(1, url=url, per_minute=10, policy="requests") as (limit,):
         assert await admitted(limit, 5) == 5
-        clock.behind = 3_600_000
+        clock.wall_lag = 3_600_000
         assert await admitted(limit, 8) == 5
-        said = await limit.check("ada")
-        assert (said.retry_after, said.reset) == (6, 60)
+        decision = await limit.check("ada")
+        assert (decision.retry_after, decision.reset) == (6, 60)
         clock.pass_by(6_000)
         assert await admitted(limit, 2) == 1
 

@@ -41,8 +41,8 @@ def clock() -> Iterator[Clock]:
 async def limited(
     database_url: str, *, per_minute: int = 0, logins_limit: int = 0, **values: object
 ) -> AsyncIterator[FastAPI]:
-    given = {"rate_limit_per_minute": per_minute, "login_limit_per_minute": logins_limit, **values}
-    app = create_app(make_settings(database_url, **given), passwords=Passwords(cost=4))
+    limits = {"rate_limit_per_minute": per_minute, "login_limit_per_minute": logins_limit, **values}
+    app = create_app(make_settings(database_url, **limits), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app
 
@@ -129,10 +129,10 @@ async def test_every_reply_of_a_limited_route_says_what_is_left(
         left = []
         for reply in replies:
             assert POLICY.fullmatch(reply.headers["RateLimit-Policy"])
-            said = LIMIT.fullmatch(reply.headers["RateLimit"])
-            assert said
-            assert 1 <= int(said[2]) <= 60
-            left.append(int(said[1]))
+            rate_limit = LIMIT.fullmatch(reply.headers["RateLimit"])
+            assert rate_limit
+            assert 1 <= int(rate_limit[2]) <= 60
+            left.append(int(rate_limit[1]))
         assert left == [5, 4, 3, 2, 1, 0, 0, 5]
 
 
@@ -252,12 +252,12 @@ async def test_the_database_is_not_asked_about_keys_from_an_address_that_has_gue
         ada = await Factory(sql, app).user()
         made = [(await ada.client.post("/auth/keys", json={"name": "robot"})).json()["key"] for _ in range(2)]
         async with browser(app) as client:
-            known, new, *guessed = (
+            valid, new, *guessed = (
                 {"Authorization": f"Bearer {key}"} for key in [*made, *(f"tm_{n}" for n in range(4))]
             )
             while not app.state.services.logins.sessions.believed():  # noqa: ASYNC110
                 await anyio.sleep(0.01)
-            assert await statuses(client, known, *guessed) == [200, 401, 401, 401, 429]
+            assert await statuses(client, valid, *guessed) == [200, 401, 401, 401, 429]
             problem(await client.get("/tasks", headers=new), 429)  # good, which only the database could say
             assert app.state.services.logins.sessions.knows(made[0])
 
@@ -298,9 +298,9 @@ async def test_log_ins_and_registrations_share_the_budget_of_the_address(
         refused = await log_in(here, one)
         assert problem(refused, 429)["code"] == "rate_limited"
         assert refused.headers["RateLimit-Policy"] == '"log-ins";q=4;w=60'
-        said = (await log_in(elsewhere, other)).headers
-        assert said["RateLimit-Policy"] == '"log-ins";q=4;w=60, "account";q=40;w=60'
-        assert said["RateLimit"] == '"log-ins";r=3;t=15, "account";r=38;t=3'
+        headers = (await log_in(elsewhere, other)).headers
+        assert headers["RateLimit-Policy"] == '"log-ins";q=4;w=60, "account";q=40;w=60'
+        assert headers["RateLimit"] == '"log-ins";r=3;t=15, "account";r=38;t=3'
 
 
 @pytest.mark.parametrize("where", ["redis", "process"])

@@ -87,8 +87,8 @@ async def test_a_period_includes_both_its_ends(make: Factory, period: dict[str, 
     ada = await make.user()
     made = {moment: await make.task(ada, created_at=moment) for moment in MOMENTS}
     assert await ids(ada, **period) == [made[moment] for moment in found]
-    figures = (await ada.client.get("/analytics", params=period)).json()
-    assert figures["by_status"]["todo"] == len(found)
+    summary = (await ada.client.get("/analytics", params=period)).json()
+    assert summary["by_status"]["todo"] == len(found)
 
 
 @pytest.mark.parametrize("path", ["/tasks", "/analytics"])

@@ -101,13 +101,13 @@ async def test_writers_beside_a_reader_neither_hide_nor_repeat_a_task(
     over = asyncio.Event()
 
     async def write() -> None:
-        living: deque[int] = deque()
+        existing: deque[int] = deque()
         for n in itertools.count():
             if over.is_set():
                 return
-            living.append(await make.task(ada, title=f"stays {n % 7}", created_at=NOON + timedelta(hours=n % 60)))
-            if len(living) > 20:
-                await sql.execute("delete from tasks where id = $1", living.popleft())
+            existing.append(await make.task(ada, title=f"stays {n % 7}", created_at=NOON + timedelta(hours=n % 60)))
+            if len(existing) > 20:
+                await sql.execute("delete from tasks where id = $1", existing.popleft())
 
     writing = asyncio.create_task(write())
     for _ in range(3):

@@ -89,10 +89,10 @@ async def test_guesses_at_a_present_password_reach_bcrypt_as_seldom_as_log_ins(
         assert len(hashed) == 10
         assert problem(guesses[-1], 429)["code"] == "rate_limited"
         assert int(guesses[-1].headers["Retry-After"]) >= 1
-        said = '"requests";q=100;w=60, "log-ins";q=10;w=60'
-        assert guesses[0].headers["RateLimit-Policy"] == f'{said}, "account";q=100;w=60'
+        policies = '"requests";q=100;w=60, "log-ins";q=10;w=60'
+        assert guesses[0].headers["RateLimit-Policy"] == f'{policies}, "account";q=100;w=60'
         assert guesses[9].headers["RateLimit"] == '"requests";r=90;t=6, "log-ins";r=0;t=60, "account";r=90;t=6'
-        assert guesses[10].headers["RateLimit-Policy"] == said
+        assert guesses[10].headers["RateLimit-Policy"] == policies
         assert (await log_in(browser(app), bob)).status_code == 429  # the address has spent its log-ins
         assert (await log_in(browser(app, peer=OTHER_ADDRESS), bob)).status_code == 200
         assert (await log_in(browser(app, peer=OTHER_ADDRESS), ada)).status_code == 200

@@ -95,24 +95,24 @@ async def test_an_unknown_path_is_not_found(ada: httpx.AsyncClient, path: str) -
 
 @pytest.mark.parametrize("template", DOCUMENT["paths"])
 async def test_a_wrong_method_is_told_the_right_ones(ada: httpx.AsyncClient, template: str) -> None:
-    known = sorted(method.upper() for method in DOCUMENT["paths"][template])
-    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} - set(known):
+    allowed = sorted(method.upper() for method in DOCUMENT["paths"][template])
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} - set(allowed):
         refused = await ada.request(method, filled(template))
         assert problem(refused, 405)["code"] == "method_not_allowed"
-        assert sorted(refused.headers["Allow"].split(", ")) == sorted([*known, *["HEAD"] * ("GET" in known)])
+        assert sorted(refused.headers["Allow"].split(", ")) == sorted([*allowed, *["HEAD"] * ("GET" in allowed)])
 
 
 TAKING_PARAMETERS = [
-    one for one in OPERATIONS if any(given["in"] == "query" for given in one.said.get("parameters", []))
+    one for one in OPERATIONS if any(parameter["in"] == "query" for parameter in one.spec.get("parameters", []))
 ]
 
 
 @pytest.mark.parametrize("operation", TAKING_PARAMETERS, ids=str)
 async def test_a_parameter_that_is_there_twice_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
-    for given in operation.said["parameters"]:
-        if given["in"] == "query" and given["name"] != "status" and operation.path != "/ws":
-            answer = await ada.get(f"{operation.path}?{given['name']}=1&{given['name']}=1")
-            problem(answer, 422, pointers={f"/query/{given['name']}"})
+    for parameter in operation.spec["parameters"]:
+        if parameter["in"] == "query" and parameter["name"] != "status" and operation.path != "/ws":
+            answer = await ada.get(f"{operation.path}?{parameter['name']}=1&{parameter['name']}=1")
+            problem(answer, 422, pointers={f"/query/{parameter['name']}"})
 
 
 UNKNOWN = ["unknown=1", "unknown", "a%00b=%00", "%ff=%fe", "UNKNOWN=1&x=2", "=1", "a~b/c=1"]
@@ -308,8 +308,8 @@ async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
 
 @with_body
 async def test_a_body_over_its_limit_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
-    largest = MAX_LARGE_BODY_BYTES.get((operation.method, operation.template), MAX_BODY_BYTES)
-    content = body(operation).ljust(largest + 1)
+    max_bytes = MAX_LARGE_BODY_BYTES.get((operation.method, operation.template), MAX_BODY_BYTES)
+    content = body(operation).ljust(max_bytes + 1)
     kinds = ["application/json"] + ["application/x-www-form-urlencoded"] * (operation.template == "/auth/login")
     for kind in kinds:
         for sent in (content, in_pieces(content)):

@@ -95,13 +95,13 @@ async def test_a_database_that_is_away_or_behind_is_told(empty_database_url: str
 async def test_figures_are_beside_their_statements(monkeypatch: pytest.MonkeyPatch, make: Factory) -> None:
     """What pg_stat_statements says is tested in test_top; here it is put beside the catalogue."""
 
-    async def figures(_connection: Connection) -> list[top.Figures]:
+    async def statistics(_connection: Connection) -> list[top.Figures]:
         return [
             top.Figures("tasks.list title", 2, 3.0, 1.5, 40, 99.5, 0),
             top.Figures("tasks.list -title", 2, 9.0, 4.5, 40, None, 0),
         ]
 
-    monkeypatch.setattr(top, "figures", figures)
+    monkeypatch.setattr(top, "figures", statistics)
     listed = (await (await make.admin()).client.get("/admin/queries")).json()
     assert listed["figures_missing"] is None
     items = {one["name"]: one["figures"] for one in listed["items"]}

@@ -79,23 +79,23 @@ async def test_what_is_remembered_is_believed_only_while_the_listener_hears(
     sessions: Sessions, make: Factory, credential: Credential
 ) -> None:
     ada = await make.user()
-    given = await credential(ada)
-    assert await sessions.viewer(given) == ada.viewer
+    bearer = await credential(ada)
+    assert await sessions.viewer(bearer) == ada.viewer
     await end_all(make)  # and nobody has told this process
-    assert await sessions.viewer(given) == ada.viewer
+    assert await sessions.viewer(bearer) == ada.viewer
     sessions.believed = lambda: False
     with pytest.raises(UnauthorizedError):
-        await sessions.viewer(given)
+        await sessions.viewer(bearer)
 
 
 async def test_who_was_never_told_to_believe_asks_each_time(
     database: Database, make: Factory, credential: Credential
 ) -> None:
-    deaf, given = Sessions(database, TOKENS), await credential(await make.user())
-    await deaf.viewer(given)
+    deaf, bearer = Sessions(database, TOKENS), await credential(await make.user())
+    await deaf.viewer(bearer)
     await end_all(make)
     with pytest.raises(UnauthorizedError):
-        await deaf.viewer(given)
+        await deaf.viewer(bearer)
 
 
 @pytest.mark.parametrize("all_accounts", [False, True])
@@ -104,8 +104,8 @@ async def test_what_is_forgotten_is_asked_for_again(
 ) -> None:
     ada, bob = await make.user(), await make.user()
     hers, his = await credential(ada), await credential(bob)
-    for given in (hers, his):
-        await sessions.viewer(given)
+    for bearer in (hers, his):
+        await sessions.viewer(bearer)
     await end_all(make)
     sessions.forget(None if all_accounts else ada.id)
     with pytest.raises(UnauthorizedError):
@@ -123,22 +123,22 @@ async def test_what_was_read_before_something_was_forgotten_is_not_remembered(
 ) -> None:
     """A look-up that is under way may have read what was so before the change."""
     ada = await make.user()
-    given = await credential(ada)
+    bearer = await credential(ada)
     transaction = make.sql.transaction()
     await transaction.start()
     await make.sql.execute("lock table users in access exclusive mode")
-    look_up = asyncio.ensure_future(sessions.viewer(given))
+    pending = asyncio.ensure_future(sessions.viewer(bearer))
     async with asyncio.timeout(4):
         while not await make.sql.fetchval(
             "select true from pg_locks where not granted and relation = 'users'::regclass"
         ):
-            assert not look_up.done()
+            assert not pending.done()
     sessions.forget(ada.id + others)
     await transaction.rollback()
-    assert await look_up == ada.viewer
+    assert await pending == ada.viewer
     await end_all(make)
     with pytest.raises(UnauthorizedError):
-        await sessions.viewer(given)
+        await sessions.viewer(bearer)
 
 
 async def test_a_key_that_is_remembered_expires_all_the_same(
@@ -173,10 +173,10 @@ async def test_a_session_speaks_for_nobody_but_its_account(sessions: Sessions, m
             await sessions.viewer(TOKENS.issue(user_id=bob.id, role="user", session_id=session_id))
 
 
-@pytest.mark.parametrize("given", ["", "tm_", KEY, "x", "tm_\0", "tm_\N{CYRILLIC SMALL LETTER A}"])
-async def test_what_is_neither_token_nor_key_is_refused_and_not_remembered(sessions: Sessions, given: str) -> None:
+@pytest.mark.parametrize("bearer", ["", "tm_", KEY, "x", "tm_\0", "tm_\N{CYRILLIC SMALL LETTER A}"])
+async def test_what_is_neither_token_nor_key_is_refused_and_not_remembered(sessions: Sessions, bearer: str) -> None:
     with pytest.raises(UnauthorizedError):
-        await sessions.viewer(given)
+        await sessions.viewer(bearer)
     assert not sessions._sessions
     assert not sessions._keys
 
@@ -189,14 +189,14 @@ async def test_no_more_is_remembered_than_the_most(
     few = Sessions(database, TOKENS)
     few.believed = lambda: True
     users = [await make.user() for _ in range(3)]
-    given = [await credential(user) for user in users]
-    for one in given:
+    bearer = [await credential(user) for user in users]
+    for one in bearer:
         await few.viewer(one)
     assert len(few._sessions) + len(few._keys) == 2
     await end_all(make)
-    assert [await few.viewer(one) for one in given[1:]] == [user.viewer for user in users[1:]]
+    assert [await few.viewer(one) for one in bearer[1:]] == [user.viewer for user in users[1:]]
     with pytest.raises(UnauthorizedError):
-        await few.viewer(given[0])
+        await few.viewer(bearer[0])
 
 
 async def test_who_is_over_is_asked_of_the_database(database: Database, sessions: Sessions, make: Factory) -> None:

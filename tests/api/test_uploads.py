@@ -208,8 +208,8 @@ async def test_the_content_type_says_how_the_body_is_cut(ada: User, path: str, k
 
 
 async def test_what_stands_around_the_file_is_bounded(ada: User, path: str, app: FastAPI) -> None:
-    largest = app.state.services.attachments.largest
-    for epilogue, status in ((UPLOAD_FRAME - 1000, 201), (largest + UPLOAD_FRAME, 413)):
+    max_bytes = app.state.services.attachments.largest
+    for epilogue, status in ((UPLOAD_FRAME - 1000, 201), (max_bytes + UPLOAD_FRAME, 413)):
         answer = await send(ada, path, part() + END + b"x" * epilogue)
         assert answer.status_code == status
 

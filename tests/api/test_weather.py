@@ -18,7 +18,7 @@ from service.weather.cache import Cache, City
 from service.weather.circuit_breaker import WeatherUnavailableError
 from service.weather.client import Weather
 from tests.support.factories import User
-from tests.support.figures import Figures
+from tests.support.measurements import MetricSamples
 from tests.support.provider import FAILING, KEY, NO_CITY, Provider, temperature
 from tests.support.redis_server import RedisServer
 from tests.support.weather import BUDGET, MARGIN, Forecaster, Start, until
@@ -41,7 +41,7 @@ async def create(user: User, city: str | None = "Moscow") -> dict[str, Any]:
     return task
 
 
-async def look_up(client: Weather, city: str) -> Any:
+async def lookup(client: Weather, city: str) -> Any:
     """What is found; `away` where the provider is."""
     try:
         return orjson.loads(orjson.dumps(await client.look_up(city)))
@@ -66,7 +66,7 @@ async def test_a_task_has_its_weather_in_the_answer_that_makes_it(start: Start) 
 
 @pytest.mark.parametrize("mode", [*FAILING, *NO_CITY])
 async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
-    start: Start, provider: Provider, said: list[str], caplog: pytest.LogCaptureFixture, mode: str
+    start: Start, provider: Provider, logged: list[str], caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     provider.mode = mode
     async with start(weather_timeout_seconds=BUDGET) as make:
@@ -77,8 +77,8 @@ async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
     assert (answer.status_code, answer.json()["weather"]) == (201, None)
     # A connection that is closed without a word may have been an old one, so the HTTP client asks once more.
     assert len(provider.calls) == (2 if mode == "closes at once" else 1)
-    assert KEY not in "".join([*said, caplog.text, answer.text, *answer.headers.values()])
-    assert not [line for line in said if orjson.loads(line)["record"]["level"]["no"] >= 40]
+    assert KEY not in "".join([*logged, caplog.text, answer.text, *answer.headers.values()])
+    assert not [line for line in logged if orjson.loads(line)["record"]["level"]["no"] >= 40]
     assert not [record for record in caplog.records if record.levelno >= 40]
 
 
@@ -111,7 +111,7 @@ async def test_a_hundred_cities_at_once_wait_no_longer_than_the_budget(
     provider.mode = "hangs"
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         began = time.monotonic()
-        found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(100)))
+        found = await asyncio.gather(*(lookup(client, f"City {number}") for number in range(100)))
         assert time.monotonic() - began < BUDGET + MARGIN
     assert found == ["away"] * 100
     assert weather.MAX_CALLS <= len(provider.calls) < weather.MAX_CALLS + circuit_breaker.FAILURES
@@ -123,7 +123,7 @@ async def test_waiting_for_a_free_call_is_no_failure_of_the_provider(
     monkeypatch.setattr(weather, "MOST_CALLS", 1)
     provider.mode = "late"
     async with forecaster(weather_timeout_seconds=0.5) as client:
-        found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(20)))
+        found = await asyncio.gather(*(lookup(client, f"City {number}") for number in range(20)))
         assert found.count("away") >= 10
         assert client.available
 
@@ -142,7 +142,7 @@ async def test_spellings_of_one_city_share_a_call(
     forecaster: Forecaster, provider: Provider, spellings: list[str]
 ) -> None:
     async with forecaster() as client:
-        found = [await look_up(client, city) for city in spellings]
+        found = [await lookup(client, city) for city in spellings]
     assert provider.cities == [spellings[0].strip()]
     assert all(one == found[0] for one in found)
 
@@ -179,14 +179,14 @@ async def test_without_a_city_there_is_no_call(start: Start, provider: Provider,
 
 
 async def test_without_a_key_there_is_no_call_which_is_said_once(
-    start: Start, provider: Provider, said: list[str]
+    start: Start, provider: Provider, logged: list[str]
 ) -> None:
     async with start(openweather_api_key="") as make:
         ada = await make.user()
         assert [(await create(ada))["weather"] for _ in range(3)] == [None] * 3
         assert not make.app.state.services.weather.available
     assert provider.calls == []
-    assert len([line for line in said if "OPENWEATHER_API_KEY is empty" in line]) == 1
+    assert len([line for line in logged if "OPENWEATHER_API_KEY is empty" in line]) == 1
 
 
 @pytest.mark.parametrize("mode", ["ok", *NO_CITY])
@@ -197,7 +197,7 @@ async def test_what_was_found_is_not_asked_for_again(
     for number, url in enumerate(["", redis_url]):
         assert await redis.exists("weather:of:moscow") == 0
         async with forecaster(redis_url=url) as client:
-            first, second = await look_up(client, "Moscow"), await look_up(client, "Moscow")
+            first, second = await lookup(client, "Moscow"), await lookup(client, "Moscow")
         assert first == second != "away"
         assert len(provider.calls) == number + 1
     assert await redis.exists("weather:of:moscow" if mode == "ok" else "weather:none:Moscow") == 1
@@ -211,7 +211,7 @@ async def test_an_answer_is_kept_as_long_as_the_settings_say(
 ) -> None:
     provider.mode, seconds, kept = case
     async with forecaster(redis_url=redis_url, weather_cache_seconds=seconds) as client:
-        await look_up(client, "Moscow")
+        await lookup(client, "Moscow")
     name = "weather:of:moscow" if provider.mode == "ok" else "weather:none:Moscow"
     assert kept - 20 < await redis.ttl(name) <= kept
 
@@ -233,10 +233,10 @@ async def test_in_the_process_an_answer_is_kept_as_long_as_the_settings_say(
 async def test_failures_are_not_kept(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
     provider.mode = "fails"
     async with forecaster(redis_url=redis_url) as client:
-        assert [await look_up(client, "Moscow") for _ in range(2)] == ["away"] * 2
+        assert [await lookup(client, "Moscow") for _ in range(2)] == ["away"] * 2
         assert await redis.keys("weather:*") == []
         provider.mode = "ok"
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert (await lookup(client, "Moscow"))["condition"] == "Clouds"
     assert len(provider.calls) == 3
 
 
@@ -248,37 +248,37 @@ async def test_where_nothing_is_to_be_kept_nothing_is(
         forecaster(redis_url=redis_url, weather_cache_seconds=0) as one,
         forecaster(redis_url=redis_url, weather_cache_seconds=0) as two,
     ):
-        found = await asyncio.gather(look_up(one, "Moscow"), look_up(two, "Moscow"))
-        assert [weather["condition"] for weather in [*found, await look_up(one, "Moscow")]] == ["Clouds"] * 3
+        found = await asyncio.gather(lookup(one, "Moscow"), lookup(two, "Moscow"))
+        assert [weather["condition"] for weather in [*found, await lookup(one, "Moscow")]] == ["Clouds"] * 3
     assert len(provider.calls) == 3
     assert await redis.keys("weather:*") == []
 
 
 async def test_with_redis_killed_the_process_serves_what_it_found(
-    forecaster: Forecaster, provider: Provider, said: list[str]
+    forecaster: Forecaster, provider: Provider, logged: list[str]
 ) -> None:
     with RedisServer() as server:
         async with forecaster(redis_url=server.url, weather_timeout_seconds=20) as client:
-            first = await look_up(client, "Moscow")
+            first = await lookup(client, "Moscow")
             server.kill()
-            assert await look_up(client, "Moscow") == first
-            assert (await look_up(client, "Paris"))["temperature"] == temperature("Paris")
-            assert (await look_up(client, "Paris"))["temperature"] == temperature("Paris")
+            assert await lookup(client, "Moscow") == first
+            assert (await lookup(client, "Paris"))["temperature"] == temperature("Paris")
+            assert (await lookup(client, "Paris"))["temperature"] == temperature("Paris")
     assert provider.cities == ["Moscow", "Paris"]
-    assert len([line for line in said if "redis is away" in line]) == 1
+    assert len([line for line in logged if "redis is away" in line]) == 1
 
 
 async def test_a_turn_that_is_lost_does_not_make_redis_away(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, logged: list[str]
 ) -> None:
     provider.mode = "held"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=20) as client:
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(lookup(client, "Moscow"))
         await until(lambda: redis.exists("weather:turn:moscow"))
         await redis.flushdb()
         provider.released.set()
         assert (await flight)["condition"] == "Clouds"
-    assert not [line for line in said if "redis is away" in line]
+    assert not [line for line in logged if "redis is away" in line]
 
 
 async def test_a_citys_name_does_not_reach_into_anothers_keys(
@@ -286,7 +286,7 @@ async def test_a_citys_name_does_not_reach_into_anothers_keys(
 ) -> None:
     async with forecaster(redis_url=redis_url) as client:
         for city in ("turn:Moscow", "of:Moscow", "Moscow"):
-            assert (await look_up(client, city))["temperature"] == temperature(city)
+            assert (await lookup(client, city))["temperature"] == temperature(city)
 
 
 async def test_two_applications_asked_at_once_make_one_call(
@@ -309,13 +309,13 @@ async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
     await redis.set("weather:turn:moscow", "a process that is no more", px=1000)
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=BUDGET) as client:
         began = time.monotonic()
-        assert await look_up(client, "Moscow") == "away"
+        assert await lookup(client, "Moscow") == "away"
         assert time.monotonic() - began < BUDGET + MARGIN
         assert provider.calls == []
         assert client.available
 
         async def found() -> bool:
-            return bool(await look_up(client, "Moscow") != "away")
+            return bool(await lookup(client, "Moscow") != "away")
 
         await until(found)
 
@@ -323,7 +323,7 @@ async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
 async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
     provider.mode = "hangs"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=10) as client:
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(lookup(client, "Moscow"))
         await until(lambda: redis.exists("weather:turn:moscow"))
         assert 0 < await redis.pttl("weather:turn:moscow") <= 11_000
         await client.close()
@@ -335,7 +335,7 @@ async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider,
 async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Forecaster, provider: Provider) -> None:
     provider.mode = "held"
     async with forecaster(weather_timeout_seconds=20) as client:
-        first, second = (asyncio.create_task(look_up(client, "Moscow")) for _ in range(2))
+        first, second = (asyncio.create_task(lookup(client, "Moscow")) for _ in range(2))
 
         async def asked() -> bool:
             return bool(provider.calls)
@@ -348,50 +348,50 @@ async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Foreca
 
 
 async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Forecaster, provider: Provider) -> None:
-    before = Figures(metrics.text().decode())
+    before = MetricSamples(metrics.text().decode())
     async with forecaster() as client:
         for city in ("Moscow", "Moscow"):
-            await look_up(client, city)
+            await lookup(client, city)
         provider.mode = "no such city"
-        assert await look_up(client, "Nowhere") is None
+        assert await lookup(client, "Nowhere") is None
         provider.mode = "fails"
         for number in range(circuit_breaker.FAILURES):
-            assert await look_up(client, f"City {number}") == "away"
-    after = Figures(metrics.text().decode())
+            assert await lookup(client, f"City {number}") == "away"
+    after = MetricSamples(metrics.text().decode())
 
     def counted(name: str, result: str) -> float:
         return after.of(name, result=result) - before.of(name, result=result)
 
-    looks = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
-    assert looks == {"hit": 1, "miss": 2 + circuit_breaker.FAILURES}
+    lookups = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
+    assert lookups == {"hit": 1, "miss": 2 + circuit_breaker.FAILURES}
     results = ("found", "none", "failed")
     requests = {result: counted("weather_request_duration_seconds_count", result) for result in results}
     assert requests == {"found": 1, "none": 1, "failed": circuit_breaker.FAILURES}
 
 
 async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
-    forecaster: Forecaster, provider: Provider, said: list[str]
+    forecaster: Forecaster, provider: Provider, logged: list[str]
 ) -> None:
     provider.mode = "fails"
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         breaker = client._circuit._provider
         for number in range(circuit_breaker.FAILURES + 3):
             assert client.available is (number < circuit_breaker.FAILURES)
-            assert await look_up(client, f"City {number}") == "away"
+            assert await lookup(client, f"City {number}") == "away"
         assert len(provider.calls) == circuit_breaker.FAILURES
-        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 1
+        assert MetricSamples(metrics.text().decode()).of("weather_circuit_open") == 1
 
         breaker._recovery_timeout = 0  # as if the time were over
         assert client.available
         provider.mode = "held"
         opened_at = breaker._opened
-        trial = asyncio.create_task(look_up(client, "City 0"))
+        trial = asyncio.create_task(lookup(client, "City 0"))
 
         async def tried() -> bool:
             return len(provider.calls) == circuit_breaker.FAILURES + 1
 
         await until(tried)
-        assert await look_up(client, "Paris") == "away"
+        assert await lookup(client, "Paris") == "away"
         assert await tried()
         breaker._recovery_timeout = 3600
         assert await trial == "away"
@@ -399,10 +399,10 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
 
         breaker._recovery_timeout = 0
         provider.mode = "ok"
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert (await lookup(client, "Moscow"))["condition"] == "Clouds"
         assert breaker.closed
-        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 0
-    changes = [orjson.loads(line)["record"]["message"] for line in said if "circuit" in line]
+        assert MetricSamples(metrics.text().decode()).of("weather_circuit_open") == 0
+    changes = [orjson.loads(line)["record"]["message"] for line in logged if "circuit" in line]
     assert changes == ["weather: the circuit is open", "weather: the circuit is closed"]
 
 
@@ -417,15 +417,15 @@ async def test_a_city_at_which_the_provider_fails_takes_the_weather_from_no_othe
     provider.modes["Atlantis"] = "fails"
     async with forecaster(weather_cache_seconds=0) as client:
         for number in range(3 * circuit_breaker.FAILURES):
-            assert await look_up(client, "Atlantis") == "away"
+            assert await lookup(client, "Atlantis") == "away"
             assert client.available
             if number == circuit_breaker.FAILURES:
-                assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+                assert (await lookup(client, "Moscow"))["condition"] == "Clouds"
         assert provider.cities.count("Atlantis") < 3 * circuit_breaker.FAILURES  # it is left alone itself
         del provider.modes["Atlantis"]
 
         async def found() -> bool:
-            return bool(await look_up(client, "Atlantis") != "away")
+            return bool(await lookup(client, "Atlantis") != "away")
 
         await until(found)
 
@@ -436,10 +436,10 @@ async def test_a_success_ends_the_count_of_cities_that_failed(forecaster: Foreca
     cities = [f"City {number}" for number in range(circuit_breaker.FAILURES)]
     async with forecaster(weather_cache_seconds=0) as client:
         for _ in range(2):
-            assert [await look_up(client, city) for city in cities[1:]] == ["away"] * (circuit_breaker.FAILURES - 1)
+            assert [await lookup(client, city) for city in cities[1:]] == ["away"] * (circuit_breaker.FAILURES - 1)
             assert asks(client)
-            assert await look_up(client, "Moscow") != "away"
-        assert [await look_up(client, city) for city in cities] == ["away"] * circuit_breaker.FAILURES
+            assert await lookup(client, "Moscow") != "away"
+        assert [await lookup(client, city) for city in cities] == ["away"] * circuit_breaker.FAILURES
         assert not asks(client)
 
 
@@ -451,7 +451,7 @@ async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
 
     async def cancelled(client: Weather) -> None:
         count = len(provider.calls)
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(lookup(client, "Moscow"))
 
         async def asked() -> bool:
             return len(provider.calls) > count
@@ -463,10 +463,10 @@ async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
 
     async with forecaster(weather_timeout_seconds=20) as client:
         for number in range(circuit_breaker.FAILURES - 1):
-            assert await look_up(client, f"City {number}") == "away"
+            assert await lookup(client, f"City {number}") == "away"
         await cancelled(client)
         assert asks(client)
-        assert await look_up(client, "Paris") == "away"
+        assert await lookup(client, "Paris") == "away"
         assert not asks(client)
 
         client._circuit._provider._recovery_timeout = 0  # as if the time were over
@@ -475,7 +475,7 @@ async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
         assert not asks(client)
         client._circuit._provider._recovery_timeout = 0
         provider.mode = "ok"
-        assert (await look_up(client, "Berlin"))["condition"] == "Clouds"
+        assert (await lookup(client, "Berlin"))["condition"] == "Clouds"
 
 
 ODD = "\N{FULLWIDTH LATIN CAPITAL LETTER P}aris"
@@ -490,36 +490,36 @@ async def test_a_spelling_that_the_provider_does_not_know_hides_no_other(
     url = redis_url if "redis" in how else ""
     async with forecaster(redis_url=url, weather_timeout_seconds=10) as client:
         if "together" in how:
-            found = await asyncio.gather(*(look_up(client, city) for city in (ODD, "Paris", f" {ODD} ", "paris")))
+            found = await asyncio.gather(*(lookup(client, city) for city in (ODD, "Paris", f" {ODD} ", "paris")))
         else:
-            found = [await look_up(client, city) for city in (ODD, f" {ODD} ", "Paris", "paris")]
+            found = [await lookup(client, city) for city in (ODD, f" {ODD} ", "Paris", "paris")]
             found = [found[0], found[2], found[1], found[3]]
         assert (found[0], found[2]) == (None, None)
         assert found[1] == found[3]
         assert found[1]["condition"] == "Clouds"
         assert provider.cities == [ODD, "Paris"]
-        assert [await look_up(client, f"{ODD}!") for _ in range(2)] == [None] * 2
+        assert [await lookup(client, f"{ODD}!") for _ in range(2)] == [None] * 2
     assert provider.cities == [ODD, "Paris", f"{ODD}!"]
 
 
 async def test_a_replica_does_not_wait_for_one_that_found_nothing(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = 0
-    look = Cache.look
+    lookups = 0
+    original = Cache.look
 
     async def counted(self: Cache, city: City) -> tuple[bytes | None, bool]:
-        nonlocal looks
-        looks += 1
-        return await look(self, city)
+        nonlocal lookups
+        lookups += 1
+        return await original(self, city)
 
     async def waits() -> bool:
-        return looks >= 4
+        return lookups >= 4
 
     monkeypatch.setattr(Cache, "look", counted)
     await redis.set("weather:turn:moscow", "another replica", px=60_000)
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=60) as client:
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(lookup(client, "Moscow"))
         await until(waits)
         assert not flight.done()
         await redis.delete("weather:turn:moscow")
@@ -533,7 +533,7 @@ async def test_a_city_that_does_not_exist_does_not_open_the_circuit(forecaster: 
     async with forecaster() as client:
         for number, mode in enumerate([*NO_CITY] * circuit_breaker.FAILURES):
             provider.mode = mode
-            assert await look_up(client, f"City {number}") is None
+            assert await lookup(client, f"City {number}") is None
         assert client.available
 
 
@@ -639,14 +639,14 @@ async def test_what_others_write_into_the_cache_is_no_weather(
 ) -> None:
     await redis.set("weather:of:moscow", garbage)
     async with forecaster(redis_url=redis_url) as client:
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert (await lookup(client, "Moscow"))["condition"] == "Clouds"
     assert len(provider.calls) == 1
 
 
 async def test_a_key_of_another_kind_is_no_outage(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, logged: list[str]
 ) -> None:
     await redis.rpush("weather:of:moscow", "x")
     async with forecaster(redis_url=redis_url) as client:
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
-    assert not [line for line in said if "redis is away" in line]
+        assert (await lookup(client, "Moscow"))["condition"] == "Clouds"
+    assert not [line for line in logged if "redis is away" in line]

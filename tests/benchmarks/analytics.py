@@ -104,15 +104,15 @@ async def measure(url: str, *, rounds: int) -> None:
         ways: dict[str, Way] = {"analytics.summary": partial(summary, database)}
         ways |= {way: partial(plain, pool, table) for way, (table, _) in COPIES.items()}
         ways["plain, without an index"] = partial(plain, scanning, "plain_created")
-        figures = [await ask() for ask in ways.values()]
-        assert figures.count(figures[0]) == len(ways), "the ways give different figures"
+        results = [await ask() for ask in ways.values()]
+        assert results.count(results[0]) == len(ways), "the ways give different figures"
         alone: dict[str, list[float]] = {way: [] for way in ways}
         together: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, ask in ways.items():
                 alone[way].append(await seconds_of(ask, callers=1))
                 together[way].append(await seconds_of(ask, callers=CALLERS))
-    print(f"{sum(figures[0][0].values())} tasks in the period; of {rounds} rounds the medians")
+    print(f"{sum(results[0][0].values())} tasks in the period; of {rounds} rounds the medians")
     print(f"{'':34} {'one caller':>16} {f'{CALLERS} callers':>22}")
     first = "analytics.summary"
     for way in ways:
@@ -129,15 +129,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--keep", type=Path, help="folder of a cluster that is kept from run to run")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (given.keep or Path(temporary)) / "postgres"
+        folder = (arguments.keep or Path(temporary)) / "postgres"
         fresh = not folder.exists()
         with embedded.running(folder, options=OPTIONS) as url:
             migrations.migrate(url)
             if fresh:
-                asyncio.run(seed(url, rows=given.rows))
-            asyncio.run(measure(url, rounds=given.rounds))
+                asyncio.run(seed(url, rows=arguments.rows))
+            asyncio.run(measure(url, rounds=arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ class Client:
         path = f"/tasks/{self.task_id}/attachments"
         connection.request("POST", path, _body(size), headers, encode_chunked=True)
         answer = connection.getresponse()
-        said = answer.read().decode()
-        assert answer.status == 201, said
+        reply = answer.read().decode()
+        assert answer.status == 201, reply
         connection.close()
-        return int(said.partition('"id":')[2].partition(",")[0])
+        return int(reply.partition('"id":')[2].partition(",")[0])
 
     def take(self, attachment_id: int) -> int:
         """Take a file and give how many bytes it had."""
@@ -129,13 +129,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=4)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print("folder")
     with _serving() as server:
-        measure(server, size=given.megabytes * MEGABYTE, at_once=given.at_once)
+        measure(server, size=arguments.megabytes * MEGABYTE, at_once=arguments.at_once)
     print("S3 (moto's server, on the same machine)")
     with S3Server() as s3, _serving(**{name.upper(): value for name, value in s3.settings("load").items()}) as server:
-        measure(server, size=given.megabytes * MEGABYTE, at_once=given.at_once)
+        measure(server, size=arguments.megabytes * MEGABYTE, at_once=arguments.at_once)
 
 
 if __name__ == "__main__":

@@ -110,10 +110,10 @@ async def cost(url: str, case: Case, *, requests: int) -> tuple[float, float, fl
         async with processes(url, case.processes, per_minute=case.per_minute) as limits:
             counted.calls = 0
             worked, begun = time.process_time(), time.perf_counter()
-            refused = await _ask(limits, clock, case, turns=requests // case.users)
-            spent = time.process_time() - worked, time.perf_counter() - begun
+            refused = await _ask(limits, clock, case, requests_per_user=requests // case.users)
+            elapsed = time.process_time() - worked, time.perf_counter() - begun
             assert refused <= 0.03 * requests
-            return spent[0] / requests * 1e6, spent[1] / requests * 1e6, counted.calls / requests
+            return elapsed[0] / requests * 1e6, elapsed[1] / requests * 1e6, counted.calls / requests
 
 
 async def _ask_mixed(limits: list[Limit], clock: Clock, case: Case, *, requests: int) -> int:
@@ -129,11 +129,11 @@ async def _ask_mixed(limits: list[Limit], clock: Clock, case: Case, *, requests:
     return refused
 
 
-async def _ask(limits: list[Limit], clock: Clock, case: Case, *, turns: int) -> int:
+async def _ask(limits: list[Limit], clock: Clock, case: Case, *, requests_per_user: int) -> int:
     refused = 0
     if case.mixed:
-        return await _ask_mixed(limits, clock, case, requests=turns * case.users)
-    for n in range(turns):
+        return await _ask_mixed(limits, clock, case, requests=requests_per_user * case.users)
+    for n in range(requests_per_user):
         limit = limits[n % len(limits)]
         if case.users == 1:
             refused += (await limit.check(f"user:{n // case.until}")).retry_after > 0
@@ -181,9 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with RedisServer() as server:
-        uvloop.run(measure(server.url, requests=given.requests, rounds=given.rounds))
+        uvloop.run(measure(server.url, requests=arguments.requests, rounds=arguments.rounds))
 
 
 if __name__ == "__main__":

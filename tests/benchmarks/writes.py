@@ -122,9 +122,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--folder", type=Path, help="where the cluster is made: one in memory costs no fsync")
     parser.add_argument("--delays", type=int, nargs="+", default=[0, 20], help="commit_delay, in milliseconds")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with (
-        tempfile.TemporaryDirectory(dir=given.folder) as folder,
+        tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
         embedded.running(Path(folder, "pg"), options=OPTIONS) as url,
     ):
         migrations.migrate(url)
@@ -132,12 +132,12 @@ def main() -> None:
             connection.execute("alter table tasks disable trigger tasks_record_event")
             for statement in filter(str.strip, SEED.read_text().replace(":rows", str(TASKS)).split(";\n")):
                 connection.execute(statement.encode())
-            for delay in given.delays:
+            for delay in arguments.delays:
                 connection.execute(f"alter system set commit_delay = {delay * 1000}".encode())
                 connection.execute("select pg_reload_conf()")
                 for title, statements in {"by hand": BY_HAND, "as the service": AS_SERVICE}.items():
                     with scripts(statements) as words:
-                        rates = measure(connection, url, words, rounds=given.rounds, seconds=given.seconds)
+                        rates = measure(connection, url, words, rounds=arguments.rounds, seconds=arguments.seconds)
                     say(f"{title}, commit_delay {delay} ms", rates)
 
 

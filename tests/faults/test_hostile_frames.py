@@ -60,9 +60,9 @@ async def test_who_says_goodbye_and_does_not_read_the_answer_is_let_go(server: S
     process = psutil.Process(server.process.pid)
     async with session(own_database_url) as sql:
         raw = await silent(server, sql, await administrator(sql))
-    said = time.monotonic()
+    closed_at = time.monotonic()
     while any(one.raddr and one.raddr.port == raw.port for one in process.net_connections("tcp")):
-        assert time.monotonic() - said < CUT_OFF_SECONDS + 1
+        assert time.monotonic() - closed_at < CUT_OFF_SECONDS + 1
         await asyncio.sleep(0.05)
     raw.socket.close()
 

@@ -22,7 +22,7 @@ from service.db.statements import Statement, read
 from service.dba import catalog
 from service.dba.explain import nodes, planned
 from tests.conftest import as_service, make_settings
-from tests.faults.test_database_away import all_work, dba, equals, slow_tasks, started, until, waiting
+from tests.faults.test_database_outage import all_work, dba, equals, slow_tasks, started, until, waiting
 from tests.support import clusters
 from tests.support.bouncer import bouncing
 from tests.support.clusters import Cluster

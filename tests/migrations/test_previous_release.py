@@ -60,8 +60,8 @@ def carried_out() -> Iterator[tuple[str, Statement]]:
         path, _, sort = name.partition(" ")
         present = PRESENT.get(path)
         if present and sort in present.texts:
-            known = present.header.params[: len(kept["parameters"])]  # new ones come last
-            yield name, replace(present, header=replace(present.header, params=known), texts={sort: kept["text"]})
+            parameters = present.header.params[: len(kept["parameters"])]  # new ones come last
+            yield name, replace(present, header=replace(present.header, params=parameters), texts={sort: kept["text"]})
 
 
 CARRIED_OUT = dict(carried_out())

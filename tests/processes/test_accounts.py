@@ -264,10 +264,10 @@ def test_a_process_that_hears_nothing_asks_the_database(pair: Pair, made: Callab
     with pair.a.client() as a, pair.b.client() as b:
         until(lambda: remembers(pair, b))
         assert [ask(b).status_code for _ in range(3)] == [case.before] * 3
-        said = pair.b.log().count(LOST)
+        disconnects_before = pair.b.log().count(LOST)
         pair.door.shut("refused")
         try:
-            until(lambda: pair.b.log().count(LOST) > said)
+            until(lambda: pair.b.log().count(LOST) > disconnects_before)
             assert ask(b).status_code == case.before
             acted(case, a)
             assert ask(b).status_code == case.after
@@ -323,10 +323,10 @@ def test_while_nothing_is_heard_every_request_asks_the_database(pair: Pair) -> N
     ask = by(pair.session(pair.user())[1], "GET", "/users")
     with pair.b.client() as b:
         until(lambda: remembers(pair, b))
-        said = pair.b.log().count(LOST)
+        disconnects_before = pair.b.log().count(LOST)
         pair.door.shut("refused")
         try:
-            until(lambda: pair.b.log().count(LOST) > said)
+            until(lambda: pair.b.log().count(LOST) > disconnects_before)
             answers = [ask(b) for _ in range(20)]
             assert {answer.status_code for answer in answers} == {403}
             assert all("db;" in answer.headers["Server-Timing"] for answer in answers)

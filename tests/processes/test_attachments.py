@@ -17,7 +17,7 @@ from tests.support.s3_server import S3Server
 from tests.support.servers import Server, serving, until
 
 SIZE = 100 * MEGABYTE
-MOST_MEGABYTES = 20
+MAX_MEGABYTES = 20
 UNLIMITED = {"RATE_LIMIT_PER_MINUTE": "0", "LOGIN_LIMIT_PER_MINUTE": "0", "ATTACHMENT_MAX_BYTES": str(SIZE)}
 
 
@@ -46,8 +46,8 @@ def test_a_hundred_megabytes_pass_through_twenty(
         client, pid = Client.of(running), running.process.pid
         client.take(client.send(1))  # what is loaded at first use is none of the file's
         made: list[int] = []
-        assert grown(pid, lambda: made.append(client.send(SIZE))) < MOST_MEGABYTES
-        assert grown(pid, lambda: made.append(client.take(made[0]))) < MOST_MEGABYTES
+        assert grown(pid, lambda: made.append(client.send(SIZE))) < MAX_MEGABYTES
+        assert grown(pid, lambda: made.append(client.take(made[0]))) < MAX_MEGABYTES
         assert made[1] == SIZE
 
 

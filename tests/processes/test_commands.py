@@ -73,7 +73,7 @@ def test_a_migration_that_cannot_be_says_why(tmp_path: Path, own_database_url: s
 
 async def test_a_made_administrator_can_log_in(tmp_path: Path, own_database_url: str) -> None:
     made = run(
-        tmp_path, "create-admin", "Ada", "--password-stdin", given=f"{PASSWORD}\n", DATABASE_URL=own_database_url
+        tmp_path, "create-admin", "Ada", "--password-stdin", stdin_text=f"{PASSWORD}\n", DATABASE_URL=own_database_url
     )
     assert (made.returncode, made.stderr) == (0, "")
     assert made.stdout.endswith("administrator Ada made, id 1\n")
@@ -88,7 +88,7 @@ async def test_a_made_administrator_can_log_in(tmp_path: Path, own_database_url:
 
 def test_an_administrator_that_cannot_be_made_is_refused(tmp_path: Path, own_database_url: str) -> None:
     def create(name: str, password: str, url: str = own_database_url) -> str:
-        ended = run(tmp_path, "create-admin", name, "--password-stdin", given=password, DATABASE_URL=url)
+        ended = run(tmp_path, "create-admin", name, "--password-stdin", stdin_text=password, DATABASE_URL=url)
         assert password not in ended.stdout + ended.stderr
         return refusal(ended)
 

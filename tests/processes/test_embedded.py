@@ -60,15 +60,15 @@ class User:
 
 
 @pytest.fixture
-def room() -> Iterator[Path]:
+def parent() -> Iterator[Path]:
     """Not tmp_path: each pytest session shuts what is above that to other users, as which root runs PostgreSQL."""
     with tempfile.TemporaryDirectory() as path:
         yield Path(path).resolve()
 
 
 @pytest.fixture
-def folder(room: Path) -> Path:
-    return room / "data" / "postgres"
+def folder(parent: Path) -> Path:
+    return parent / "data" / "postgres"
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder:
 
 
 @pytest.mark.parametrize("name", ["a space + more", "l" * 120, "a,comma & 'quote' 100 %"])
-def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> None:
+def test_any_path_gives_a_url_that_both_drivers_take(parent: Path, name: str) -> None:
     async def ask_asyncpg(url: str) -> object:
         db = await asyncpg.connect(url)
         try:
@@ -136,7 +136,7 @@ def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> N
         finally:
             await db.close()
 
-    folder = room / name / "postgres"
+    folder = parent / name / "postgres"
     with running(folder, options=QUICK) as url:
         assert ask(url, "show data_directory") == [(str(folder),)]
         assert asyncio.run(ask_asyncpg(url)) == str(folder)

@@ -25,7 +25,7 @@ def server(tmp_path: Path, own_database_url: str) -> Iterator[Server]:
     """Two workers behind the pooler, which made an administrator past it."""
     with bouncing(own_database_url) as url:
         values = {"DATABASE_URL": url, "DATABASE_LISTEN_URL": own_database_url, "DATABASE_POOLER": "transaction"}
-        run(tmp_path, "create-admin", "root", "--password-stdin", given=PASSWORD, **values).check_returncode()
+        run(tmp_path, "create-admin", "root", "--password-stdin", stdin_text=PASSWORD, **values).check_returncode()
         with serving(tmp_path, WORKERS="2", RATE_LIMIT_PER_MINUTE="0", **values) as server:
             until(lambda: server.log().count(" ready\n") == 2)
             yield server

@@ -21,7 +21,7 @@ import pytest
 from service.core import metrics
 from service.db import embedded, migrations
 from tests.conftest import SECRET_KEY
-from tests.support.figures import Figures
+from tests.support.measurements import MetricSamples
 from tests.support.servers import Server, serving, starting, until
 
 PASSWORD = "correct horse battery staple"
@@ -71,9 +71,9 @@ def test_a_schema_that_is_behind_is_said_once_and_waited_for(
         until(lambda: " ready\n" in server.log())
         until(lambda: server.status("/readyz") == 200)
         assert log_in(server, "root").status_code == 200
-        said = re.findall("not ready: (.*)", server.log())
-        assert all("python -m service migrate" in line for line in said)
-        assert 1 <= len(set(said)) == len(said) <= 2  # two where it is seen between two migrations
+        reasons = re.findall("not ready: (.*)", server.log())
+        assert all("python -m service migrate" in line for line in reasons)
+        assert 1 <= len(set(reasons)) == len(reasons) <= 2  # two where it is seen between two migrations
 
 
 def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url: str) -> None:
@@ -82,9 +82,9 @@ def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url
         assert log_in(server, "root").status_code == 200
         assert "not ready" not in server.log()
         assert "embedded" not in server.log()
-        known = migrations.known()
+        names = migrations.known()
         (line,) = [line for line in server.log().splitlines() if "migration" in line or "yoyo" in line]
-        assert line.endswith(f": {len(known)} migrations applied first={known[0]} last={known[-1]}")
+        assert line.endswith(f": {len(names)} migrations applied first={names[0]} last={names[-1]}")
 
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
@@ -230,11 +230,11 @@ def test_a_body_past_a_megabyte_is_refused_on_the_socket(server: Server) -> None
     ],
 )
 def test_garbage_on_the_socket_does_no_harm(server: Server, garbage: bytes) -> None:
-    said = len(server.log())
+    log_length = len(server.log())
     answer = conversation(server, garbage)
     assert not answer or re.match(rb"HTTP/1.1 (400|404|405|431) ", answer)
     assert server.status("/healthz") == 200
-    assert not re.search("Traceback|ERROR", server.log()[said:])
+    assert not re.search("Traceback|ERROR", server.log()[log_length:])
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -284,8 +284,8 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
         folder, data = Path(path), Path(path, ".data")
         try:
             with serving(folder, SECRET_KEY="") as server:
-                (said,) = re.findall(".*WARNING.*", server.log())
-                assert re.search("embedded PostgreSQL .* development", said)
+                (warning,) = re.findall(".*WARNING.*", server.log())
+                assert re.search("embedded PostgreSQL .* development", warning)
                 until(lambda: server.status("/readyz") == 200)
                 token = register(server, "ada")
                 with server.client(token) as http:
@@ -308,21 +308,21 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
 
 def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_database_url: str) -> None:
     somebodys = tmp_path / "of-another-program"
-    given = {metrics.SHARED: str(somebodys), "DATABASE_URL": own_database_url}
-    with serving(tmp_path, **given) as server:
-        assert figures(server).of("db_pool_connections_max", pool="reports") == 4
-    with serving(tmp_path, **given, WORKERS="2") as server:
+    variables = {metrics.SHARED: str(somebodys), "DATABASE_URL": own_database_url}
+    with serving(tmp_path, **variables) as server:
+        assert read_metrics(server).of("db_pool_connections_max", pool="reports") == 4
+    with serving(tmp_path, **variables, WORKERS="2") as server:
         until(lambda: server.log().count(" ready\n") == 2)
-        until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
+        until(lambda: read_metrics(server).of("db_pool_connections_max", pool="reports") == 8)
         for _ in range(20):
             assert server.status("/nowhere") == 404
-        told = {figures(server).of("http_request_duration_seconds_count", status="404") for _ in range(8)}
+        told = {read_metrics(server).of("http_request_duration_seconds_count", status="404") for _ in range(8)}
         assert told == {20}
         killed = psutil.Process(server.process.pid).children(recursive=True)[-1]
         killed.kill()
         until(lambda: server.log().count(" ready\n") == 3)
-        until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
-        assert figures(server).of("http_request_duration_seconds_count", status="404") == 20
+        until(lambda: read_metrics(server).of("db_pool_connections_max", pool="reports") == 8)
+        assert read_metrics(server).of("http_request_duration_seconds_count", status="404") == 20
         folder = Path(psutil.Process(server.process.pid).children(recursive=True)[-1].environ()[metrics.SHARED])
         assert list(folder.glob("*.db"))
         shutil.rmtree(folder)
@@ -336,6 +336,6 @@ def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_dat
     assert not somebodys.exists()
 
 
-def figures(server: Server) -> Figures:
+def read_metrics(server: Server) -> MetricSamples:
     with server.client() as http:
-        return Figures(http.get("/metrics").raise_for_status().text)
+        return MetricSamples(http.get("/metrics").raise_for_status().text)

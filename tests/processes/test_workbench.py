@@ -85,11 +85,11 @@ def test_a_plan_that_cannot_be_is_refused_in_one_line(
 
 
 def test_figures_that_are_not_there_are_told_in_one_line(tmp_path: Path, own_database_url: str) -> None:
-    said = refusal(run(tmp_path, "sql", "top", DATABASE_URL=own_database_url))
-    assert "create extension pg_stat_statements" in said
+    message = refusal(run(tmp_path, "sql", "top", DATABASE_URL=own_database_url))
+    assert "create extension pg_stat_statements" in message
     for tool in ("top", "catalog", "check", "plans"):
-        assert "away" in (said := refusal(run(tmp_path, "sql", tool, DATABASE_URL=NOWHERE))) or "scratch" in said
-        assert "hunter2" not in said
+        assert "away" in (message := refusal(run(tmp_path, "sql", tool, DATABASE_URL=NOWHERE))) or "scratch" in message
+        assert "hunter2" not in message
 
 
 def test_who_may_not_is_told_so_in_one_line(tmp_path: Path, own_database_url: str) -> None:

@@ -16,9 +16,9 @@ from service.events.log import EventLog
 from service.events.position import Position, Snapshot
 from tests.realtime.conftest import ORIGIN
 from tests.realtime.test_socket import ticket, token_until, without_cursor
-from tests.support.ears import Stream, streaming
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
+from tests.support.subscribers import Stream, streaming
 
 
 async def page(user: User, **query: Any) -> dict[str, Any]:
@@ -98,13 +98,13 @@ async def test_a_cursor_that_is_of_no_use_is_told(make: Factory, live_app: FastA
 
 async def test_who_may_ask(make: Factory, address: str) -> None:
     ada = await make.user()
-    given = await ticket(address, ada)
+    issued = await ticket(address, ada)
     stranger = await make.user()
     del stranger.client.headers["Authorization"]
     problem(await stranger.client.get("/events"), 401)
     problem(await stranger.client.get("/events", params={"ticket": "garbage"}), 401)
-    assert (await stranger.client.get("/events", params={"ticket": given})).status_code == 200
-    problem(await stranger.client.get("/events", params={"ticket": given}), 401)
+    assert (await stranger.client.get("/events", params={"ticket": issued})).status_code == 200
+    problem(await stranger.client.get("/events", params={"ticket": issued}), 401)
     problem(await ada.client.get("/events", headers={"Origin": "https://foe.example"}), 403)
     assert (await ada.client.get("/events", headers={"Origin": ORIGIN})).status_code == 200
     await make.sql.execute("delete from users where id = $1", ada.id)
@@ -143,8 +143,8 @@ async def test_the_last_event_id_goes_before_since(address: str, make: Factory) 
     tasks = [await make.task(ada)]
     late = (await page(ada))["cursor"]
     tasks.append(await make.task(ada))
-    for given, missed in (({"since": early}, tasks), ({"since": early, "last_event_id": late}, tasks[1:])):
-        async with streaming(address, ada.token, **given) as stream:
+    for parameters, missed in (({"since": early}, tasks), ({"since": early, "last_event_id": late}, tasks[1:])):
+        async with streaming(address, ada.token, **parameters) as stream:
             ready = await stream.next()
             assert ready
             assert ready["event"] == "ready"
@@ -186,16 +186,16 @@ async def test_a_stream_ends_with_its_token(address: str, make: Factory) -> None
 
 async def test_a_stream_by_ticket_is_heard_and_ends_with_the_token_behind_it(address: str, make: Factory) -> None:
     ada = await make.user()
-    given = await ticket(address, ada)
+    issued = await ticket(address, ada)
     await make.sql.execute("update tickets set access_expires_at = now() + interval '2 s' where user_id = $1", ada.id)
-    async with streaming(address, ticket=given) as stream:
+    async with streaming(address, ticket=issued) as stream:
         assert (await stream.next() or {}).get("event") == "ready"
         task = await make.task(ada)
         one = await stream.next()
         assert one
         assert orjson.loads(one["data"])["task_id"] == task
         await ended(stream)
-    async with streaming(address, ticket=given) as stream:
+    async with streaming(address, ticket=issued) as stream:
         assert stream.response.status_code == 401
 
 

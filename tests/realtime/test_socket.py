@@ -25,12 +25,12 @@ from service.app import create_app
 from service.events.subscriber import Subscriber
 from tests.conftest import SECRET_KEY, make_settings
 from tests.realtime.conftest import ORIGIN
-from tests.support.ears import WAIT_SECONDS, closed, dialled, listening, say, told
 from tests.support.factories import Factory, User
 from tests.support.gates import gate
 from tests.support.problems import problem
 from tests.support.raw import dial
 from tests.support.sockets import served
+from tests.support.subscribers import WAIT_SECONDS, closed, dialled, listening, say, told
 
 TEXT, CLOSE = 0x1, 0x8  # opcodes of frames
 
@@ -82,17 +82,17 @@ async def test_a_token_in_the_first_message(address: str, make: Factory) -> None
 
 async def test_a_ticket_is_good_once(address: str, make: Factory) -> None:
     ada = await make.user()
-    given = await ticket(address, ada)
-    async with dialled(address, ticket=given) as socket:
+    issued = await ticket(address, ada)
+    async with dialled(address, ticket=issued) as socket:
         await hears(socket, make, ada)
-    async with dialled(address, ticket=given) as socket:
+    async with dialled(address, ticket=issued) as socket:
         assert await closed(socket) == 4401
 
 
 async def test_an_expired_ticket_is_refused(address: str, make: Factory) -> None:
-    given = await ticket(address, await make.user())
+    issued = await ticket(address, await make.user())
     await make.sql.execute("update tickets set expires_at = now()")
-    async with dialled(address, ticket=given) as socket:
+    async with dialled(address, ticket=issued) as socket:
         assert await closed(socket) == 4401
 
 
@@ -401,8 +401,8 @@ async def test_neither_a_token_nor_a_query_is_logged(
 ) -> None:
     caplog.set_level(0)
     ada = await make.user()
-    given = await ticket(address, ada)
-    async with dialled(address, ticket=given, since="Atlantis") as socket:
+    issued = await ticket(address, ada)
+    async with dialled(address, ticket=issued, since="Atlantis") as socket:
         assert (await told(socket))["type"] == "reset"
         await say(socket, type="auth", token=ada.token)
         assert (await told(socket))["type"] == "authenticated"
@@ -412,10 +412,10 @@ async def test_neither_a_token_nor_a_query_is_logged(
         async with dialled(address, token=ada.token, origin="https://foe.example", since="Atlantis"):
             pass
     # What the client under test's own library says is its own matter.
-    said = "\n".join([*log, *(one.getMessage() for one in caplog.records if not one.name.startswith("websockets"))])
-    assert "a listener has come" in said
-    for secret in (given, ada.token, "Atlantis"):
-        assert secret not in said
+    log_text = "\n".join([*log, *(one.getMessage() for one in caplog.records if not one.name.startswith("websockets"))])
+    assert "a listener has come" in log_text
+    for secret in (issued, ada.token, "Atlantis"):
+        assert secret not in log_text
 
 
 async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(

@@ -190,8 +190,8 @@ async def test_of_many_administrators_who_demote_each_other_at_once_one_stays(
 async def test_a_new_password_ends_all_sessions_but_one(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     others = [await make.session(ada.id) for _ in range(2)]
-    known = await q.accounts.password(database, user_id=ada.id)
-    change: dict[str, Any] = {"user_id": ada.id, "known_hash": known, "kept_session_id": others[0]}
+    current_hash = await q.accounts.password(database, user_id=ada.id)
+    change: dict[str, Any] = {"user_id": ada.id, "known_hash": current_hash, "kept_session_id": others[0]}
     assert await q.accounts.set_password(database, **change, password_hash="new") == 1
     assert await q.accounts.password(database, user_id=ada.id) == "new"
     assert await q.accounts.password(database, user_id=bob.id) not in {"new", None}
@@ -204,22 +204,22 @@ async def test_a_new_password_ends_all_sessions_but_one(database: Database, make
 
 async def test_who_knew_another_password_changes_nothing_and_ends_nothing(database: Database, make: Factory) -> None:
     ada = await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     change: dict[str, Any] = {"password_hash": "new", "kept_session_id": None}
     assert await q.accounts.set_password(database, user_id=ada.id, known_hash="stale", **change) == 0
-    assert await q.accounts.set_password(database, user_id=0, known_hash=known, **change) == 0
-    assert await q.accounts.password(database, user_id=ada.id) == known
+    assert await q.accounts.set_password(database, user_id=0, known_hash=current_hash, **change) == 0
+    assert await q.accounts.password(database, user_id=ada.id) == current_hash
     assert await q.accounts.password(database, user_id=0) is None
     assert await sessions_of(make, ada) == [ada.viewer.session_id]
 
 
 async def test_of_many_who_change_one_password_at_once_one_does(database: Database, make: Factory) -> None:
     ada = await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     done = await asyncio.gather(
         *(
             q.accounts.set_password(
-                database, user_id=ada.id, password_hash=f"new {number}", known_hash=known, kept_session_id=None
+                database, user_id=ada.id, password_hash=f"new {number}", known_hash=current_hash, kept_session_id=None
             )
             for number in range(10)
         )

@@ -30,8 +30,8 @@ async def folder(make: Factory) -> str:
 
 
 async def create(db: Database, viewer: Viewer, task: int, **values: Any) -> Any:
-    given = {"key": f"{'a' * 32}/{token_hex(16)}", "quota": 0, **FILE, **values}
-    return await q.attachments.create(db, task_id=task, **asked(viewer), **given)
+    arguments = {"key": f"{'a' * 32}/{token_hex(16)}", "quota": 0, **FILE, **values}
+    return await q.attachments.create(db, task_id=task, **asked(viewer), **arguments)
 
 
 async def made(db: Database, user: User, task: int, **values: Any) -> int:
@@ -341,8 +341,8 @@ async def test_keys_are_in_their_order_and_of_an_hour_ago(make: Factory, databas
     ordered = sorted(await keys(make))
 
     async def found(**page: Any) -> list[str]:
-        given = {"after_key": "", "last_key": None, "row_limit": 10, **page}
-        return [row["key"] for row in await q.attachments.keys(database, **given)]
+        arguments = {"after_key": "", "last_key": None, "row_limit": 10, **page}
+        return [row["key"] for row in await q.attachments.keys(database, **arguments)]
 
     assert await found() == []
     await make.sql.execute("update attachments set created_at = now() - interval '61 minutes'")
@@ -357,7 +357,7 @@ async def test_unknown_is_what_neither_is_there_nor_still_to_be_removed(make: Fa
     one = await made(database, ada, task)
     await made(database, ada, task)
     await make.sql.execute("delete from attachments where id = $1", one)
-    known = await make.sql.fetch("select key from attachments union select key from removed_attachments")
+    recorded = await make.sql.fetch("select key from attachments union select key from removed_attachments")
     unknown = {"x", f"{'d' * 32}/{'d' * 32}"}
-    rows = await q.attachments.find_orphans(database, keys=[*(row["key"] for row in known), *unknown])
+    rows = await q.attachments.find_orphans(database, keys=[*(row["key"] for row in recorded), *unknown])
     assert {row["key"] for row in rows} == unknown

@@ -30,14 +30,14 @@ async def create_many(db: Database, user_id: int, *tasks: dict[str, Any]) -> Seq
 
 async def test_tasks_have_what_was_given_in_the_order_in_which_it_was(database: Database, make: Factory) -> None:
     ada = await make.user()
-    given: list[dict[str, Any]] = [
+    sent: list[dict[str, Any]] = [
         {"title": "b", "description": 'a "quoted", {text}\\ \n', "status": "done", "city": "Oslo"},
         {"title": "NULL", "description": None, "status": "todo", "city": None},
         {"title": "a", "description": "", "status": "in_progress", "city": ""},
     ]
     found = [orjson.Fragment(SNOW), None, None]
-    rows = await create_many(database, ada.id, *({**one, "weather": w} for one, w in zip(given, found, strict=True)))
-    assert [{name: row[name] for name in given[0]} for row in rows] == given
+    rows = await create_many(database, ada.id, *({**one, "weather": w} for one, w in zip(sent, found, strict=True)))
+    assert [{name: row[name] for name in sent[0]} for row in rows] == sent
     assert [orjson.loads(orjson.dumps(row["weather"])) for row in rows] == [orjson.loads(SNOW), None, None]
     assert {(row["user_id"], row["version"]) for row in rows} == {(ada.id, 1)}
     kept = await make.sql.fetch("select * from task_view order by id")

@@ -191,22 +191,22 @@ async def test_an_unknown_database_is_unavailable(database_url: str) -> None:
 
 async def test_a_wrong_password_is_unavailable() -> None:
     """On a cluster of its own, for the tests' may ask for none."""
-    with tempfile.TemporaryDirectory() as room:
-        Path(room).chmod(0o755)
-        rules = Path(room, "hba")
+    with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o755)
+        rules = Path(parent, "hba")
         rules.write_text("local all ada scram-sha-256\nlocal all all trust\n")
         rules.chmod(0o644)
-        with embedded.running(Path(room, "pg"), options={"fsync": "off", "hba_file": str(rules)}) as url:
+        with embedded.running(Path(parent, "pg"), options={"fsync": "off", "hba_file": str(rules)}) as url:
             connection = await asyncpg.connect(url)
             await connection.execute("create role ada login password 'right'")
             await connection.close()
             login = url.replace("postgres@", "ada:wrong@")
             async with pool(login) as database:
                 with pytest.raises(errors.UnavailableError) as failure:
-                    await database_version(database, Path(room))
+                    await database_version(database, Path(parent))
             assert isinstance(failure.value.__cause__, asyncpg.InvalidPasswordError)
             async with pool(login.replace("wrong", "right")) as database:
-                assert await database_version(database, Path(room))
+                assert await database_version(database, Path(parent))
 
 
 async def database_version(database: Database, folder: Path) -> object:

@@ -135,20 +135,20 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "changed", "said"), CHANGES)
+@pytest.mark.parametrize(("initial", "changed", "expected"), CHANGES)
 async def test_changes_are_the_fields_with_another_value_before_and_now(
-    make: Factory, given: str, changed: str, said: dict[str, Any]
+    make: Factory, initial: str, changed: str, expected: dict[str, Any]
 ) -> None:
     await make.task(await make.user())
-    await make.sql.execute(f"update tasks set {given}")
+    await make.sql.execute(f"update tasks set {initial}")
     await make.sql.execute(f"update tasks set {changed}")
     event = await last(make.sql)
-    assert (event["type"], event["changes"]) == ("task.updated", said)
-    assert {name: event["task"][name] for name in said} == {name: now for name, (_, now) in said.items()}
+    assert (event["type"], event["changes"]) == ("task.updated", expected)
+    assert {name: event["task"][name] for name in expected} == {name: now for name, (_, now) in expected.items()}
 
 
 async def test_every_field_that_can_change_has_a_case(make: Factory) -> None:
-    cases = {name for *_, said in CHANGES for name in said} | {"user_id"}
+    cases = {name for *_, expected in CHANGES for name in expected} | {"user_id"}
     assert set(await columns(make.sql)) - {"id", "version", "updated_at"} == cases
 
 
@@ -227,16 +227,16 @@ async def test_the_sessions_zone_and_style_do_not_matter(make: Factory, session:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "initial",
     [
         {},
         {"title": 'a "quoted" \\ task\n</script>', "description": "\N{GRINNING FACE}\u2028" * 500, "status": "done"},
         {"city": "Oslo", "weather": '{"temperature": -0.5, "condition": "Snow", "more": {"deep": [1, null]}}'},
     ],
 )
-async def test_the_task_is_as_the_api_shows_it(make: Factory, given: dict[str, Any]) -> None:
+async def test_the_task_is_as_the_api_shows_it(make: Factory, initial: dict[str, Any]) -> None:
     ada = await make.user()
-    task = await make.task(ada, **given)
+    task = await make.task(ada, **initial)
     shown = (await ada.client.get(f"/tasks/{task}")).json()
     event = await last(make.sql)
     assert list(event["task"]) == list(shown) == await columns(make.sql)
@@ -267,32 +267,32 @@ async def test_a_foreign_session_notifies_and_the_services_own_does_not(
     make: Factory, session: Sessions, name: str, heard: bool
 ) -> None:
     ada = await make.user()
-    writer, ear = await session(application_name=name), await session()
+    writer, subscriber = await session(application_name=name), await session()
     payloads: asyncio.Queue[Any] = asyncio.Queue()
-    await ear.add_listener("task_events", lambda *said: payloads.put_nowait((said[1], said[3])))
+    await subscriber.add_listener("task_events", lambda *call: payloads.put_nowait((call[1], call[3])))
     await writer.execute(f"insert into tasks (user_id, title) values ({ada.id}, 'x'); update tasks set title = 'y'")
     await writer.execute("update tasks set title = title")
     await make.sql.execute("notify task_events, 'the end'")
-    said = []
+    received = []
     async with asyncio.timeout(10):
         while (one := await payloads.get())[1] != "the end":
             if one[0] == writer.get_server_pid():
-                said.append(one[1])
-    assert said == ([""] if heard else [])
+                received.append(one[1])
+    assert received == ([""] if heard else [])
 
 
 async def test_a_change_of_role_and_the_end_of_an_account_are_announced(make: Factory, session: Sessions) -> None:
     ada, bob = await make.user(), await make.user()
-    ear = await session()
+    subscriber = await session()
     payloads: asyncio.Queue[Any] = asyncio.Queue()
-    await ear.add_listener("accounts", lambda *said: payloads.put_nowait(said[3]))
+    await subscriber.add_listener("accounts", lambda *call: payloads.put_nowait(call[3]))
     await make.sql.execute("update users set role = 'admin' where id = $1", ada.id)
     await make.sql.execute("update users set role = 'admin', username = 'other' where id = $1", ada.id)
     await make.sql.execute("delete from users where id = $1", bob.id)
     await make.sql.execute("notify accounts, '0'")
     async with asyncio.timeout(10):
-        said = [await payloads.get() for _ in range(3)]
-    assert said == [str(ada.id), str(bob.id), "0"]
+        received = [await payloads.get() for _ in range(3)]
+    assert received == [str(ada.id), str(bob.id), "0"]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ ONE, OTHER = b"1" * 16, b"2" * 16
 
 
 async def claim(db: Database | Connection, user_id: int, *, holder: bytes = ONE, **values: Any) -> Any:
-    given: dict[str, Any] = {"route": "POST /tasks", "key": "k", "fingerprint": b"body", "seconds": 60.0, **values}
-    row = await q.idempotency.claim(db, user_id=user_id, holder=holder, **given)
+    arguments: dict[str, Any] = {"route": "POST /tasks", "key": "k", "fingerprint": b"body", "seconds": 60.0, **values}
+    row = await q.idempotency.claim(db, user_id=user_id, holder=holder, **arguments)
     return row and row["verdict"]
 
 

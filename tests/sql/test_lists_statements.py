@@ -68,7 +68,7 @@ async def all_tasks(make: Factory) -> list[Row]:
     return [dict(row) for row in await make.sql.fetch("select * from tasks order by id")]
 
 
-def behind(row: Row | None, sort: str) -> dict[str, Any]:
+def position_after(row: Row | None, sort: str) -> dict[str, Any]:
     """Give where a page goes on behind this row."""
     value = row and row[sort.removeprefix("-")]
     return {
@@ -92,7 +92,7 @@ def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, numbe
                 "city": chance.choice([None, None, "Oslo", "Rome"]),
                 "created_from": None if first is None else DAY + timedelta(days=first),
                 "created_before": None if last is None else DAY + timedelta(days=last),
-                **behind(after, sort),
+                **position_after(after, sort),
                 "row_limit": chance.choice([1, 5, 21, 500]),
                 "row_offset": chance.choice([0, 0, 1, 30]),
             },
@@ -161,11 +161,11 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
     if analyzed:
         await make.sql.execute("analyze tasks")
     for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
-        given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
-        page = [dict(row) for row in await listing.rows(database, sort=sort, **given)]
-        assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
+        arguments = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
+        page = [dict(row) for row in await listing.rows(database, sort=sort, **arguments)]
+        assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **arguments)]
         if sort in ("title", "-title"):
-            assert page == [dict(row) for row in await q.tasks.list_period_by_title(database, sort=sort, **given)]
+            assert page == [dict(row) for row in await q.tasks.list_period_by_title(database, sort=sort, **arguments)]
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
 
 
@@ -176,7 +176,7 @@ async def test_a_page_goes_on_behind_the_ends_of_all_ids(
 ) -> None:
     rows = await all_tasks(make)
     (row,) = [row for row in rows if row["id"] == end]
-    values = {**EVERYONES, "created_from": None, "created_before": None, **behind(row, sort)}
+    values = {**EVERYONES, "created_from": None, "created_before": None, **position_after(row, sort)}
     page = await listing.rows(database, sort=sort, viewer_id=viewers[0].id, viewer_is_admin=True, **values)
     assert [row["id"] for row in page] == found(rows, viewers[0], sort, values)
 
@@ -187,12 +187,12 @@ async def test_between_its_bounds_lies_the_whole_period_and_little_else(
     await make.sql.execute("delete from tasks where id not between 0 and 1000000")
     rows = await all_tasks(make)
     for first, last in PERIODS:
-        given = {
+        arguments = {
             "created_from": None if first is None else DAY + timedelta(days=first),
             "created_before": None if last is None else DAY + timedelta(days=last),
         }
-        lies = await q.tasks.period_bounds(database, **given)
-        inside = found(rows, viewers[0], "id", {**EVERYONES, **given})
+        lies = await q.tasks.period_bounds(database, **arguments)
+        inside = found(rows, viewers[0], "id", {**EVERYONES, **arguments})
         if not inside:
             assert lies["first_id"] > lies["last_id"]
             assert lies["changed_from"] == lies["changed_before"]

@@ -279,9 +279,9 @@ async def test_each_list_is_read_by_the_form_for_it(
 
 @pytest.mark.parametrize("sort", ["id", "-id", "status", "-status", "updated_at", "-updated_at"])
 async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: str) -> None:
-    given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
+    period = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
-        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **given}
+        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **period}
         values |= await listing.bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)

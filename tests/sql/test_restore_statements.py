@@ -79,12 +79,12 @@ async def test_its_event_says_restored_and_by_whom_and_the_next_one_does_not(dat
     ada, root = await make.user(), await make.admin()
     task = await make.task(ada)
     await make.sql.execute("delete from tasks")
-    given: dict[str, Any] = {"title": "x", "description": None, "status": "todo", "city": None, "weather": None}
+    arguments: dict[str, Any] = {"title": "x", "description": None, "status": "todo", "city": None, "weather": None}
     async with database.connection() as connection:
         async with connection.transaction():
             await q.tasks.lock_restoration(connection, task_id=task)
             await q.tasks.restore(connection, task_id=task, viewer_id=root.id, viewer_is_admin=True)
-        await q.tasks.create(connection, user_id=ada.id, **given)
+        await q.tasks.create(connection, user_id=ada.id, **arguments)
         await connection.execute("update tasks set title = 'y' where id = $1", task)
     rows = await make.sql.fetch(
         "select type, actor_id, user_id, changes is null, task->>'version' from task_events order by id"
@@ -96,11 +96,11 @@ async def test_its_event_says_restored_and_by_whom_and_the_next_one_does_not(dat
     ]
 
 
-@pytest.mark.parametrize("said", ["task.updated", "nonsense", ""])
-async def test_no_other_word_makes_an_event_what_it_is_not(make: Factory, said: str) -> None:
+@pytest.mark.parametrize("event_type", ["task.updated", "nonsense", ""])
+async def test_no_other_word_makes_an_event_what_it_is_not(make: Factory, event_type: str) -> None:
     ada = await make.user()
     async with make.sql.transaction():
-        await make.sql.execute("select set_config('service.event_type', $1, true)", said)
+        await make.sql.execute("select set_config('service.event_type', $1, true)", event_type)
         await make.task(ada)
     async with make.sql.transaction():
         await make.sql.execute("select set_config('service.event_type', 'task.restored', true)")

@@ -29,10 +29,10 @@ WORDS = ["report", "reports", "отчёт", "the", "日本語"]
 
 
 async def finds(database: Database, owner: User, sought: str) -> int:
-    given: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought}
-    rows = await q.tasks.search(database, sort="id", **given, **EVERYTHING, **WALK)
+    arguments: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought}
+    rows = await q.tasks.search(database, sort="id", **arguments, **EVERYTHING, **WALK)
     filters: dict[str, Any] = dict.fromkeys(("user_id", "status", "city", "created_from", "created_before"))
-    assert await q.tasks.count(database, **given, **filters) == len(rows)
+    assert await q.tasks.count(database, **arguments, **filters) == len(rows)
     return len(rows)
 
 
@@ -223,7 +223,7 @@ async def test_a_search_gives_what_python_finds_among_all_tasks(
         wanted = {"report", "reports"} if "report" in word else {word}
         having = [row for row in rows if wanted & set(f"{row['title']} {row['description']}".split())]
         after = [row for row in rows if row["id"] == values["after_id"]]
-        given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
-        page = [row["id"] for row in await listing.rows(database, sort=sort, **given)]
+        arguments = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
+        page = [row["id"] for row in await listing.rows(database, sort=sort, **arguments)]
         whole = found([*having, *(row for row in after if row not in having)], viewer, sort, values)
         assert page == whole, (sort, values)

@@ -36,29 +36,29 @@ class Begun:
     secret: bytes
 
 
-async def begin(database: Database, user: User, *, days: int = 30, most: int = 100) -> Begun:
+async def begin(database: Database, user: User, *, days: int = 30, max_sessions: int = 100) -> Begun:
     token, secret = token_bytes(32), token_bytes(32)
-    known = await q.accounts.password(database, user_id=user.id)
+    current_hash = await q.accounts.password(database, user_id=user.id)
     row = await q.accounts.open_session(
         database,
         user_id=user.id,
-        known_hash=known,
+        known_hash=current_hash,
         refresh_hash=sha256(token),
         secret=secret,
         days=days,
         client_address="192.0.2.1",
         user_agent="tests",
-        most=most,
+        most=max_sessions,
     )
     assert row is not None
     return Begun(row["id"], token, secret)
 
 
-async def log_in(executor: Executor, user: User, known: str) -> Any:
+async def log_in(executor: Executor, user: User, current_hash: str) -> Any:
     return await q.accounts.open_session(
         executor,
         user_id=user.id,
-        known_hash=known,
+        known_hash=current_hash,
         refresh_hash=token_bytes(32),
         secret=b"",
         days=1,
@@ -68,15 +68,15 @@ async def log_in(executor: Executor, user: User, known: str) -> Any:
     )
 
 
-async def key(database: Database, user: User, *, most: int = 100, **values: Any) -> Any:
-    given = {"name": "nightly", "hash": token_bytes(32), "read_only": False, "expires_at": None, **values}
-    return await q.accounts.create_key(database, user_id=user.id, most=most, **given)
+async def key(database: Database, user: User, *, max_keys: int = 100, **values: Any) -> Any:
+    arguments = {"name": "nightly", "hash": token_bytes(32), "read_only": False, "expires_at": None, **values}
+    return await q.accounts.create_key(database, user_id=user.id, most=max_keys, **arguments)
 
 
 async def ticket(database: Database, user: User, **values: Any) -> bytes:
-    given = {"hash": token_bytes(32), "access_expires_at": None, "session_id": None, "key_id": None, **values}
-    await q.accounts.create_ticket(database, user_id=user.id, **given)
-    return bytes(given["hash"])
+    arguments = {"hash": token_bytes(32), "access_expires_at": None, "session_id": None, "key_id": None, **values}
+    await q.accounts.create_ticket(database, user_id=user.id, **arguments)
+    return bytes(arguments["hash"])
 
 
 async def of_user(make: Factory, user: User) -> list[int]:
@@ -116,13 +116,13 @@ async def waiting(make: Factory, one: asyncio.Future[Any]) -> None:
 async def test_a_log_in_under_way_does_not_outlive_a_change_of_the_password(database: Database, make: Factory) -> None:
     """Its password was verified, which takes long, before the change; the session begins before, or not at all."""
     ada = await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     change: dict[str, Any] = {"user_id": ada.id, "kept_session_id": ada.viewer.session_id}
     async with database.connection() as connection:
         async with connection.transaction():
-            assert await log_in(connection, ada, known) is not None
+            assert await log_in(connection, ada, current_hash) is not None
             changed = asyncio.ensure_future(
-                q.accounts.set_password(database, **change, known_hash=known, password_hash="new")
+                q.accounts.set_password(database, **change, known_hash=current_hash, password_hash="new")
             )
             await waiting(make, changed)
         assert await changed == 1
@@ -138,18 +138,18 @@ async def test_a_log_in_under_way_does_not_outlive_a_change_of_the_password(data
 @pytest.mark.parametrize("change", ["password_hash = 'by hand'", "active = false"])
 async def test_a_dbas_change_ends_sessions_too(database: Database, make: Factory, change: str) -> None:
     ada, bob = await make.user(), await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     await make.sql.execute(f"update users set {change} where id = $1", ada.id)
     assert await of_user(make, ada) == []
     assert await of_user(make, bob) == [bob.viewer.session_id]
-    assert await log_in(database, ada, known) is None
+    assert await log_in(database, ada, current_hash) is None
 
 
 async def test_the_oldest_sessions_beyond_the_most_end(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    begun = [await begin(database, ada, most=3) for _ in range(5)]
+    begun = [await begin(database, ada, max_sessions=3) for _ in range(5)]
     assert await of_user(make, ada) == [one.id for one in begun[2:]]
-    last = await begin(database, ada, most=1)
+    last = await begin(database, ada, max_sessions=1)
     assert await of_user(make, ada) == [last.id]
     assert await of_user(make, bob) == [bob.viewer.session_id]
 
@@ -225,9 +225,9 @@ async def test_fifty_clients_of_one_token_each_find_a_successor_whichever_is_fir
     begun = await begin(database, await make.user())
 
     async def refresh() -> Any:
-        spent: dict[str, Any] = {"refresh_token": begun.token}
-        return await q.accounts.rotate(database, **spent, days=30) or await q.accounts.recent_successor(
-            database, **spent, seconds=SECONDS
+        used: dict[str, Any] = {"refresh_token": begun.token}
+        return await q.accounts.rotate(database, **used, days=30) or await q.accounts.recent_successor(
+            database, **used, seconds=SECONDS
         )
 
     rows = await asyncio.gather(*(refresh() for _ in range(50)))
@@ -312,23 +312,23 @@ OVER = {
 @pytest.mark.parametrize("end", OVER.values(), ids=OVER.keys())
 async def test_nothing_is_given_for_what_is_over(database: Database, make: Factory, end: str) -> None:
     ada = await make.user()
-    begun, fresh, spent = [await begin(database, ada) for _ in range(3)]
-    assert await q.accounts.rotate(database, refresh_token=spent.token, days=30)
+    begun, fresh, rotated = [await begin(database, ada) for _ in range(3)]
+    assert await q.accounts.rotate(database, refresh_token=rotated.token, days=30)
     made = await key(database, ada, hash=b"hash", expires_at=LATER)
 
-    async def given(token: bytes) -> list[Any]:
+    async def active_rows(token: bytes) -> list[Any]:
         return [
-            await q.accounts.recent_successor(database, refresh_token=spent.token, seconds=SECONDS),
+            await q.accounts.recent_successor(database, refresh_token=rotated.token, seconds=SECONDS),
             await q.accounts.get_key(database, hash=b"hash"),
             await q.accounts.rotate(database, refresh_token=token, days=30),
-            *await q.accounts.active_credentials(database, session_ids=[begun.id, spent.id], key_ids=[made["id"]]),
+            *await q.accounts.active_credentials(database, session_ids=[begun.id, rotated.id], key_ids=[made["id"]]),
         ]
 
-    before = await given(begun.token)
+    before = await active_rows(begun.token)
     assert len(before) == 6
     assert None not in before
     await make.sql.execute(end)
-    assert await given(fresh.token) == [None, None, None]
+    assert await active_rows(fresh.token) == [None, None, None]
 
 
 async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, make: Factory) -> None:
@@ -371,11 +371,11 @@ async def test_a_use_of_a_key_is_noted_at_most_once_an_hour(database: Database, 
 
 async def test_a_key_beyond_the_most_is_not_made(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    made = [await key(database, ada, most=2) for _ in range(3)]
+    made = [await key(database, ada, max_keys=2) for _ in range(3)]
     assert [row is not None for row in made] == [True, True, False]
-    assert await key(database, bob, most=2) is not None
+    assert await key(database, bob, max_keys=2) is not None
     assert await q.accounts.revoke_key(database, key_id=made[0]["id"], user_id=ada.id) == 1
-    assert await key(database, ada, most=2) is not None
+    assert await key(database, ada, max_keys=2) is not None
 
 
 @pytest.mark.parametrize(("value", "pointer"), [({"name": " "}, "/name"), ({"expires_at": LAST_MOMENT}, "/expires_at")])

@@ -187,12 +187,12 @@ async def test_a_call_gives_what_the_header_says(
     tmp_path: Path, database: Database, returns: str, text: str, expected: Any
 ) -> None:
     one = statement(tmp_path, f"-- A sentence.\n-- returns: {returns}\n{text};")
-    given = await one(database)
+    result = await one(database)
     if isinstance(expected, dict):
-        given = dict(given)
+        result = dict(result)
     if isinstance(expected, list):
-        given = [dict(row) for row in given]
-    assert given == expected
+        result = [dict(row) for row in result]
+    assert result == expected
 
 
 async def test_a_call_takes_a_connection_too_and_stays_in_its_transaction(tmp_path: Path, database: Database) -> None:
@@ -210,9 +210,9 @@ async def test_an_error_of_the_database_comes_as_the_services_own(tmp_path: Path
 async def test_an_estimate_is_near_the_number_of_rows_and_reads_none(tmp_path: Path, database: Database) -> None:
     one = statement(
         tmp_path,
-        "-- Many.\n-- returns: stream\n-- params: most bigint\nselect n from generate_series(1, $1::bigint) as n;",
+        "-- Many.\n-- returns: stream\n-- params: row_count bigint\nselect n from generate_series(1, $1::bigint) as n;",
     )
-    assert await one.estimate(database, most=10**15) == 10**15
+    assert await one.estimate(database, row_count=10**15) == 10**15
 
 
 async def test_the_time_that_a_reader_takes_is_not_the_statements(tmp_path: Path, database: Database) -> None:

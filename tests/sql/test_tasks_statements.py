@@ -94,13 +94,13 @@ async def listed(db: Database, viewer: Viewer, *, sort: Any = "id", **values: An
 
 async def test_a_new_task_has_what_was_given_and_the_defaults(database: Database, make: Factory) -> None:
     ada = await make.user()
-    given: dict[str, Any] = {"title": "One", "description": None, "status": "done", "city": "Moscow"}
-    row: dict[str, Any] = dict(await q.tasks.create(database, user_id=ada.id, **given, weather=None))
+    arguments: dict[str, Any] = {"title": "One", "description": None, "status": "done", "city": "Moscow"}
+    row: dict[str, Any] = dict(await q.tasks.create(database, user_id=ada.id, **arguments, weather=None))
     assert row.keys() == COLUMNS
     assert (row["title"], row["description"], row["status"], row["city"]) == ("One", None, "done", "Moscow")
     assert (row["user_id"], row["version"], row["weather"]) == (ada.id, 1, None)
     assert await get(database, ada.viewer, row["id"]) == {**row, "verdict": "ok"}
-    row = dict(await q.tasks.create(database, user_id=ada.id, **given, weather=orjson.Fragment(SNOW)))
+    row = dict(await q.tasks.create(database, user_id=ada.id, **arguments, weather=orjson.Fragment(SNOW)))
     assert (temperature(row), row["version"]) == (1.5, 1)
 
 

@@ -24,9 +24,9 @@ async def test_without_the_extension_one_line_says_how_to_switch_it_on(
     sql: asyncpg.Connection[asyncpg.Record],
 ) -> None:
     await sql.execute("drop extension if exists pg_stat_statements")
-    with pytest.raises(UnavailableError, match=r"shared_preload.*create extension pg_stat") as said:
+    with pytest.raises(UnavailableError, match=r"shared_preload.*create extension pg_stat") as raised:
         await top.figures(sql)
-    assert "\n" not in said.value.detail
+    assert "\n" not in raised.value.detail
 
 
 async def test_figures_are_told_by_the_name_of_the_file_and_its_sort(measured_url: str) -> None:
@@ -52,15 +52,15 @@ async def test_figures_are_told_by_the_name_of_the_file_and_its_sort(measured_ur
 
 @pytest.mark.parametrize(("by", "first"), [("total", "b"), ("mean", "a"), ("calls", "c"), ("rows", "c")])
 def test_the_dearest_comes_first_and_what_is_none_of_the_services_last(by: str, first: str) -> None:
-    figures = [
+    statistics = [
         top.Figures("other", 99, 99.0, 99.0, 99, None, 0),
         top.Figures("a", 1, 5.0, 5.0, 1, 50.0, 0),
         top.Figures("b", 3, 6.0, 2.0, 1, 50.0, 7),
         top.Figures("c", 9, 1.0, 0.1, 9, 50.0, 0),
     ]
-    names = [one.name for one in top.ordered(figures, by=by)]
+    names = [one.name for one in top.ordered(statistics, by=by)]
     assert (names[0], names[-1]) == (first, "other")
-    assert top.table(figures).splitlines()[3].split() == ["b", "3", "6.0", "2.000", "1", "50.0", "7"]
+    assert top.table(statistics).splitlines()[3].split() == ["b", "3", "6.0", "2.000", "1", "50.0", "7"]
 
 
 @pytest.mark.parametrize("name", [one.name for one in read_all() if one.header.extension])

@@ -22,7 +22,7 @@ from tests.conftest import make_settings
 from tests.support.factories import Factory
 from tests.support.s3_server import S3Server
 
-LARGEST = 6_000_000  # more than one part of an upload to S3
+MAX_ATTACHMENT_BYTES = 6_000_000  # more than one part of an upload to S3
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 async def files_app(kind: Kind, database_url: str) -> AsyncIterator[FastAPI]:
     """An application that keeps attachments there."""
-    settings = make_settings(database_url, attachment_max_bytes=LARGEST, **kind.settings)
+    settings = make_settings(database_url, attachment_max_bytes=MAX_ATTACHMENT_BYTES, **kind.settings)
     app = create_app(settings, passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app

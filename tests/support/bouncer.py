@@ -60,12 +60,12 @@ def bouncing(url: str, *, sessions: int = SESSIONS) -> Iterator[str]:
                 sessions=sessions,
             )
         )
-        given = urlunsplit(("postgresql", f"any@127.0.0.1:{own_port}", parts.path, "", ""))
+        pooler_url = urlunsplit(("postgresql", f"any@127.0.0.1:{own_port}", parts.path, "", ""))
         command = [program, "-q", *_as_whom(Path(host)), str(config)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
-                _await(given, process)
-                yield given
+                _await(pooler_url, process)
+                yield pooler_url
             finally:
                 process.kill()
 

@@ -17,7 +17,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.milliseconds = 1_800_000_000_000.0
-        self.behind = 0
+        self.wall_lag = 0
 
     def pass_by(self, milliseconds: float) -> None:
         """Move on."""
@@ -29,7 +29,7 @@ def stopped_clock() -> Iterator[Clock]:
     """Stop the clock of all limits; what is on its way to Redis is not timed by it."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limiter, "_now", lambda: int(clock.milliseconds) - clock.behind)
+        patch.setattr(limiter, "_now", lambda: int(clock.milliseconds) - clock.wall_lag)
         patch.setattr(limiter, "_monotonic", lambda: int(clock.milliseconds) - 1_799_999_000_000)
         yield clock
 

@@ -44,9 +44,9 @@ class Cluster:
 @contextmanager
 def running(folder: Path, **options: str) -> Iterator[Cluster]:
     """Run the cluster in this folder, a new one where there is none."""
-    given = OPTIONS | options
-    with embedded.running(folder, options=given) as url:
-        yield Cluster(folder, url, given)
+    all_options = OPTIONS | options
+    with embedded.running(folder, options=all_options) as url:
+        yield Cluster(folder, url, all_options)
 
 
 @contextmanager

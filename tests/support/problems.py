@@ -27,7 +27,7 @@ class Operation:
 
     method: str
     template: str
-    said: dict[str, Any]
+    spec: dict[str, Any]
 
     @property
     def path(self) -> str:
@@ -37,23 +37,23 @@ class Operation:
     @property
     def fields(self) -> list[str]:
         """Give the names of its JSON body's fields, none where it takes no such body."""
-        contents = self.said.get("requestBody", {}).get("content", {})
+        contents = self.spec.get("requestBody", {}).get("content", {})
         references = [one["schema"]["$ref"].rpartition("/")[2] for one in contents.values() if "$ref" in one["schema"]]
         return list(DOCUMENT["components"]["schemas"][references[0]]["properties"]) if references else []
 
     @property
     def takes_file(self) -> bool:
         """Whether its body is a file."""
-        return "multipart/form-data" in self.said.get("requestBody", {}).get("content", {})
+        return "multipart/form-data" in self.spec.get("requestBody", {}).get("content", {})
 
     def __str__(self) -> str:
         return f"{self.method} {self.template}"
 
 
 OPERATIONS = [
-    Operation(method.upper(), path, said)
+    Operation(method.upper(), path, spec)
     for path, methods in DOCUMENT["paths"].items()
-    for method, said in methods.items()
+    for method, spec in methods.items()
 ]
 WITH_BODY = [operation for operation in OPERATIONS if operation.fields]
 

@@ -29,8 +29,8 @@ class Raw:
     async def send(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def read(self, most: int = 65536) -> bytes:
-        data = await asyncio.get_running_loop().sock_recv(self.socket, most)
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        data = await asyncio.get_running_loop().sock_recv(self.socket, max_bytes)
         self.buffer += data
         return data
 

@@ -39,7 +39,7 @@ def command(*arguments: str) -> list[str]:
 def run(
     folder: Path,
     *arguments: str,
-    given: str | None = None,
+    stdin_text: str | None = None,
     open_files: str = "",
     **values: str,
 ) -> subprocess.CompletedProcess[str]:
@@ -50,8 +50,8 @@ def run(
         [*_limited(open_files), *command(*arguments)],
         cwd=folder,
         env=environment(**values),
-        input=given,
-        stdin=None if given is not None else subprocess.DEVNULL,
+        input=stdin_text,
+        stdin=None if stdin_text is not None else subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=WAIT_SECONDS,

@@ -45,7 +45,7 @@ def _patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     """All that is logged, as JSON with everything bound to it; the standard library's log is in `caplog`."""
     lines: list[str] = []
     caplog.set_level(0)
@@ -99,10 +99,10 @@ def forecaster(provider: Provider) -> Forecaster:
 
     @asynccontextmanager
     async def opened(**values: Any) -> AsyncIterator[Weather]:
-        given = _settings(provider, values)
+        settings = _settings(provider, values)
         async with (
-            redis_client.connected(given.redis_url.get_secret_value()) as redis,
-            weather.opened(given, redis) as client,
+            redis_client.connected(settings.redis_url.get_secret_value()) as redis,
+            weather.opened(settings, redis) as client,
         ):
             yield client
 

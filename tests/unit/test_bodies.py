@@ -54,8 +54,8 @@ def test_what_a_body_holds_is_counted_however_it_is_cut(
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_constants_that_are_no_json_are_seen_and_texts_are_not(constant: str) -> None:
-    said = json.dumps({constant: [f'"{constant}', 1e5, None, True]}).encode()
-    for body, there in ((said, False), (b"[" + said + b"," + constant.encode() + b"]", True)):
+    valid = json.dumps({constant: [f'"{constant}', 1e5, None, True]}).encode()
+    for body, there in ((valid, False), (b"[" + valid + b"," + constant.encode() + b"]", True)):
         values = Values()
         for n in range(len(body)):
             values.add(body[n : n + 1])

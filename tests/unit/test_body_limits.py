@@ -21,7 +21,7 @@ from service.api.pipeline.body_limits import (
 )
 from service.core.viewer import Viewer
 
-LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
+MAX_BULK_BYTES = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 ANSWER = bytes(range(256)) * 1000
 
 
@@ -64,9 +64,9 @@ def length(size: int) -> tuple[bytes, bytes]:
     "header",
     [
         length(MAX_BODY_BYTES + 1),
-        length(LARGEST),
-        (b"content-length", b"%015d" % LARGEST),
-        (b"content-length", b"%05000d" % LARGEST),
+        length(MAX_BULK_BYTES),
+        (b"content-length", b"%015d" % MAX_BULK_BYTES),
+        (b"content-length", b"%05000d" % MAX_BULK_BYTES),
         (b"transfer-encoding", b"chunked"),
     ],
 )
@@ -94,7 +94,7 @@ async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytes
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
 
 
-OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(LARGEST + 1)]
+OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(MAX_BULK_BYTES + 1)]
 
 
 @pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])

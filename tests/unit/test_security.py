@@ -117,8 +117,8 @@ async def test_an_unknown_user_costs_a_real_hash_and_is_never_let_in(
     kept = await passwords.hash("known", payer=None)
     assert await passwords.verify("known", kept, payer=None)
     assert not await passwords.verify("known", None, payer=None)
-    known, unknown = (call.args[1] for call in checked.call_args_list)
-    assert known[:7] == unknown[:7]  # the same algorithm and cost
+    existing, unknown = (call.args[1] for call in checked.call_args_list)
+    assert existing[:7] == unknown[:7]  # the same algorithm and cost
 
     monkeypatch.setattr(bcrypt, "checkpw", Mock(return_value=True))
     assert not await passwords.verify("a guess of nobody's password", None, payer=None)
@@ -194,11 +194,11 @@ async def test_a_hash_is_charged_before_it_runs(passwords: Passwords, monkeypatc
     assert ada.hashes == 3
     for name in ("hashpw", "checkpw"):
         monkeypatch.setattr(bcrypt, name, Mock(side_effect=AssertionError))
-    spent = User("spent", budget=0)
+    penniless = User("spent", budget=0)
     with pytest.raises(RateLimitedError):
-        await passwords.hash("password", payer=spent)
+        await passwords.hash("password", payer=penniless)
     with pytest.raises(RateLimitedError):
-        await passwords.verify("password", kept, payer=spent)
+        await passwords.verify("password", kept, payer=penniless)
 
 
 async def test_a_user_waits_for_one_hash_of_each_other_user(
@@ -376,10 +376,10 @@ def test_an_expired_token_is_told_so_and_a_clock_may_be_five_seconds_off() -> No
     assert TOKENS.verify(forged(exp=now - 2, iat=now + 2)).id == 1
 
 
-SPENT = RefreshToken(7, bytes(range(32)))
+USED_TOKEN = RefreshToken(7, bytes(range(32)))
 
 
-@pytest.mark.parametrize("token", [SPENT, RefreshToken(1, b"\0" * 32), RefreshToken(2**63 - 1, b"\xff" * 32)])
+@pytest.mark.parametrize("token", [USED_TOKEN, RefreshToken(1, b"\0" * 32), RefreshToken(2**63 - 1, b"\xff" * 32)])
 def test_a_refresh_token_is_read_as_it_was_written(token: RefreshToken) -> None:
     tokens = RefreshTokens((KEY,))
     assert tokens.read(tokens.write(token)) == (token, True)
@@ -387,25 +387,28 @@ def test_a_refresh_token_is_read_as_it_was_written(token: RefreshToken) -> None:
 
 
 def test_what_is_kept_of_a_refresh_token_is_a_hash_of_its_secret_alone() -> None:
-    assert SPENT.hash == hashlib.sha256(SPENT.secret).digest() == RefreshToken(8, SPENT.secret).hash
+    assert USED_TOKEN.hash == hashlib.sha256(USED_TOKEN.secret).digest() == RefreshToken(8, USED_TOKEN.secret).hash
 
 
 def test_after_a_rotation_refresh_tokens_of_the_previous_key_are_genuine_and_those_of_the_one_before_are_not() -> None:
-    written = RefreshTokens((KEY,)).write(SPENT)
-    assert RefreshTokens((OTHER_KEY, KEY)).read(written) == (SPENT, True)
-    assert RefreshTokens((OTHER_KEY,)).read(written) == (SPENT, False)  # and good still: the database knows its hash
-    assert RefreshTokens((OTHER_KEY, KEY)).write(SPENT) == RefreshTokens((OTHER_KEY,)).write(SPENT) != written
+    written = RefreshTokens((KEY,)).write(USED_TOKEN)
+    assert RefreshTokens((OTHER_KEY, KEY)).read(written) == (USED_TOKEN, True)
+    assert RefreshTokens((OTHER_KEY,)).read(written) == (
+        USED_TOKEN,
+        False,
+    )  # its hash is still in the database
+    assert RefreshTokens((OTHER_KEY, KEY)).write(USED_TOKEN) == RefreshTokens((OTHER_KEY,)).write(USED_TOKEN) != written
 
 
 @pytest.mark.parametrize("position", range(0, 56, 5))
 def test_a_refresh_token_with_one_bit_changed_is_not_genuine(position: int) -> None:
     """So nobody ends a session, or another's, who did not have a token of it."""
     tokens = RefreshTokens((KEY,))
-    sealed = bytearray(base64.urlsafe_b64decode(tokens.write(SPENT) + "="))
+    sealed = bytearray(base64.urlsafe_b64decode(tokens.write(USED_TOKEN) + "="))
     sealed[position] ^= 1
     token, genuine = tokens.read(encoded(bytes(sealed)))
     assert not genuine
-    assert (token == SPENT) is (position >= 40)
+    assert (token == USED_TOKEN) is (position >= 40)
 
 
 @pytest.mark.parametrize(
@@ -417,10 +420,10 @@ def test_a_refresh_token_with_one_bit_changed_is_not_genuine(position: int) -> N
         "\N{CYRILLIC SMALL LETTER A}" * 75,
         encoded(b"x" * 55),
         encoded(b"x" * 57),
-        RefreshTokens((KEY,)).write(SPENT)[:-1],
-        RefreshTokens((KEY,)).write(SPENT) + "A",
-        RefreshTokens((KEY,)).write(SPENT)[:-1] + "\n",
-        " " + RefreshTokens((KEY,)).write(SPENT),
+        RefreshTokens((KEY,)).write(USED_TOKEN)[:-1],
+        RefreshTokens((KEY,)).write(USED_TOKEN) + "A",
+        RefreshTokens((KEY,)).write(USED_TOKEN)[:-1] + "\n",
+        " " + RefreshTokens((KEY,)).write(USED_TOKEN),
         forged(),
         "A" * 100_000,
     ],

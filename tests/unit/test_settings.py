@@ -198,38 +198,40 @@ def test_the_environment_goes_before_the_file_and_the_file_before_mounted_secret
         (alone / "secrets" / name).write_text({"secret_key": f"{KEY}\n", "host": "mounted"}.get(name, "ERROR"))
     (alone / ".env").write_text("HOST=file\nLOG_LEVEL=WARNING\nNOT_OURS=1\n")
     monkeypatch.setenv("HOST", "environment")
-    given = load()
-    assert (given.host, given.log_level, plain(given.secret_key)) == ("environment", "WARNING", KEY)
+    settings = load()
+    assert (settings.host, settings.log_level, plain(settings.secret_key)) == ("environment", "WARNING", KEY)
 
 
 @pytest.mark.parametrize(
-    ("url", "said", "migrates"),
+    ("url", "migrate_on_start", "migrates"),
     [("", None, True), ("", False, False), (URL, None, False), (URL, True, True)],
 )
-def test_only_the_embedded_database_is_migrated_unasked(url: str, said: bool | None, migrates: bool) -> None:
-    given = Settings(_env_file=None, database_url=url, migrate_on_start=said)  # type: ignore[arg-type, call-arg]
-    assert given.migrates_on_start is migrates
-    assert given.embedded is (url == "")
+def test_only_the_embedded_database_is_migrated_unasked(
+    url: str, migrate_on_start: bool | None, migrates: bool
+) -> None:
+    settings = Settings(_env_file=None, database_url=url, migrate_on_start=migrate_on_start)  # type: ignore[arg-type, call-arg]
+    assert settings.migrates_on_start is migrates
+    assert settings.embedded is (url == "")
 
 
 def test_an_external_database_takes_a_secret_key(alone: Path) -> None:
-    given = Settings(_env_file=None, database_url=URL)  # type: ignore[arg-type, call-arg]
+    settings = Settings(_env_file=None, database_url=URL)  # type: ignore[arg-type, call-arg]
     with pytest.raises(StartError, match=r"^SECRET_KEY='': .* takes at least 32 random bytes"):
-        signing_keys(given, data=alone)
+        signing_keys(settings, data=alone)
     assert not list(alone.iterdir())
 
 
 def test_the_previous_key_comes_second_and_signs_nothing(alone: Path) -> None:
-    given = Settings(_env_file=None, database_url=URL, secret_key=KEY, secret_key_previous=OTHER_KEY)  # type: ignore[arg-type, call-arg]
-    assert signing_keys(given, data=alone) == (KEY, OTHER_KEY)
+    settings = Settings(_env_file=None, database_url=URL, secret_key=KEY, secret_key_previous=OTHER_KEY)  # type: ignore[arg-type, call-arg]
+    assert signing_keys(settings, data=alone) == (KEY, OTHER_KEY)
     assert not list(alone.iterdir())
 
 
 def test_the_embedded_default_makes_a_key_once_and_keeps_it_to_itself(alone: Path) -> None:
-    given = Settings(_env_file=None)  # type: ignore[call-arg]
-    (key,) = signing_keys(given, data=alone / "data")
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    (key,) = signing_keys(settings, data=alone / "data")
     assert len(key) >= 32
-    assert signing_keys(given, data=alone / "data") == (key,)
+    assert signing_keys(settings, data=alone / "data") == (key,)
     assert [path.name for path in (alone / "data").iterdir()] == ["secret_key"]
     assert stat.S_IMODE((alone / "data" / "secret_key").stat().st_mode) == 0o600
 

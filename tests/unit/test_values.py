@@ -19,13 +19,13 @@ DATES = st.dates()
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
-def bounds(given: date | datetime | None, *, default: datetime) -> tuple[datetime, datetime]:
+def bounds(bound: date | datetime | None, *, default: datetime) -> tuple[datetime, datetime]:
     """The model: the first and the last microsecond of what was given, a timestamp without a zone being UTC's."""
-    if given is None:
+    if bound is None:
         return default, default
-    if not isinstance(given, datetime):
-        return datetime.combine(given, time.min, UTC), datetime.combine(given, time.max, UTC)
-    moment = (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
+    if not isinstance(bound, datetime):
+        return datetime.combine(bound, time.min, UTC), datetime.combine(bound, time.max, UTC)
+    moment = (bound if bound.tzinfo else bound.replace(tzinfo=UTC)).astimezone(UTC)
     return moment, moment
 
 

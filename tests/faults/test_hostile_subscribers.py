@@ -44,7 +44,7 @@ class Crowd:
         self.process = psutil.Process(server.process.pid)
         self.headers: dict[str, str] = {}
         self.user_id = 0
-        self.most = 0
+        self.max_bytes = 0
 
     async def sign_up(self) -> None:
         async with session(self.url) as sql:
@@ -70,12 +70,12 @@ class Crowd:
             for _ in range(2):
                 await self.write()
                 await self.read_all(quick)
-        return self.most
+        return self.max_bytes
 
     def rss(self) -> int:
         """Memory of the process; the most is remembered."""
         now = int(self.process.memory_info().rss)
-        self.most = max(self.most, now)
+        self.max_bytes = max(self.max_bytes, now)
         return now
 
     def ports(self) -> set[int]:
@@ -133,7 +133,7 @@ async def test_who_does_not_read_is_cut_off_freed_and_resumes_and_who_reads_slow
             assert time.monotonic() - written < CUT_OFF_SECONDS + 1
             crowd.rss()
             await asyncio.sleep(0.05)
-        assert crowd.most - before < (STUCK + 1) * HELD_BYTES + OWN_BYTES, f"{(crowd.most - before) >> 10} KB"
+        assert crowd.max_bytes - before < (STUCK + 1) * HELD_BYTES + OWN_BYTES, f"{(crowd.max_bytes - before) >> 10} KB"
         ids = await reading
         assert ids == sorted(set(ids))
         await crowd.write()
@@ -168,5 +168,7 @@ async def test_a_client_that_floods_and_does_not_read_costs_bounded_memory(
             pass  # the process takes no more of it
         await crowd.write()
         await crowd.read_all(quick)
-        assert crowd.most - before < HELD_BYTES + OWN_BYTES, f"{(crowd.most - before) >> 10} KB of {sent >> 10} sent"
+        assert crowd.max_bytes - before < HELD_BYTES + OWN_BYTES, (
+            f"{(crowd.max_bytes - before) >> 10} KB of {sent >> 10} sent"
+        )
     raw.socket.close()

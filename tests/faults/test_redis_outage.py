@@ -168,18 +168,18 @@ async def listening(
 async def test_a_call_that_is_cancelled_ends_wherever_it_is(server: RedisServer) -> None:
     loop, under_way = asyncio.get_running_loop(), []
 
-    def cancel(call: asyncio.Task[bool], turns: int) -> None:
+    def cancel(call: asyncio.Task[bool], cycles: int) -> None:
         """Cancel the call when the event loop has come round so often."""
-        if turns:
-            loop.call_soon(cancel, call, turns - 1)
+        if cycles:
+            loop.call_soon(cancel, call, cycles - 1)
         elif call.cancel():
             under_way.append(call)
 
     async with redis_client.connected(server.url) as client:
         assert client
-        for turns in range(50):  # a call takes fewer
+        for cycles in range(50):  # a call takes fewer
             call = asyncio.create_task(client.call(lambda redis: redis.ping()))
-            cancel(call, turns)
+            cancel(call, cycles)
             await asyncio.wait([call])
         assert len(under_way) > 3
         assert all(call.cancelled() for call in under_way)
@@ -227,10 +227,10 @@ async def health(client: httpx.AsyncClient) -> str:
 
 
 async def says(client: httpx.AsyncClient, expected: str) -> None:
-    async def said() -> bool:
+    async def has_status() -> bool:
         return await health(client) == expected
 
-    await until(said)
+    await until(has_status)
 
 
 async def test_a_service_starts_without_redis_and_takes_it_up(server: RedisServer, database_url: str) -> None:
@@ -262,14 +262,14 @@ async def test_no_request_fails_or_waits_while_redis_is_killed_and_started_again
     over = asyncio.Event()
 
     async with serving(make_settings(database_url, redis_url=server.url, rate_limit_per_minute=100)) as client:
-        longest, seen = 0.0, []
+        max_seconds, seen = 0.0, []
 
         async def ask() -> None:
-            nonlocal longest
+            nonlocal max_seconds
             while not over.is_set():
                 begun = time.monotonic()
                 seen.append((await client.get("/tasks")).status_code)
-                longest = max(longest, time.monotonic() - begun)
+                max_seconds = max(max_seconds, time.monotonic() - begun)
                 await asyncio.sleep(0)  # a refusal waits for nothing, and would let nobody else run
 
         async with asyncio.TaskGroup() as group:
@@ -284,4 +284,4 @@ async def test_no_request_fails_or_waits_while_redis_is_killed_and_started_again
             over.set()
         assert set(seen) == {401, 429}
         assert 100 <= seen.count(401) <= 100 + (time.monotonic() - begun) / 0.6 + 1
-        assert longest < BUDGET_SECONDS + BUSY_SECONDS
+        assert max_seconds < BUDGET_SECONDS + BUSY_SECONDS

@@ -96,7 +96,7 @@ NOTHING = Spare()
 
 
 @pytest.fixture(autouse=True)
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
     """What the service logs; what is expected to fail leaves no trace in it, nor in asyncio's log."""
     records: list[Record] = []
 
@@ -111,7 +111,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
 
 
 @pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.5)
     monkeypatch.setattr(db, "REPORT_SECONDS", 1)
@@ -245,9 +245,9 @@ async def none_work(user: User, *, but: frozenset[str] = frozenset()) -> None:
 
 def test_every_route_is_tried() -> None:
     app = create_app(make_settings("postgresql://localhost/tasks"))
-    known = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    documented = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
     without_it = {("get", "/"), ("get", "/healthz"), ("get", "/metrics"), ("get", "/ws")}
-    assert known == {(method, path) for method, path, _ in ROUTES} | without_it
+    assert documented == {(method, path) for method, path, _ in ROUTES} | without_it
 
 
 @pytest.mark.parametrize("how", ["refused", "cut", "silent"])
@@ -337,7 +337,7 @@ async def test_connections_ended_under_load_never_give_500(own_database_url: str
         await all_work(user)
 
 
-async def test_the_database_ends_a_statement_that_takes_too_long(own_database_url: str, said: list[Record]) -> None:
+async def test_the_database_ends_a_statement_that_takes_too_long(own_database_url: str, logged: list[Record]) -> None:
     async with started(own_database_url) as app, dba(own_database_url) as sql:
         user = await Factory(sql, app).admin()
         spare = await spare_of(user, with_task=False)
@@ -346,7 +346,7 @@ async def test_the_database_ends_a_statement_that_takes_too_long(own_database_ur
                 needs_tasks = path.startswith(("/tasks", "/analytics"))
                 assert (await ask(user, method, path, spare=spare)).status_code == (503 if needs_tasks else status)
             assert await running(sql) == 0
-        causes = [one["extra"]["cause"] for one in said if "unavailable" in one["message"]]
+        causes = [one["extra"]["cause"] for one in logged if "unavailable" in one["message"]]
         assert causes
         assert all(cause.startswith("QueryCanceledError") for cause in causes)
         await all_work(user)

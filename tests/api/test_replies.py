@@ -46,17 +46,19 @@ async def test_an_unexpected_error_is_told_to_the_log_alone(make: Factory, datab
     assert "the secret ingredient" in line
 
 
-@pytest.mark.parametrize("given", ["abc", "0" * 128, "0af7651916cd43dd-8448:eb21/1_c.8+=@"])
-async def test_a_sane_request_id_is_taken(client: httpx.AsyncClient, given: str) -> None:
+@pytest.mark.parametrize("request_id", ["abc", "0" * 128, "0af7651916cd43dd-8448:eb21/1_c.8+=@"])
+async def test_a_sane_request_id_is_taken(client: httpx.AsyncClient, request_id: str) -> None:
     for path in ("/healthz", "/nothing"):
-        answer = await client.get(path, headers={"X-Request-ID": given})
-        assert answer.headers["X-Request-ID"] == given
-    assert problem(answer, 404)["request_id"] == given
+        answer = await client.get(path, headers={"X-Request-ID": request_id})
+        assert answer.headers["X-Request-ID"] == request_id
+    assert problem(answer, 404)["request_id"] == request_id
 
 
-@pytest.mark.parametrize("given", [b"", b"0" * 129, b"a b", b"a\tb", b"<b>", b'"x"', b"\xff", b"a,b", b"a\nb", b"{}"])
-async def test_another_request_id_is_replaced(client: httpx.AsyncClient, given: bytes) -> None:
-    answers = [await client.get("/nothing", headers={b"X-Request-ID": given}) for _ in range(2)]
+@pytest.mark.parametrize(
+    "request_id", [b"", b"0" * 129, b"a b", b"a\tb", b"<b>", b'"x"', b"\xff", b"a,b", b"a\nb", b"{}"]
+)
+async def test_another_request_id_is_replaced(client: httpx.AsyncClient, request_id: bytes) -> None:
+    answers = [await client.get("/nothing", headers={b"X-Request-ID": request_id}) for _ in range(2)]
     made = [problem(answer, 404)["request_id"] for answer in answers]
     assert made[0] != made[1]
     assert all(len(one) == 32 and one.isalnum() for one in made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 
-class Figures:
+class MetricSamples:
     """The samples of one answer."""
 
     def __init__(self, text: str) -> None:

@@ -68,10 +68,10 @@ async def closed(socket: ClientConnection) -> int | None:
 async def streaming(address: str, token: str = "", *, last_event_id: str = "", **query: str) -> AsyncIterator[Stream]:
     """Open a stream of Server-Sent Events."""
     headers = {"Accept": "text/event-stream", "Last-Event-ID": last_event_id, "Authorization": f"Bearer {token}"}
-    given = {name: value for name, value in headers.items() if value not in {"", "Bearer "}}
+    sent_headers = {name: value for name, value in headers.items() if value not in {"", "Bearer "}}
     async with (
         httpx.AsyncClient(base_url=f"http://{address}", timeout=WAIT_SECONDS, trust_env=False) as client,
-        client.stream("GET", "/events", params=query, headers=given) as response,
+        client.stream("GET", "/events", params=query, headers=sent_headers) as response,
     ):
         yield Stream(response)
 

@@ -1,4 +1,4 @@
-"""Measures looks at a million events: `python -m tests.benchmarks.looks [--events N] [--repeats N]`.
+"""Measures looks at a million events: `python -m tests.benchmarks.polls [--events N] [--repeats N]`.
 
 Prints the milliseconds of each kind of look as the service takes it, planning included: the statement `events.page` and
 the reading of its rows. Then those of retention. Filling takes a minute and 1 GB of disk.
@@ -60,7 +60,7 @@ async def fill(connection: Connection, *, events: int) -> None:
     await connection.execute("vacuum analyze task_events", timeout=600)
 
 
-class Looks:
+class Polls:
     """Takes looks, and prints how long each kind took."""
 
     def __init__(self, event_log: EventLog, connection: Connection, *, repeats: int) -> None:
@@ -96,40 +96,40 @@ async def measure(url: str, *, events: int, repeats: int) -> None:
     """Fill, measure, and measure again while a transaction stays open."""
     writer = await asyncpg.connect(url)
     async with pool.connected(url, Settings(database_pool_size=1)) as database, database.connection() as connection:
-        looks = Looks(EventLog(Cursors(("k" * 32,))), connection, repeats=repeats)
+        polls = Polls(EventLog(Cursors(("k" * 32,))), connection, repeats=repeats)
         await writer.execute(ONE, HEAVY.id)
-        origin = await looks.here()
+        origin = await polls.here()
         await fill(writer, events=events // 2)
-        middle = await looks.here()
+        middle = await polls.here()
         await fill(writer, events=events // 2)
         print(f"{events} events")
-        await series(looks, writer, origin, middle)
+        await series(polls, writer, origin, middle)
         late = await asyncpg.connect(url)
         async with late.transaction():
             await late.execute(ONE, HEAVY.id)
             print("while a transaction that has written stays open")
-            await series(looks, writer, origin, middle)
+            await series(polls, writer, origin, middle)
         await late.close()
         print("retention")
-        await looks.timed("nothing is old", lambda: q.events.expire(connection, days=90, row_limit=1000))
-        await looks.timed("a batch of 1000", lambda: q.events.expire(connection, days=30, row_limit=1000))
+        await polls.timed("nothing is old", lambda: q.events.expire(connection, days=90, row_limit=1000))
+        await polls.timed("a batch of 1000", lambda: q.events.expire(connection, days=30, row_limit=1000))
     await writer.close()
 
 
-async def series(looks: Looks, writer: Connection, origin: Position, middle: Position) -> None:
+async def series(polls: Polls, writer: Connection, origin: Position, middle: Position) -> None:
     """Measure each kind of look."""
-    here = await looks.here()
-    await looks.measure("live, nothing new", here)
-    await looks.measure("live, nothing new, a user", here, viewer=HEAVY)
+    here = await polls.here()
+    await polls.measure("live, nothing new", here)
+    await polls.measure("live, nothing new, a user", here, viewer=HEAVY)
     await writer.execute(ONE, HEAVY.id)
-    await looks.measure("one event ago", here)
-    await looks.measure("one event ago, its user", here, viewer=HEAVY)
+    await polls.measure("one event ago", here)
+    await polls.measure("one event ago, its user", here, viewer=HEAVY)
     for name, position in {"from the first event": origin, "from the middle": middle}.items():
-        await looks.measure(f"{name}, a user with none", position, viewer=NOBODY)
-        await looks.measure(f"{name}, a light user", position, viewer=LIGHT)
-        await looks.measure(f"{name}, the heaviest user", position, viewer=HEAVY)
-        page = await looks.measure(f"{name}, an administrator", position)
-        await looks.measure(f"{name}, an administrator's next page", page.position)
+        await polls.measure(f"{name}, a user with none", position, viewer=NOBODY)
+        await polls.measure(f"{name}, a light user", position, viewer=LIGHT)
+        await polls.measure(f"{name}, the heaviest user", position, viewer=HEAVY)
+        page = await polls.measure(f"{name}, an administrator", position)
+        await polls.measure(f"{name}, an administrator's next page", page.position)
 
 
 def main() -> None:
@@ -137,11 +137,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=15)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     options = {"fsync": "off", "shared_buffers": "512MB", "max_wal_size": "4GB"}
     with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg"), options=options) as url:
         migrations.migrate(url)
-        asyncio.run(measure(url, events=given.events, repeats=given.repeats))
+        asyncio.run(measure(url, events=arguments.events, repeats=arguments.repeats))
 
 
 if __name__ == "__main__":
