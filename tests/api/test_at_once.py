@@ -44,7 +44,7 @@ async def ended(answer: Awaitable[httpx.Response]) -> None:
     assert (await answer).is_success
 
 
-async def test_a_process_that_hears_nothing_remembers(deaf: Factory) -> None:
+async def test_a_process_without_a_listener_keeps_its_cache(deaf: Factory) -> None:
     """Else the tests below might be right for another reason."""
     ada = await deaf.user()
     assert await good(ada.client) == 200
@@ -63,7 +63,7 @@ async def test_a_log_out_and_the_end_of_a_session(deaf: Factory) -> None:
     assert await good(ada.client) == 401
 
 
-async def test_another_password(deaf: Factory) -> None:
+async def test_a_password_change(deaf: Factory) -> None:
     ada = await deaf.user()
     other = (await logged_in(ada))["access_token"]
     assert [await good(with_token(ada, token)) for token in (other, ada.token)] == [200, 200]
@@ -71,7 +71,7 @@ async def test_another_password(deaf: Factory) -> None:
     assert [await good(with_token(ada, token)) for token in (other, ada.token)] == [401, 200]
 
 
-async def test_another_role_and_a_deactivation(deaf: Factory) -> None:
+async def test_a_role_change_and_a_deactivation(deaf: Factory) -> None:
     admin, ada = await deaf.admin(), await deaf.user()
     key = (await ada.client.post("/auth/keys", json={"name": "x"})).json()["key"]
     for role, expected in (("user", 403), ("admin", 200), ("user", 403)):
@@ -99,7 +99,7 @@ async def test_a_refresh_token_that_is_used_again(deaf: Factory) -> None:
     assert await good(ada.client) == 401
 
 
-async def test_the_oldest_session_beyond_the_most(deaf: Factory) -> None:
+async def test_the_oldest_session_above_the_maximum(deaf: Factory) -> None:
     ada = await deaf.user()
     for _ in range(99):
         await deaf.session(ada.id)

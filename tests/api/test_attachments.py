@@ -133,7 +133,7 @@ async def test_an_administrator_uses_the_own_quota_and_makes_the_owners_change(u
     assert await users.sql.fetchval("select added_by from attachments") == root.id
 
 
-async def test_what_comes_and_goes_is_a_change_of_the_task(users: Factory) -> None:
+async def test_an_added_or_removed_attachment_is_a_change_of_the_task(users: Factory) -> None:
     ada = await users.user()
     task = (await ada.client.post("/tasks", json={"title": "x"})).json()
     path = f"/tasks/{task['id']}"
@@ -170,7 +170,7 @@ async def test_a_deleted_attachment_is_gone_with_its_file(
 
 
 @pytest.mark.parametrize("by", ["the API", "psql"])
-async def test_a_deleted_tasks_files_go_behind_the_commit(
+async def test_the_files_of_a_deleted_task_are_removed_after_the_commit(
     users: Factory, files: Attachments, kind: Kind, database: Database, by: str
 ) -> None:
     ada = await users.user()
@@ -231,7 +231,7 @@ async def test_only_who_may_restore_the_task_gets_its_files(
     assert await users.sql.fetchval("select count(*) from attachments") == 0
 
 
-async def test_a_task_that_goes_while_a_file_comes_leaves_none(users: Factory, files: Attachments, kind: Kind) -> None:
+async def test_a_task_deleted_during_an_upload_leaves_no_file(users: Factory, files: Attachments, kind: Kind) -> None:
     ada = await users.user()
     task = await users.task(ada)
 
@@ -320,7 +320,7 @@ def quota(files: Attachments, monkeypatch: pytest.MonkeyPatch) -> int:
     return 100
 
 
-async def test_a_quota_holds_and_says_what_is_left(
+async def test_a_quota_is_enforced_and_its_rest_reported(
     users: Factory, files: Attachments, kind: Kind, quota: int, database: Database
 ) -> None:
     ada, bob, root = await users.user(), await users.user(), await users.admin()
@@ -340,7 +340,7 @@ async def test_a_quota_holds_and_says_what_is_left(
     assert len(await kind.held(files.store)) == 5
 
 
-async def test_of_uploads_at_once_no_more_come_in_than_the_quota_has_room_for(
+async def test_concurrent_uploads_do_not_exceed_the_quota(
     users: Factory, files: Attachments, kind: Kind, quota: int
 ) -> None:
     ada = await users.user()
@@ -351,7 +351,7 @@ async def test_of_uploads_at_once_no_more_come_in_than_the_quota_has_room_for(
     assert len(await kind.held(files.store)) == 3
 
 
-async def test_one_user_takes_no_more_than_some_of_the_places(users: Factory, files: Attachments) -> None:
+async def test_one_user_uses_only_a_share_of_the_upload_slots(users: Factory, files: Attachments) -> None:
     ada, bob = await users.user(), await users.user()
     task, bobs = await users.task(ada), await users.task(bob)
     going_on = asyncio.Event()
@@ -388,7 +388,7 @@ async def test_one_user_takes_no_more_than_some_of_the_places(users: Factory, fi
 # What is missing
 
 
-async def test_a_row_without_its_file_is_away_and_not_gone(users: Factory, files: Attachments) -> None:
+async def test_a_row_without_its_file_is_unavailable_and_not_missing(users: Factory, files: Attachments) -> None:
     ada = await users.user()
     task = await users.task(ada)
     one = await added(ada, task)
@@ -400,7 +400,7 @@ async def test_a_row_without_its_file_is_away_and_not_gone(users: Factory, files
     assert (await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")).status_code == 204
 
 
-async def test_a_file_that_goes_between_its_row_and_its_first_byte_is_not_found(
+async def test_a_file_deleted_between_its_row_and_its_first_byte_is_not_found(
     users: Factory, files: Attachments, database: Database
 ) -> None:
     ada = await users.user()

@@ -96,7 +96,7 @@ async def test_no_city_comes_first_each_time(
     assert len(set(provider.cities[::10])) > 1
 
 
-async def test_a_round_ends_when_all_its_look_ups_have(
+async def test_a_round_ends_when_all_its_lookups_end(
     forecaster: Forecaster, provider: Provider, own_database_url: str, settings: Settings
 ) -> None:
     provider.mode = "late"
@@ -132,7 +132,7 @@ async def test_a_spelling_that_the_provider_does_not_know_marks_no_other(start: 
         await until_tasks_are(make.sql, (odd, None, 1), ("Paris", temperature("Paris"), 2))
 
 
-async def test_what_is_missing_is_found_after_a_restart(start: Start, provider: Provider) -> None:
+async def test_missing_weather_is_found_after_a_restart(start: Start, provider: Provider) -> None:
     provider.mode = "fails"
     async with start() as make:
         await create(await make.user(), "Moscow")
@@ -200,7 +200,7 @@ async def test_a_blank_city_is_marked_without_a_call(start: Start, provider: Pro
     assert provider.calls == []
 
 
-async def test_many_cities_do_not_look_like_failures(
+async def test_lookups_of_many_cities_do_not_count_as_failures(
     start: Start, provider: Provider, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They take longer together than one look-up may: 100 of 0.1 s each, 6 at once, in 1.5 s."""
@@ -255,7 +255,7 @@ async def test_a_locked_task_is_not_waited_for_and_filled_later(start: Start, ma
     await other.close()
 
 
-async def test_a_city_changed_during_the_look_up_does_not_get_the_old_ones_weather(
+async def test_a_city_changed_during_the_lookup_does_not_get_the_weather_of_the_old_city(
     start: Start, provider: Provider
 ) -> None:
     provider.mode = "held"
@@ -271,7 +271,7 @@ async def test_a_city_changed_during_the_look_up_does_not_get_the_old_ones_weath
         await until_tasks_are(make.sql, ("Paris", temperature("Paris"), 3))
 
 
-async def test_the_loop_goes_on_after_the_database_was_away(
+async def test_the_loop_continues_after_a_database_outage(
     start: Start, logged: list[str], own_database_url: str
 ) -> None:
     async with gate(own_database_url) as door, start(database_url=door.url):

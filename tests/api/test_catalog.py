@@ -66,7 +66,7 @@ async def test_a_route_runs_what_the_catalogue_says_and_nothing_else(
     assert seen[f"GET {path}"] - always == statements_of(f"GET {path}") - always - by_ticket
 
 
-def test_what_the_service_does_by_itself_is_said_of_serve() -> None:
+def test_the_catalogue_lists_background_statements_under_serve() -> None:
     assert statements_of("serve") >= {
         "events.expire",
         "events.repair_future_xids",

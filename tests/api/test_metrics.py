@@ -103,7 +103,7 @@ async def test_pools_say_what_is_lent_and_how_long_one_waits(app: FastAPI, clien
     assert after.of("db_pool_connections_max", pool="reports") == 4
 
 
-async def test_the_listener_says_when_it_looked_and_the_hub_who_listens(app: FastAPI, make: Factory) -> None:
+async def test_metrics_show_the_last_poll_and_the_number_of_subscribers(app: FastAPI, make: Factory) -> None:
     ada = await make.user()
     begun = time.time()
     async with asyncio.timeout(20):
@@ -127,7 +127,7 @@ async def test_limits_say_whom_they_refused(database_url: str) -> None:
         assert after.of("rate_limit_checks_total", **labels) - before.of("rate_limit_checks_total", **labels) == number
 
 
-async def test_redis_is_away_until_it_is_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redis_is_unavailable_until_it_returns(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.redis_client.PROBE_SECONDS", 0.05)
     with RedisServer() as server:
         async with serving(make_settings(database_url, redis_url=server.url)) as client:

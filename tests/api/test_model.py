@@ -57,7 +57,7 @@ between_pages = st.lists(
     wanted=st.sets(st.sampled_from(STATUSES), max_size=2),
     pauses=st.lists(between_pages, max_size=8),
 )
-async def test_what_stays_is_met_once_and_in_order_whatever_comes_and_goes(
+async def test_tasks_that_stay_are_listed_once_and_in_order_during_other_changes(
     make: Factory, *, first: Tasks, sort: str, limit: int, wanted: set[str], pauses: list[list[tuple[str, Any]]]
 ) -> None:
     await make.sql.execute("delete from tasks")

@@ -101,7 +101,7 @@ def test_every_operation_documents_its_errors_as_problems(operation: Operation) 
 
 
 @every
-def test_every_answer_documents_what_it_says_of_the_limit(operation: Operation) -> None:
+def test_every_response_documents_its_rate_limit_headers(operation: Operation) -> None:
     for response in operation.spec["responses"].values():
         headers = response.get("headers", {})
         assert LIMIT_HEADERS & headers.keys() == (set() if str(operation) in UNLIMITED else LIMIT_HEADERS)
@@ -109,13 +109,13 @@ def test_every_answer_documents_what_it_says_of_the_limit(operation: Operation) 
 
 
 @every
-def test_every_parameter_says_what_it_is(operation: Operation) -> None:
+def test_every_parameter_has_a_description(operation: Operation) -> None:
     for parameter in operation.spec.get("parameters", []):
         assert parameter["description"], parameter["name"]
 
 
 @every
-def test_every_operation_says_what_it_does(operation: Operation) -> None:
+def test_every_operation_has_a_summary_and_a_description(operation: Operation) -> None:
     assert operation.spec["summary"]
     assert operation.spec["description"].endswith(".")
     assert operation.spec["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
@@ -131,7 +131,7 @@ def test_a_token_is_asked_for_where_one_is_needed(operation: Operation) -> None:
     assert operation.spec.get("security") == needed
 
 
-def test_authorize_is_given_the_log_in() -> None:
+def test_authorize_uses_the_log_in_route() -> None:
     (scheme,) = DOCUMENT["components"]["securitySchemes"].values()
     assert scheme["type"] == "oauth2"
     assert scheme["flows"]["password"]["tokenUrl"] == "auth/login"
@@ -173,7 +173,7 @@ async def limited(sql: asyncpg.Connection[asyncpg.Record], database_url: str) ->
         yield Factory(sql, app)
 
 
-async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
+async def test_successful_responses_match_the_document(limited: Factory) -> None:
     make = limited
     ada = await make.admin()
     logged_in = (await ada.client.post("/auth/login", json={"username": ada.username, "password": PASSWORD})).json()

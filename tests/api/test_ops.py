@@ -87,12 +87,12 @@ async def test_without_a_database_the_process_is_healthy_and_not_ready() -> None
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/register"])
-async def test_without_a_database_a_request_is_told_to_come_again(path: str) -> None:
+async def test_without_a_database_a_request_gets_retry_after(path: str) -> None:
     async with serving(make_settings(NOWHERE), listening=False) as client:
         not_ready(await client.post(path, json={"username": "ada", "password": "correct horse"}))
 
 
-async def test_with_the_schema_behind_it_is_not_ready_until_migrated(own_database_url: str) -> None:
+async def test_an_outdated_schema_is_not_ready_until_migrated(own_database_url: str) -> None:
     (newest,) = migrations.rollback(own_database_url, count=1)
     async with serving(make_settings(own_database_url), listening=False) as client:
         answer = await client.get("/readyz")
@@ -110,7 +110,7 @@ async def test_a_virgin_database_is_not_ready_until_migrated(empty_database_url:
         await ready(client)
 
 
-async def test_a_migration_of_a_newer_release_does_not_take_readiness_away(own_database_url: str) -> None:
+async def test_a_migration_of_a_newer_release_keeps_the_service_ready(own_database_url: str) -> None:
     connection = await asyncpg.connect(own_database_url)
     await connection.execute(
         "insert into _yoyo_migration (migration_hash, migration_id, applied_at_utc) values ('x', '9999.later', now())"

@@ -94,7 +94,7 @@ async def test_an_unknown_path_is_not_found(ada: httpx.AsyncClient, path: str) -
 
 
 @pytest.mark.parametrize("template", DOCUMENT["paths"])
-async def test_a_wrong_method_is_told_the_right_ones(ada: httpx.AsyncClient, template: str) -> None:
+async def test_a_wrong_method_gets_the_allowed_ones(ada: httpx.AsyncClient, template: str) -> None:
     allowed = sorted(method.upper() for method in DOCUMENT["paths"][template])
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} - set(allowed):
         refused = await ada.request(method, filled(template))
@@ -135,7 +135,7 @@ BAD_IDS += ["1%00", "%ff", "%ED%A0%80", "%F0%9F%A6%8A", "%D9%A1", "0x1", "null",
 
 
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if "_id}" in one.template], ids=str)
-async def test_an_id_that_is_none_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_an_invalid_id_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
     names = re.findall(r"{(\w+)}", operation.template)
     for one in BAD_IDS:
         refused = await reach(ada, operation, filled(operation.template, one))
@@ -195,7 +195,7 @@ NO_OBJECT = [
 
 
 @with_body
-async def test_what_is_not_json_is_malformed(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_a_body_that_is_not_json_is_malformed(ada: httpx.AsyncClient, operation: Operation) -> None:
     for content in NOT_JSON:
         assert problem(await send(ada, operation, content), 400)["code"] == "malformed"
 
@@ -234,7 +234,7 @@ async def test_a_compressed_body_is_refused(ada: httpx.AsyncClient, operation: O
         assert refused.headers["accept-encoding"] == "identity"
 
 
-async def test_a_body_that_is_said_to_be_plain_is_taken(ada: httpx.AsyncClient) -> None:
+async def test_a_body_with_content_encoding_identity_is_accepted(ada: httpx.AsyncClient) -> None:
     for codings in (["identity"], ["Identity, identity"], ["", "identity"]):
         headers = [*JSON.items(), *(("Content-Encoding", coding) for coding in codings)]
         assert (await ada.post("/tasks", content=b'{"title": "x"}', headers=headers)).status_code == 201
@@ -282,21 +282,21 @@ async def test_a_value_of_the_wrong_kind_is_refused(ada: httpx.AsyncClient, oper
 
 
 @with_body
-async def test_of_a_field_sent_twice_the_last_is_looked_at(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_the_last_of_repeated_fields_is_validated(ada: httpx.AsyncClient, operation: Operation) -> None:
     field = operation.fields[0]
     content = body(operation)[:-1] + f', "{field}": 1}}'.encode()
     problem(await send(ada, operation, content), 422, pointers={f"/{field}"})
 
 
 @with_body
-async def test_a_thousand_unknown_fields_give_a_short_answer(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_a_thousand_unknown_fields_get_a_short_answer(ada: httpx.AsyncClient, operation: Operation) -> None:
     refused = await send(ada, operation, body(operation, **{f"x{n}" * 100: "1" for n in range(1000)}))
     problem(refused, 422)
     assert len(refused.content) < 50_000
 
 
 @with_body
-async def test_every_field_that_does_not_hold_is_named(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_every_invalid_field_is_named(ada: httpx.AsyncClient, operation: Operation) -> None:
     refused = await send(ada, operation, body(operation, **dict.fromkeys(operation.fields, "1"), x="1"))
     problem(refused, 422, pointers={f"/{field}" for field in [*operation.fields, "x"]})
 

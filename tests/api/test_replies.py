@@ -27,7 +27,7 @@ async def failing() -> None:
     raise RuntimeError("the secret ingredient")
 
 
-async def test_an_unexpected_error_is_told_to_the_log_alone(make: Factory, database_url: str) -> None:
+async def test_an_unexpected_error_is_only_logged(make: Factory, database_url: str) -> None:
     app = create_app(make_settings(database_url))
     app.add_api_route("/failing", failing)
     lines: list[str] = []

@@ -75,7 +75,7 @@ async def test_a_session_and_a_key_speak_for_the_account_as_it_is_now(
     assert vars(by_key) == vars(Viewer(ada.id, True, read_only=True, key_id=row["id"], expires_at=LATER.timestamp()))
 
 
-async def test_what_is_remembered_is_believed_only_while_the_listener_hears(
+async def test_cached_sessions_are_trusted_only_while_the_listener_is_connected(
     sessions: Sessions, make: Factory, credential: Credential
 ) -> None:
     ada = await make.user()
@@ -88,7 +88,7 @@ async def test_what_is_remembered_is_believed_only_while_the_listener_hears(
         await sessions.viewer(bearer)
 
 
-async def test_who_was_never_told_to_believe_asks_each_time(
+async def test_a_cache_that_was_never_enabled_reads_the_database_each_time(
     database: Database, make: Factory, credential: Credential
 ) -> None:
     deaf, bearer = Sessions(database, TOKENS), await credential(await make.user())
@@ -99,7 +99,7 @@ async def test_who_was_never_told_to_believe_asks_each_time(
 
 
 @pytest.mark.parametrize("all_accounts", [False, True])
-async def test_what_is_forgotten_is_asked_for_again(
+async def test_invalidated_sessions_are_read_again(
     sessions: Sessions, make: Factory, credential: Credential, all_accounts: bool
 ) -> None:
     ada, bob = await make.user(), await make.user()
@@ -118,7 +118,7 @@ async def test_what_is_forgotten_is_asked_for_again(
 
 
 @pytest.mark.parametrize("others", [False, True])
-async def test_what_was_read_before_something_was_forgotten_is_not_remembered(
+async def test_a_row_read_before_an_invalidation_is_not_cached(
     sessions: Sessions, make: Factory, credential: Credential, others: bool
 ) -> None:
     """A look-up that is under way may have read what was so before the change."""
@@ -141,7 +141,7 @@ async def test_what_was_read_before_something_was_forgotten_is_not_remembered(
         await sessions.viewer(bearer)
 
 
-async def test_a_key_that_is_remembered_expires_all_the_same(
+async def test_a_cached_key_expires_on_time(
     database: Database, sessions: Sessions, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, soon = await make.user(), datetime.now(UTC) + timedelta(minutes=5)
@@ -154,7 +154,7 @@ async def test_a_key_that_is_remembered_expires_all_the_same(
         await sessions.viewer(KEY)
 
 
-async def test_what_is_remembered_of_a_session_never_outlives_the_token(sessions: Sessions, make: Factory) -> None:
+async def test_a_cached_session_does_not_outlive_its_token(sessions: Sessions, make: Factory) -> None:
     ada = await make.user()
     session_id = await make.session(ada.id)
     good, old = Tokens(("k" * 32,), minutes=15), Tokens(("k" * 32,), minutes=-15)
@@ -174,14 +174,14 @@ async def test_a_session_speaks_for_nobody_but_its_account(sessions: Sessions, m
 
 
 @pytest.mark.parametrize("bearer", ["", "tm_", KEY, "x", "tm_\0", "tm_\N{CYRILLIC SMALL LETTER A}"])
-async def test_what_is_neither_token_nor_key_is_refused_and_not_remembered(sessions: Sessions, bearer: str) -> None:
+async def test_an_invalid_credential_is_refused_and_not_cached(sessions: Sessions, bearer: str) -> None:
     with pytest.raises(UnauthorizedError):
         await sessions.viewer(bearer)
     assert not sessions._sessions
     assert not sessions._keys
 
 
-async def test_no_more_is_remembered_than_the_most(
+async def test_the_cache_keeps_no_more_entries_than_its_maximum(
     database: Database, make: Factory, credential: Credential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Sessions(database, TOKENS)._sessions.maxsize == Sessions(database, TOKENS)._keys.maxsize == 50_000
@@ -199,7 +199,9 @@ async def test_no_more_is_remembered_than_the_most(
         await few.viewer(bearer[0])
 
 
-async def test_who_is_over_is_asked_of_the_database(database: Database, sessions: Sessions, make: Factory) -> None:
+async def test_ended_credentials_are_checked_in_the_database(
+    database: Database, sessions: Sessions, make: Factory
+) -> None:
     ada, bob, eve, root = await make.user(), await make.user(), await make.user(), await make.admin()
     row = await q.accounts.create_key(
         database, user_id=root.id, name="x", hash=hashed(KEY), read_only=False, expires_at=None, most=9
@@ -223,7 +225,7 @@ async def test_who_is_over_is_asked_of_the_database(database: Database, sessions
         await sessions.present(machine)
 
 
-async def test_a_use_of_a_key_is_written_once_by_a_process_that_remembers_it(
+async def test_a_process_with_a_cached_key_writes_its_use_once(
     database: Database, sessions: Sessions, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()

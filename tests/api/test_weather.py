@@ -178,7 +178,7 @@ async def test_without_a_city_there_is_no_call(start: Start, provider: Provider,
     assert provider.calls == []
 
 
-async def test_without_a_key_there_is_no_call_which_is_said_once(
+async def test_without_an_api_key_no_call_is_made_and_this_is_logged_once(
     start: Start, provider: Provider, logged: list[str]
 ) -> None:
     async with start(openweather_api_key="") as make:
@@ -190,7 +190,7 @@ async def test_without_a_key_there_is_no_call_which_is_said_once(
 
 
 @pytest.mark.parametrize("mode", ["ok", *NO_CITY])
-async def test_what_was_found_is_not_asked_for_again(
+async def test_cached_weather_is_not_requested_again(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, mode: str
 ) -> None:
     provider.mode = mode
@@ -240,7 +240,7 @@ async def test_failures_are_not_kept(forecaster: Forecaster, provider: Provider,
     assert len(provider.calls) == 3
 
 
-async def test_where_nothing_is_to_be_kept_nothing_is(
+async def test_nothing_is_cached_if_the_cache_is_disabled(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
 ) -> None:
     provider.mode = "late"
@@ -268,7 +268,7 @@ async def test_with_redis_killed_the_process_serves_what_it_found(
     assert len([line for line in logged if "redis is away" in line]) == 1
 
 
-async def test_a_turn_that_is_lost_does_not_make_redis_away(
+async def test_a_lost_city_lock_does_not_mark_redis_unavailable(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, logged: list[str]
 ) -> None:
     provider.mode = "held"
@@ -303,7 +303,7 @@ async def test_two_applications_asked_at_once_make_one_call(
     assert len(provider.calls) == 1
 
 
-async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
+async def test_a_crashed_holder_of_the_city_lock_does_not_block_others_for_long(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
 ) -> None:
     await redis.set("weather:turn:moscow", "a process that is no more", px=1000)
@@ -320,7 +320,7 @@ async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
         await until(found)
 
 
-async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
+async def test_a_city_lock_expires(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
     provider.mode = "hangs"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=10) as client:
         flight = asyncio.create_task(lookup(client, "Moscow"))
@@ -332,7 +332,9 @@ async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider,
         await flight
 
 
-async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Forecaster, provider: Provider) -> None:
+async def test_a_waiting_caller_that_leaves_does_not_cancel_the_shared_call(
+    forecaster: Forecaster, provider: Provider
+) -> None:
     provider.mode = "held"
     async with forecaster(weather_timeout_seconds=20) as client:
         first, second = (asyncio.create_task(lookup(client, "Moscow")) for _ in range(2))
@@ -347,7 +349,7 @@ async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Foreca
     assert len(provider.calls) == 1
 
 
-async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Forecaster, provider: Provider) -> None:
+async def test_metrics_count_cache_hits_misses_and_request_outcomes(forecaster: Forecaster, provider: Provider) -> None:
     before = MetricSamples(metrics.text().decode())
     async with forecaster() as client:
         for city in ("Moscow", "Moscow"):
@@ -443,7 +445,7 @@ async def test_a_success_ends_the_count_of_cities_that_failed(forecaster: Foreca
         assert not asks(client)
 
 
-async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
+async def test_a_cancelled_lookup_does_not_count_as_a_provider_failure(
     forecaster: Forecaster, provider: Provider
 ) -> None:
     provider.mode = "fails"
@@ -583,7 +585,7 @@ async def test_the_same_city_again_changes_nothing_and_asks_for_nothing(
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-async def test_who_may_not_change_a_task_asks_for_nothing(start: Start, provider: Provider, method: str) -> None:
+async def test_a_forbidden_change_calls_no_provider(start: Start, provider: Provider, method: str) -> None:
     async with start() as make:
         ada, eve = await make.user(), await make.user()
         task_id = await make.task(ada)
@@ -602,7 +604,7 @@ async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, prov
     assert provider.cities == ["Moscow"]
 
 
-async def test_server_timing_shows_the_look_up(start: Start) -> None:
+async def test_server_timing_shows_the_lookup(start: Start) -> None:
     async with start() as make:
         ada = await make.user()
         answer = await ada.client.post("/tasks", json={"title": "x", "city": "Moscow"})
@@ -620,7 +622,9 @@ async def test_a_city_respelled_keeps_its_weather(start: Start, provider: Provid
     assert after["version"] == 2
 
 
-async def test_a_city_respelled_while_the_provider_is_away_keeps_its_weather(start: Start, provider: Provider) -> None:
+async def test_a_city_respelled_while_the_provider_is_unavailable_keeps_its_weather(
+    start: Start, provider: Provider
+) -> None:
     async with start(weather_cache_seconds=0) as make:
         ada = await make.user()
         task = await create(ada)
@@ -634,7 +638,7 @@ async def test_a_city_respelled_while_the_provider_is_away_keeps_its_weather(sta
 @pytest.mark.parametrize(
     "garbage", ["garbage", "1", "[]", "", '{"temperature": "x", "condition": "y"}', '{"temperature": 1}']
 )
-async def test_what_others_write_into_the_cache_is_no_weather(
+async def test_foreign_cache_content_is_not_used_as_weather(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, garbage: str
 ) -> None:
     await redis.set("weather:of:moscow", garbage)

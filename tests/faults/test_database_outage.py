@@ -251,7 +251,7 @@ def test_every_route_is_tried() -> None:
 
 
 @pytest.mark.parametrize("how", ["refused", "cut", "silent"])
-async def test_every_route_says_503_without_a_database_and_works_when_it_is_back(
+async def test_every_route_returns_503_without_a_database_and_works_when_it_returns(
     own_database_url: str, how: str
 ) -> None:
     async with gate(own_database_url) as door, started(door.url) as app, dba(own_database_url) as sql:
@@ -315,7 +315,7 @@ async def equals(found: Awaitable[int] | int, expected: int) -> bool:
     return (found if isinstance(found, int) else await found) == expected
 
 
-async def test_connections_ended_under_load_never_give_500(own_database_url: str) -> None:
+async def test_connections_ended_under_load_never_cause_500(own_database_url: str) -> None:
     over = asyncio.Event()
 
     async def write(user: User) -> list[int]:
@@ -365,7 +365,7 @@ async def test_a_request_that_finds_no_free_connection_gets_503_and_the_others_t
         assert [request.result().status_code for request in slow] == [200, 200]
 
 
-async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_statement_running(
+async def test_a_client_that_disconnects_releases_its_connection_and_cancels_its_statement(
     own_database_url: str,
 ) -> None:
     async with started(own_database_url, milliseconds=30_000, connections=1) as app, dba(own_database_url) as sql:
@@ -385,7 +385,7 @@ async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_stateme
         await all_work(user)
 
 
-async def test_a_client_that_goes_away_while_the_service_connects_leaves_no_place_taken(own_database_url: str) -> None:
+async def test_a_client_that_disconnects_while_the_service_connects_frees_its_pool_slot(own_database_url: str) -> None:
     async with (
         gate(own_database_url) as door,
         started(door.url, connections=1, listen_url=own_database_url) as app,

@@ -56,7 +56,9 @@ async def silent(server: Server, sql: Sql, headers: dict[str, str]) -> Raw:
     return raw
 
 
-async def test_who_says_goodbye_and_does_not_read_the_answer_is_let_go(server: Server, own_database_url: str) -> None:
+async def test_a_client_that_closes_without_reading_the_answer_is_disconnected(
+    server: Server, own_database_url: str
+) -> None:
     process = psutil.Process(server.process.pid)
     async with session(own_database_url) as sql:
         raw = await silent(server, sql, await administrator(sql))
@@ -67,7 +69,7 @@ async def test_who_says_goodbye_and_does_not_read_the_answer_is_let_go(server: S
     raw.socket.close()
 
 
-async def test_who_says_goodbye_and_does_not_read_the_answer_does_not_spoil_the_stop(
+async def test_a_client_that_closes_without_reading_the_answer_does_not_delay_the_stop(
     server: Server, own_database_url: str
 ) -> None:
     async with session(own_database_url) as sql:
@@ -113,7 +115,7 @@ async def test_a_stream_asked_for_by_head_ends_with_its_head(server: Server, own
         assert (await client.get("/healthz")).status_code == 200  # on the same connection
 
 
-async def test_an_origin_that_is_none_is_refused(server: Server, own_database_url: str) -> None:
+async def test_a_malformed_origin_is_refused(server: Server, own_database_url: str) -> None:
     async with session(own_database_url) as sql:
         headers = await administrator(sql) | {"Origin": "http://["}
     async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:

@@ -113,7 +113,7 @@ class Crowd:
         return ids
 
 
-async def test_who_does_not_read_is_cut_off_freed_and_resumes_and_who_reads_slowly_is_served(
+async def test_a_subscriber_that_stops_reading_is_closed_and_resumes_and_a_slow_one_is_served(
     server: Server, own_database_url: str
 ) -> None:
     crowd = Crowd(own_database_url, server)

@@ -97,7 +97,7 @@ async def waiting(items: AsyncIterator[Item], subscriber: Subscriber) -> asyncio
     return asked
 
 
-async def test_who_came_before_the_process_listened_hears_of_what_was_written_before(
+async def test_a_subscriber_before_the_listener_gets_earlier_events(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, EVENT_LOG)
@@ -151,7 +151,7 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             assert [event.id for event in following.events] == [], "the first one again"
 
 
-async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
+async def test_a_logged_out_subscriber_gets_no_more_of_a_long_batch(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, EVENT_LOG)
@@ -203,7 +203,7 @@ async def wait_for_repair(dba: Sql) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_dump_restored_under_a_running_listener_is_settled(
+async def test_events_of_a_dump_restored_under_a_running_listener_are_repaired(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, tmp_path: Path
 ) -> None:
     hub = Hub(pool, EVENT_LOG)
@@ -220,7 +220,7 @@ async def test_a_dump_restored_under_a_running_listener_is_settled(
             await wait_for_repair(dba)
 
 
-async def test_a_dump_restored_while_nobody_subscribes_is_settled(
+async def test_events_of_a_dump_restored_without_subscribers_are_repaired(
     own_database_url: str, pool: Database, dba: Sql, tmp_path: Path
 ) -> None:
     dump = await dumped(dba, own_database_url, tmp_path)
@@ -247,7 +247,7 @@ async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("how", ["read-only", "locked"])
-async def test_a_listener_looks_while_nothing_can_be_settled(
+async def test_a_listener_polls_while_events_cannot_be_repaired(
     own_database_url: str, pool: Database, dba: Sql, logged: list[str], how: str
 ) -> None:
     await write(dba)
@@ -268,7 +268,7 @@ async def test_a_listener_looks_while_nothing_can_be_settled(
     assert len([line for line in logged if "nothing can be settled yet" in line]) == 1
 
 
-async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
+async def test_a_listener_changes_nothing_if_no_event_needs_repair(
     own_database_url: str, pool: Database, dba: Sql, logged: list[str]
 ) -> None:
     await write(dba)
@@ -303,7 +303,7 @@ async def next_poll(listener: Listener) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_many(
+async def test_rows_restored_after_their_table_are_repaired_in_batches(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener_module, "SETTLED_ROWS", 10)

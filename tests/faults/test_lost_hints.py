@@ -48,7 +48,7 @@ async def test_an_event_without_a_notify_arrives_within_about_a_second(
 @pytest.mark.parametrize(
     "change", ["update users set role = 'user' where id = {}", "delete from tasks; delete from users where id = {}"]
 )
-async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_opened_with_it(
+async def test_a_role_changed_while_the_listener_is_disconnected_ends_its_subscriptions(
     own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer, change: str
 ) -> None:
     hub = Hub(pool, EVENT_LOG)

@@ -64,7 +64,7 @@ async def admitted(limit: Limit, count: int, *, key: str = "ada") -> int:
     return sum(not verdict.retry_after for verdict in verdicts)
 
 
-async def test_what_was_admitted_before_redis_was_killed_still_counts(server: RedisServer) -> None:
+async def test_requests_admitted_before_redis_was_killed_still_count(server: RedisServer) -> None:
     with stopped_clock() as clock:
         async with limited(server.url) as (limit, client):
             assert await admitted(limit, 85) == 85
@@ -81,7 +81,7 @@ async def test_what_was_admitted_before_redis_was_killed_still_counts(server: Re
             assert await admitted(limit, 50) == 10
 
 
-async def test_it_is_one_limit_again_when_redis_is_back(server: RedisServer) -> None:
+async def test_replicas_share_one_limit_again_when_redis_returns(server: RedisServer) -> None:
     with stopped_clock() as clock:
         async with limited(server.url) as (one, its), limited(server.url) as (other, others):
             assert await admitted(one, 100) + await admitted(other, 100) == 100
@@ -106,7 +106,7 @@ async def test_a_refusal_of_redis_does_not_outlive_it(server: RedisServer) -> No
 
 
 @pytest.mark.parametrize("keys", [1, 200])
-async def test_a_redis_that_hangs_costs_its_budget_once(server: RedisServer, keys: int) -> None:
+async def test_a_hanging_redis_costs_its_timeout_once(server: RedisServer, keys: int) -> None:
     async with limited(server.url) as (limit, client), Redis.from_url(server.url) as pause:
         await limit.check("ada")
         await pause.client_pause(4_000)
@@ -187,7 +187,7 @@ async def test_a_call_that_is_cancelled_ends_wherever_it_is(server: RedisServer)
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-async def test_what_is_not_redis_is_done_without(garbage: bytes) -> None:
+async def test_a_server_that_is_not_redis_is_ignored(garbage: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while garbage and await reader.read(65536):
             writer.write(garbage)
@@ -197,7 +197,7 @@ async def test_what_is_not_redis_is_done_without(garbage: bytes) -> None:
         assert await admitted(limit, 50) == 20
 
 
-async def test_a_wrong_password_is_done_without_until_it_is_right(server: RedisServer) -> None:
+async def test_a_redis_with_a_wrong_password_is_ignored_until_it_is_right(server: RedisServer) -> None:
     async with Redis.from_url(server.url) as dba:
         await dba.config_set("requirepass", "secret")
         async with limited(server.url.replace("//", "//:wrong@"), per_minute=20) as (limit, client):
@@ -207,7 +207,7 @@ async def test_a_wrong_password_is_done_without_until_it_is_right(server: RedisS
             await until(client.answers)
 
 
-async def test_nothing_is_asked_while_it_is_away() -> None:
+async def test_no_call_is_sent_while_redis_is_unavailable() -> None:
     async with redis_client.connected("redis://127.0.0.1:1/0") as client:
         assert client
         asked = []

@@ -121,7 +121,7 @@ async def test_changes_of_one_task_at_once_all_work(own_database_url: str, isola
 @pytest.mark.usefixtures("patient")
 @POOLED
 @ISOLATION
-async def test_of_restores_at_once_one_works(own_database_url: str, isolation: str, pooled: bool) -> None:
+async def test_one_of_several_concurrent_restores_works(own_database_url: str, isolation: str, pooled: bool) -> None:
     defaults = {"default_transaction_isolation": isolation}
     async with serving(own_database_url, pooled=pooled, defaults=defaults) as (app, sql):
         make = Factory(sql, app)
@@ -202,7 +202,7 @@ async def test_every_way_to_run_a_statement_has_the_services_settings(
                         assert await connection.fetchval(f"select {SEEN}") == "serializable on 7s 7s on"
 
 
-async def test_what_a_statement_writes_or_locks_is_seen_in_its_text(own_database_url: str) -> None:
+async def test_writes_and_locks_are_detected_in_the_text_of_a_statement(own_database_url: str) -> None:
     async with dba(own_database_url) as sql:
         for entry in await catalog.entries(sql):
             if entry.prepared.is_known:

@@ -239,7 +239,7 @@ def acted(case: Case, a: httpx.Client) -> float:
 
 
 @every
-def test_an_act_on_one_process_acts_on_both_at_once(pair: Pair, made: Callable[[Pair], Case]) -> None:
+def test_a_revocation_on_one_process_takes_effect_on_both_at_once(pair: Pair, made: Callable[[Pair], Case]) -> None:
     took = []
     with pair.a.client() as a, pair.b.client() as b:
         for _ in range(ROUNDS):
@@ -258,7 +258,7 @@ def test_an_act_on_one_process_acts_on_both_at_once(pair: Pair, made: Callable[[
 
 
 @every
-def test_a_process_that_hears_nothing_asks_the_database(pair: Pair, made: Callable[[Pair], Case]) -> None:
+def test_a_process_without_a_listener_connection_reads_the_database(pair: Pair, made: Callable[[Pair], Case]) -> None:
     case = made(pair)
     ask = by(case.token, "GET", case.path)
     with pair.a.client() as a, pair.b.client() as b:
@@ -277,7 +277,7 @@ def test_a_process_that_hears_nothing_asks_the_database(pair: Pair, made: Callab
 
 
 @every
-def test_a_process_whose_database_falls_silent_believes_what_it_knew_for_a_second(
+def test_a_process_whose_database_stops_answering_trusts_its_cache_for_a_second(
     pair: Pair, made: Callable[[Pair], Case]
 ) -> None:
     case = made(pair)
@@ -303,7 +303,7 @@ def remembers(pair: Pair, client: httpx.Client) -> bool:
     return pair.asked() == asked
 
 
-def test_who_is_known_costs_no_question_to_the_database(pair: Pair) -> None:
+def test_a_cached_session_needs_no_database_query(pair: Pair) -> None:
     """By a route that needs to know who asks, and nothing else."""
     with pair.b.client() as b:
         until(lambda: remembers(pair, b))
@@ -319,7 +319,7 @@ def test_who_is_known_costs_no_question_to_the_database(pair: Pair) -> None:
             assert pair.asked() <= asked
 
 
-def test_while_nothing_is_heard_every_request_asks_the_database(pair: Pair) -> None:
+def test_without_a_listener_connection_every_request_reads_the_database(pair: Pair) -> None:
     ask = by(pair.session(pair.user())[1], "GET", "/users")
     with pair.b.client() as b:
         until(lambda: remembers(pair, b))

@@ -74,7 +74,7 @@ def wake(running: Server, client: Client) -> None:
         assert session.delete(f"{path}/{one}").status_code == 204
 
 
-def test_what_a_kill_leaves_is_swept_a_day_later(own_database_url: str, tmp_path: Path) -> None:
+def test_files_orphaned_by_a_kill_are_removed_a_day_later(own_database_url: str, tmp_path: Path) -> None:
     """Amid a file, between a file and its row, and between a deletion and its file."""
     with serving(tmp_path, DATABASE_URL=own_database_url, **UNLIMITED) as running:
         client = Client.of(running)

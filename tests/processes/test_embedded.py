@@ -128,7 +128,7 @@ def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder:
 
 
 @pytest.mark.parametrize("name", ["a space + more", "l" * 120, "a,comma & 'quote' 100 %"])
-def test_any_path_gives_a_url_that_both_drivers_take(parent: Path, name: str) -> None:
+def test_both_drivers_accept_the_url_of_any_path(parent: Path, name: str) -> None:
     async def ask_asyncpg(url: str) -> object:
         db = await asyncpg.connect(url)
         try:
@@ -231,7 +231,7 @@ def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(folder: Path
             other.kill()
 
 
-def test_a_half_finished_cluster_is_made_anew(folder: Path, join: Callable[[], User]) -> None:
+def test_a_half_finished_cluster_is_created_again(folder: Path, join: Callable[[], User]) -> None:
     killed = join()
     until(lambda: list(folder.parent.glob("*/PG_VERSION")))
     os.killpg(killed.process.pid, signal.SIGKILL)  # its initdb, too, would write on in what is removed

@@ -50,7 +50,7 @@ def writing(server: Server, access_token: str, name: str, answered: Callable[[],
     return answers
 
 
-def test_what_was_sent_to_a_killed_process_is_done_once(own_database_url: str, tmp_path: Path) -> None:
+def test_requests_sent_to_a_killed_process_take_effect_once(own_database_url: str, tmp_path: Path) -> None:
     answers: dict[str, bytes | None] = {}
     done: list[None] = []
     with serving(tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0") as server:

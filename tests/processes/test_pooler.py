@@ -74,7 +74,7 @@ def test_requests_of_all_kinds_go_on_at_once(server: Server, own_database_url: s
         assert db.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
 
 
-def test_who_listens_hears_at_once_what_is_done_through_the_pooler(server: Server) -> None:
+def test_subscribers_get_changes_made_through_the_pooler_at_once(server: Server) -> None:
     with logged_in(server) as http:
         token = http.headers["Authorization"].removeprefix("Bearer ")
         address = server.url.replace("http", "ws") + "/ws"

@@ -54,7 +54,7 @@ async def test_a_request_is_served(port: int) -> None:
     assert b"200 OK" in await exchange(port, REQUEST, b"Connection: close\r\n\r\n")
 
 
-async def test_what_is_no_http_gets_a_problem(port: int) -> None:
+async def test_bytes_that_are_not_http_get_a_problem(port: int) -> None:
     problem(await exchange(port, b"hello\r\n\r\n"), 400)
 
 
@@ -62,7 +62,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\n{}\r\n-1\r\n", b"1" * 17 + b"\r\n"])
-async def test_a_body_that_is_no_http_gets_a_problem(body: bytes) -> None:
+async def test_a_malformed_chunked_body_gets_a_problem(body: bytes) -> None:
     begun = asyncio.Event()
 
     async def read(request: Request) -> Response:
@@ -186,7 +186,7 @@ class Slowly(Protocol):
                 super().data_received(data[at : at + 1])
 
 
-async def test_a_body_behind_an_upgrade_that_came_in_pieces_is_no_request(app: FastAPI) -> None:
+async def test_a_body_after_an_upgrade_sent_in_pieces_is_not_read_as_a_request(app: FastAPI) -> None:
     hidden = REQUEST + b"\r\n"
     head = UPGRADE + b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden)
     async with on_port(app, protocol=Slowly) as port:
@@ -230,7 +230,7 @@ async def test_a_web_socket_elsewhere_is_not_found(app: FastAPI, path: bytes) ->
         problem(await exchange(port, HANDSHAKE.replace(b"/ws", path) + b"\r\n"), 404)
 
 
-async def test_what_is_broken_off_by_the_stop_says_so() -> None:
+async def test_a_request_cancelled_by_the_stop_returns_503() -> None:
     begun = asyncio.Event()
 
     async def slow(_request: Request) -> Response:

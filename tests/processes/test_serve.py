@@ -60,7 +60,7 @@ def waiting(db: psycopg.Connection[Any]) -> int:
 
 
 @pytest.mark.parametrize("applied", [0, 1])
-def test_a_schema_that_is_behind_is_said_once_and_waited_for(
+def test_an_outdated_schema_is_logged_once_and_waited_for(
     tmp_path: Path, empty_database_url: str, applied: int
 ) -> None:
     for name in migrations.known()[:applied]:
@@ -76,7 +76,7 @@ def test_a_schema_that_is_behind_is_said_once_and_waited_for(
         assert 1 <= len(set(reasons)) == len(reasons) <= 2  # two where it is seen between two migrations
 
 
-def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url: str) -> None:
+def test_a_start_migrates_if_configured(tmp_path: Path, empty_database_url: str) -> None:
     with serving(tmp_path, DATABASE_URL=empty_database_url, MIGRATE_ON_START="true", **ADMIN) as server:
         until(lambda: server.status("/readyz") == 200)
         assert log_in(server, "root").status_code == 200
@@ -198,7 +198,7 @@ def conversation(server: Server, *parts: bytes) -> bytes:
     return answer
 
 
-def test_a_body_past_a_megabyte_is_refused_on_the_socket(server: Server) -> None:
+def test_a_body_over_a_megabyte_is_refused_on_the_socket(server: Server) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     with server.dial() as line:
         line.sendall(BODY + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 16)
@@ -262,7 +262,7 @@ def test_a_stop_lets_a_running_request_end_and_waits_for_nobody(
         assert not re.search("Traceback|ERROR", server.log())
 
 
-def test_a_client_that_goes_away_gives_its_connection_back(tmp_path: Path, own_database_url: str) -> None:
+def test_a_client_that_disconnects_returns_its_connection_to_the_pool(tmp_path: Path, own_database_url: str) -> None:
     with (
         psycopg.connect(own_database_url) as db,
         serving(tmp_path, DATABASE_URL=own_database_url, DATABASE_POOL_SIZE="1") as server,
@@ -306,7 +306,7 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
                 pass  # takes over what a failed test left, and stops it
 
 
-def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_database_url: str) -> None:
+def test_either_of_two_workers_reports_the_metrics_of_both(tmp_path: Path, own_database_url: str) -> None:
     somebodys = tmp_path / "of-another-program"
     variables = {metrics.SHARED: str(somebodys), "DATABASE_URL": own_database_url}
     with serving(tmp_path, **variables) as server:

@@ -64,13 +64,13 @@ async def test_pages_are_cut_and_lead_on_with_nothing_lost_or_twice(make: Factor
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "x", "1.5", "-1"])
-async def test_a_limit_that_does_not_hold_is_refused(make: Factory, limit: str) -> None:
+async def test_an_invalid_limit_is_refused(make: Factory, limit: str) -> None:
     ada = await make.user()
     problem(await ada.client.get("/events", params={"limit": limit}), 422, pointers={"/query/limit"})
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "foreign", "forged", "another history's", "expired", "lost"])
-async def test_a_cursor_that_is_of_no_use_is_told(make: Factory, live_app: FastAPI, kind: str) -> None:
+async def test_an_unusable_cursor_is_answered_with_reset(make: Factory, live_app: FastAPI, kind: str) -> None:
     ada = await make.user()
     await make.task(ada)
     good = (await page(ada))["cursor"]
@@ -96,7 +96,7 @@ async def test_a_cursor_that_is_of_no_use_is_told(make: Factory, live_app: FastA
     assert ([one["task_id"] for one in got["items"]], got["reset"]) == ([task], False)
 
 
-async def test_who_may_ask(make: Factory, address: str) -> None:
+async def test_only_authenticated_users_may_read_events(make: Factory, address: str) -> None:
     ada = await make.user()
     issued = await ticket(address, ada)
     stranger = await make.user()
@@ -154,7 +154,7 @@ async def test_the_last_event_id_goes_before_since(address: str, make: Factory) 
                 assert orjson.loads(one["data"])["task_id"] == task
 
 
-async def test_a_cursor_of_no_use_is_told_in_the_stream(address: str, make: Factory) -> None:
+async def test_an_unusable_cursor_is_answered_with_reset_in_the_stream(address: str, make: Factory) -> None:
     ada = await make.user()
     async with streaming(address, ada.token, last_event_id="garbage") as stream:
         reset = await stream.next()
@@ -167,7 +167,7 @@ async def test_a_cursor_of_no_use_is_told_in_the_stream(address: str, make: Fact
         assert orjson.loads(one["data"])["task_id"] == task
 
 
-async def test_a_quiet_stream_says_that_it_is_there(
+async def test_a_quiet_stream_sends_keep_alive_comments(
     address: str, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriber, "QUIET_SECONDS", 0.05)
@@ -184,7 +184,9 @@ async def test_a_stream_ends_with_its_token(address: str, make: Factory) -> None
         await ended(stream)
 
 
-async def test_a_stream_by_ticket_is_heard_and_ends_with_the_token_behind_it(address: str, make: Factory) -> None:
+async def test_a_stream_opened_by_ticket_sends_events_and_ends_with_the_tickets_token(
+    address: str, make: Factory
+) -> None:
     ada = await make.user()
     issued = await ticket(address, ada)
     await make.sql.execute("update tickets set access_expires_at = now() + interval '2 s' where user_id = $1", ada.id)
@@ -208,7 +210,7 @@ async def test_a_stream_ends_with_the_role_or_the_account(address: str, make: Fa
             await ended(stream)
 
 
-async def test_who_leaves_a_stream_is_forgotten(address: str, make: Factory, live_app: FastAPI) -> None:
+async def test_a_disconnected_stream_is_removed(address: str, make: Factory, live_app: FastAPI) -> None:
     ada, listeners = await make.user(), live_app.state.services.hub.subscribers
     async with streaming(address, ada.token) as stream:
         await stream.next()

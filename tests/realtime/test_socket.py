@@ -80,7 +80,7 @@ async def test_a_token_in_the_first_message(address: str, make: Factory) -> None
         await hears(socket, make, ada)
 
 
-async def test_a_ticket_is_good_once(address: str, make: Factory) -> None:
+async def test_a_ticket_works_once(address: str, make: Factory) -> None:
     ada = await make.user()
     issued = await ticket(address, ada)
     async with dialled(address, ticket=issued) as socket:
@@ -113,7 +113,7 @@ async def test_a_bad_token_is_refused_whichever_way_it_comes(address: str, make:
 
 
 @pytest.mark.parametrize("first", ["hello", "{}", '{"type": "subscribe"}', '{"type": "auth"}', b"{}", None])
-async def test_who_does_not_say_who_it_is_is_refused(
+async def test_a_socket_that_does_not_authenticate_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, first: str | bytes | None
 ) -> None:
     monkeypatch.setattr(websocket, "AUTH_SECONDS", 0.1 if first is None else WAIT_SECONDS)
@@ -207,7 +207,7 @@ async def test_since_may_come_in_the_first_message(address: str, make: Factory) 
 
 
 @pytest.mark.parametrize("since", ["garbage", "", "x" * 4000])
-async def test_what_is_no_cursor_is_answered_with_reset(address: str, make: Factory, since: str) -> None:
+async def test_an_invalid_cursor_is_answered_with_reset(address: str, make: Factory, since: str) -> None:
     ada = await make.user()
     await make.task(ada)
     async with dialled(address, token=ada.token, since=since) as socket:
@@ -320,7 +320,7 @@ async def test_a_user_may_narrow_to_own_events_alone(address: str, make: Factory
         b"\x00\xff",
     ],
 )
-async def test_a_message_that_does_not_hold_is_told_and_ends_nothing(
+async def test_an_invalid_message_is_reported_and_keeps_the_connection(
     address: str, make: Factory, message: str | bytes
 ) -> None:
     ada = await make.user()
@@ -380,7 +380,7 @@ async def test_a_handshake_names_no_server(address: str, make: Factory) -> None:
         assert "Sec-WebSocket-Extensions" not in socket.response.headers
 
 
-async def test_a_plain_request_is_told_to_upgrade(make: Factory, live_app: FastAPI) -> None:
+async def test_a_plain_request_gets_426(make: Factory, live_app: FastAPI) -> None:
     ada = await make.user()
     answer = await ada.client.get("/ws")
     assert problem(answer, 426)["code"] == "upgrade_required"
@@ -418,7 +418,7 @@ async def test_neither_a_token_nor_a_query_is_logged(
         assert secret not in log_text
 
 
-async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
+async def test_a_subscriber_that_stops_reading_gets_a_close_frame_after_its_events(
     address: str,
     make: Factory,
     live_app: FastAPI,
@@ -447,7 +447,7 @@ async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
     assert (frames[-1][0], int.from_bytes(frames[-1][1][:2], "big")) == (CLOSE, 4408)
 
 
-async def test_who_leaves_is_forgotten(address: str, make: Factory, live_app: FastAPI) -> None:
+async def test_a_disconnected_subscriber_is_removed(address: str, make: Factory, live_app: FastAPI) -> None:
     hub, ada = live_app.state.services.hub, await make.user()
 
     def mine() -> list[Subscriber]:
@@ -461,9 +461,7 @@ async def test_who_leaves_is_forgotten(address: str, make: Factory, live_app: Fa
     assert ada.id not in hub._owners
 
 
-async def test_who_comes_before_the_listener_has_its_connection_misses_nothing(
-    make: Factory, live_database_url: str
-) -> None:
+async def test_a_subscriber_before_the_listener_connects_misses_nothing(make: Factory, live_database_url: str) -> None:
     ada = await make.user()
     async with gate(live_database_url) as door:
         await door.shut("refused")

@@ -107,7 +107,7 @@ async def test_a_statement_that_takes_too_long_is_unavailable_and_ended_by_the_s
         assert await answers(database)
 
 
-async def test_of_two_that_lock_each_other_out_one_is_unavailable(database: Database, make: Factory) -> None:
+async def test_one_of_two_deadlocked_transactions_is_unavailable(database: Database, make: Factory) -> None:
     ada = await make.user()
     one, two = await make.task(ada), await make.task(ada)
     change: dict[str, Any] = {"viewer_id": ada.id, "viewer_is_admin": False, "expected_versions": None}
@@ -125,9 +125,7 @@ async def test_of_two_that_lock_each_other_out_one_is_unavailable(database: Data
     assert isinstance(failure.__cause__, asyncpg.DeadlockDetectedError)
 
 
-async def test_a_statement_that_was_locked_out_by_another_transaction_is_run_again(
-    database: Database, make: Factory, sql: Any, tmp_path: Path
-) -> None:
+async def test_a_deadlocked_statement_is_run_again(database: Database, make: Factory, sql: Any, tmp_path: Path) -> None:
     ada = await make.user()
     ids = sorted([await make.task(ada), await make.task(ada)])
     change = statement(
@@ -227,7 +225,7 @@ async def test_a_role_that_may_not_log_in_is_unavailable(database_url: str, sql:
 
 
 @pytest.mark.parametrize("text", ["table missing", "select missing from users", "select missing()"])
-async def test_a_schema_that_is_behind_is_unavailable_and_says_so(
+async def test_an_outdated_schema_is_unavailable_and_named_as_the_cause(
     database: Database, tmp_path: Path, text: str
 ) -> None:
     with pytest.raises(errors.UnavailableError, match="schema") as failure:

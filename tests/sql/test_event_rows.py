@@ -55,7 +55,7 @@ async def delete(db: Database | Connection, who: User, task: int) -> None:
     )
 
 
-async def test_a_change_through_the_service_names_who_asked_for_it(database: Database, make: Factory) -> None:
+async def test_a_change_through_the_service_has_its_user_as_actor(database: Database, make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     task = (await q.tasks.create(database, user_id=ada.id, **VALUES))["id"]
     await change(database, root, task, title="y")
@@ -75,7 +75,7 @@ async def test_a_change_through_the_service_names_who_asked_for_it(database: Dat
     assert [one["id"] for one in found] == sorted({one["id"] for one in found})
 
 
-async def test_a_change_past_the_service_names_nobody(database: Database, make: Factory) -> None:
+async def test_a_change_outside_the_service_has_no_actor(database: Database, make: Factory) -> None:
     ada = await make.user()
     async with database.connection() as connection:  # on which the service has named somebody before
         task = (await q.tasks.create(connection, user_id=ada.id, **VALUES))["id"]
@@ -93,7 +93,7 @@ async def test_a_change_past_the_service_names_nobody(database: Database, make: 
     assert found[0]["task_id"] == task
 
 
-async def test_a_refused_or_stale_change_makes_none(database: Database, make: Factory) -> None:
+async def test_a_refused_or_stale_change_writes_no_event(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     await change(database, bob, task, title="y")
@@ -163,13 +163,13 @@ async def test_every_field_that_can_change_has_a_case(make: Factory) -> None:
         "weather_city = 'Paris'",
     ],
 )
-async def test_an_update_that_changes_nothing_makes_none(make: Factory, change: str) -> None:
+async def test_an_update_that_changes_nothing_writes_no_event(make: Factory, change: str) -> None:
     await make.task(await make.user())
     assert await make.sql.execute(f"update tasks set {change}") == "UPDATE 1"
     assert len(await events(make.sql)) == 1
 
 
-async def test_what_is_rolled_back_leaves_none(make: Factory) -> None:
+async def test_a_rolled_back_change_leaves_no_event(make: Factory) -> None:
     ada = await make.user()
     await make.sql.execute("begin")
     await make.task(ada)
@@ -200,7 +200,7 @@ async def test_a_change_of_owner_names_both(make: Factory) -> None:
     assert (event["type"], event["user_id"], event["previous_user_id"]) == ("task.deleted", bob.id, None)
 
 
-async def test_one_statement_over_many_tasks_makes_one_for_each(make: Factory) -> None:
+async def test_one_statement_over_many_tasks_writes_one_event_for_each(make: Factory) -> None:
     ada = await make.user()
     tasks = [await make.task(ada) for _ in range(5)]
     await make.sql.execute("update tasks set status = 'done'")
@@ -300,7 +300,7 @@ async def test_a_change_of_role_and_the_end_of_an_account_are_announced(make: Fa
     [one for one in read_all() if one.header.returns != "script" and not one.header.extension],
     ids=lambda one: one.name,
 )
-async def test_every_statement_that_changes_tasks_says_so(sql: Session, statement: Statement) -> None:
+async def test_every_statement_that_changes_tasks_declares_it(sql: Session, statement: Statement) -> None:
     changes = False
     for text in statement.texts.values():
         nothing = [None] * len(statement.header.params)

@@ -51,7 +51,7 @@ async def insert(session: Session, owner: User, count: int = 1) -> None:
     )
 
 
-async def test_the_position_is_behind_everything_that_is_there(database: Database, make: Factory) -> None:
+async def test_the_position_is_after_all_existing_events(database: Database, make: Factory) -> None:
     ada = await make.user()
     row = await q.events.position(database)
     assert (row["newest_id"], row["expired_id"]) == (0, 0)
@@ -109,7 +109,7 @@ async def test_pages_are_cut_by_bytes_and_have_one_event_at_least(database: Data
     assert (await drained(database, here, size=size))[0] == await kept(make.sql)
 
 
-async def test_a_batch_goes_on_where_it_was_left_and_what_came_since_follows(database: Database, make: Factory) -> None:
+async def test_a_batch_continues_after_its_cursor_and_later_events_follow(database: Database, make: Factory) -> None:
     ada, here = await make.user(), await EVENT_LOG.here(database)
     await insert(make.sql, ada, 4)
     page = await EVENT_LOG.page(database, here, rows=2, size=LARGE)
@@ -170,7 +170,7 @@ LATE = [late_and_listed, late_and_last]
 
 @pytest.mark.parametrize("begin", LATE)
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_what_was_open_at_a_look_is_new_to_the_next_once_it_is_committed(
+async def test_a_transaction_open_during_a_poll_is_new_to_the_next_poll_after_its_commit(
     database: Database,
     make: Factory,
     session: Sessions,
@@ -199,7 +199,7 @@ async def test_what_was_open_at_a_look_is_new_to_the_next_once_it_is_committed(
 
 
 @pytest.mark.parametrize("begin", LATE)
-async def test_a_batch_that_goes_on_does_not_take_what_was_committed_since(
+async def test_a_batch_in_progress_does_not_include_later_commits(
     database: Database,
     make: Factory,
     session: Sessions,
@@ -220,9 +220,7 @@ async def test_a_batch_that_goes_on_does_not_take_what_was_committed_since(
         assert len(set(rest)) == len(rest)
 
 
-async def test_a_user_is_given_the_events_of_own_tasks_and_of_those_given_away(
-    database: Database, make: Factory
-) -> None:
+async def test_a_user_reads_events_of_own_tasks_and_of_tasks_moved_to_others(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     here = await EVENT_LOG.here(database)
     await insert(make.sql, ada, 2)
@@ -276,7 +274,7 @@ async def test_a_table_whose_events_have_all_expired_is_read_on(database: Databa
         assert (await drained(database, position))[0] == await kept(make.sql)
 
 
-async def test_one_at_a_time_lets_old_events_go(database: Database, make: Factory, session: Sessions) -> None:
+async def test_one_process_at_a_time_deletes_old_events(database: Database, make: Factory, session: Sessions) -> None:
     await insert(make.sql, await make.user())
     await make.sql.execute("update task_events set at = now() - interval '91 days'")
     other = await session()
@@ -311,7 +309,9 @@ async def test_after_a_crash_a_transaction_number_that_is_used_again_hides_nothi
     assert (await drained(database, here))[0] == await kept(make.sql)
 
 
-async def test_events_of_a_future_that_a_restore_brought_are_settled_once(database: Database, make: Factory) -> None:
+async def test_events_with_future_transaction_ids_after_a_restore_are_repaired_once(
+    database: Database, make: Factory
+) -> None:
     ada = await make.user()
     await insert(make.sql, ada, 2)
     async with make.sql.transaction():  # of which the application's own listener knows nothing
@@ -326,7 +326,7 @@ async def test_events_of_a_future_that_a_restore_brought_are_settled_once(databa
     assert (await drained(database, here))[0] == (await kept(make.sql))[2:]
 
 
-async def test_those_are_settled_first_that_would_soon_be_new(make: Factory) -> None:
+async def test_events_closest_to_being_new_are_repaired_first(make: Factory) -> None:
     await insert(make.sql, await make.user(), 5)
     async with make.sql.transaction():
         await make.sql.execute(
@@ -339,7 +339,7 @@ async def test_those_are_settled_first_that_would_soon_be_new(make: Factory) -> 
         assert [await q.events.repair_future_xids(make.sql, row_limit=2) for _ in range(3)] == [2, 1, 0]
 
 
-async def test_what_a_snapshot_missed_is_what_the_server_does_not_see_in_it(sql: Session) -> None:
+async def test_snapshot_visibility_agrees_with_the_server(sql: Session) -> None:
     random = Random(4)
     for _ in range(50):
         xmin = random.randrange(3, 2**40)
@@ -419,7 +419,7 @@ async def write(writer: Writer, tasks: set[int], owners: list[User], random: Ran
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_in_any_order_of_writes_ends_and_looks_every_committed_event_is_read_once(
+async def test_every_committed_event_is_read_once_in_any_order_of_writes_commits_and_polls(
     database: Database, make: Factory, session: Sessions, seed: int
 ) -> None:
     random = Random(seed)

@@ -50,7 +50,7 @@ def test_a_name_is_that_of_a_file_and_of_one_of_its_sorts() -> None:
         ("tasks.get\0", "no statement"),
     ],
 )
-def test_a_name_that_is_none_is_refused_with_its_like(name: str, says: str) -> None:
+def test_an_unknown_name_is_refused_with_similar_names(name: str, says: str) -> None:
     with pytest.raises(NotFoundError, match=r"statement|sort") as refused:
         find(name)
     assert says in refused.value.detail
@@ -128,7 +128,7 @@ async def test_as_json_it_has_nodes(sql: Session) -> None:
     assert "tasks" in {node.get("Relation Name") for node in nodes(plan)}
 
 
-async def test_what_it_carries_out_is_taken_back(sql: Session, ada: int, session: Sessions) -> None:
+async def test_an_analyzed_statement_is_rolled_back(sql: Session, ada: int, session: Sessions) -> None:
     listener = await session()
     heard: list[Any] = []
     await listener.add_listener("task_events", lambda *notification: heard.append(notification))
@@ -175,7 +175,7 @@ async def test_a_value_is_never_part_of_the_statement(sql: Session, ada: int, na
         ('[{"a": [1]}, 1, true]', "bigint"),
     ],
 )
-async def test_a_value_that_is_none_of_its_type_is_told_in_one_line(sql: Session, values_text: str, says: str) -> None:
+async def test_a_value_of_the_wrong_type_is_reported_in_one_line(sql: Session, values_text: str, says: str) -> None:
     with pytest.raises(StartError) as refused:
         await explain(sql, get(), "", values_of(get(), values_text))
     assert says in refused.value.detail
@@ -183,7 +183,7 @@ async def test_a_value_that_is_none_of_its_type_is_told_in_one_line(sql: Session
     assert await explain(sql, get(), "", values_of(get(), "[1, 1, true]"))
 
 
-async def test_what_takes_too_long_is_broken_off_and_leaves_nothing(sql: Session, ada: int) -> None:
+async def test_a_statement_that_takes_too_long_is_cancelled_and_rolled_back(sql: Session, ada: int) -> None:
     await sql.execute("set statement_timeout = '50ms'")
     try:
         statement = get("tasks.lock_restoration")

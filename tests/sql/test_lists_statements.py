@@ -154,7 +154,7 @@ async def test_a_far_page_is_what_it_is_among_all_tasks(
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
-async def test_a_page_is_the_same_whichever_form_gives_it(
+async def test_every_form_of_the_list_returns_the_same_page(
     database: Database, make: Factory, viewers: list[Viewer], analyzed: bool
 ) -> None:
     rows = await all_tasks(make)
@@ -171,7 +171,7 @@ async def test_a_page_is_the_same_whichever_form_gives_it(
 
 @pytest.mark.parametrize("end", [-(2**63), 2**63 - 1])
 @pytest.mark.parametrize("sort", get_args(schemas.Sort))
-async def test_a_page_goes_on_behind_the_ends_of_all_ids(
+async def test_a_page_continues_after_the_first_and_last_possible_ids(
     database: Database, make: Factory, viewers: list[Viewer], sort: Any, end: int
 ) -> None:
     rows = await all_tasks(make)
@@ -181,7 +181,7 @@ async def test_a_page_goes_on_behind_the_ends_of_all_ids(
     assert [row["id"] for row in page] == found(rows, viewers[0], sort, values)
 
 
-async def test_between_its_bounds_lies_the_whole_period_and_little_else(
+async def test_the_bounds_of_a_period_contain_all_of_it_and_little_else(
     database: Database, make: Factory, viewers: list[Viewer]
 ) -> None:
     await make.sql.execute("delete from tasks where id not between 0 and 1000000")

@@ -83,7 +83,7 @@ def test_a_header_is_read_whole(tmp_path: Path) -> None:
         (SORTED.replace("limit 3", "/* sort */ t.made desc"), 6),
     ],
 )
-def test_a_malformed_file_is_told_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+def test_a_malformed_file_is_reported_with_its_line(tmp_path: Path, text: str, line: int) -> None:
     path = write(tmp_path, text)
     with pytest.raises(HeaderError) as failure:
         read(path, folder=tmp_path)
@@ -91,7 +91,7 @@ def test_a_malformed_file_is_told_with_its_line(tmp_path: Path, text: str, line:
     assert "\n" not in str(failure.value)
 
 
-def test_a_file_that_is_not_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_reported_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     path.write_bytes("-- A sentence.\n-- returns: value\n-- why: Grüße\nselect 1;".encode("latin-1"))
     with pytest.raises(HeaderError) as failure:
@@ -126,7 +126,7 @@ def test_a_sort_becomes_one_plain_statement_for_each_direction(tmp_path: Path) -
     }
 
 
-def test_a_sort_goes_to_each_place_that_takes_it(tmp_path: Path) -> None:
+def test_a_sort_expands_at_each_placeholder(tmp_path: Path) -> None:
     inner = "from (select t.* from things as t order by /* sort */ t.made desc, t.id desc\nlimit 9) as t"
     texts = statement(tmp_path, SORTED.replace("from things as t", inner)).texts
     assert texts["id"].count("order by /* sort */ t.id asc, t.id asc\n") == 2
@@ -183,7 +183,7 @@ TWO_ROWS = "select * from (values (1, 'a'), (2, 'b')) as t (id, name) order by i
         ("count", "update users set role = role where false", 0),
     ],
 )
-async def test_a_call_gives_what_the_header_says(
+async def test_a_call_returns_what_the_header_declares(
     tmp_path: Path, database: Database, returns: str, text: str, expected: Any
 ) -> None:
     one = statement(tmp_path, f"-- A sentence.\n-- returns: {returns}\n{text};")

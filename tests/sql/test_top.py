@@ -20,7 +20,7 @@ def measured_url() -> Iterator[str]:
         yield url
 
 
-async def test_without_the_extension_one_line_says_how_to_switch_it_on(
+async def test_without_the_extension_one_line_explains_how_to_enable_it(
     sql: asyncpg.Connection[asyncpg.Record],
 ) -> None:
     await sql.execute("drop extension if exists pg_stat_statements")
@@ -29,7 +29,7 @@ async def test_without_the_extension_one_line_says_how_to_switch_it_on(
     assert "\n" not in raised.value.detail
 
 
-async def test_figures_are_told_by_the_name_of_the_file_and_its_sort(measured_url: str) -> None:
+async def test_statistics_are_grouped_by_file_and_sort(measured_url: str) -> None:
     connection = await asyncpg.connect(measured_url)
     try:
         await connection.execute("create table things (id int); insert into things select generate_series(1, 5)")
@@ -51,7 +51,7 @@ async def test_figures_are_told_by_the_name_of_the_file_and_its_sort(measured_ur
 
 
 @pytest.mark.parametrize(("by", "first"), [("total", "b"), ("mean", "a"), ("calls", "c"), ("rows", "c")])
-def test_the_dearest_comes_first_and_what_is_none_of_the_services_last(by: str, first: str) -> None:
+def test_statements_are_sorted_by_cost_with_foreign_ones_last(by: str, first: str) -> None:
     statistics = [
         top.Figures("other", 99, 99.0, 99.0, 99, None, 0),
         top.Figures("a", 1, 5.0, 5.0, 1, 50.0, 0),

@@ -70,7 +70,7 @@ def length(size: int) -> tuple[bytes, bytes]:
         (b"transfer-encoding", b"chunked"),
     ],
 )
-async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[bytes, bytes]) -> None:
+async def test_a_slot_is_held_until_the_client_reads_the_response(header: tuple[bytes, bytes]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         asked = [group.create_task(served.ask(user, header)) for user in (1, 1, 1, 2, 2, 3, 3, 4)]
@@ -84,7 +84,7 @@ async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[byte
     assert max(len(piece) for pieces in served.answers.values() for piece in pieces) == PIECE_BYTES
 
 
-async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slot_is_not_held_longer_than_the_response_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
@@ -98,7 +98,7 @@ OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(MAX_BULK_BYTES + 1)]
 
 
 @pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])
-async def test_others_need_no_turn(headers: list[tuple[bytes, bytes]]) -> None:
+async def test_other_requests_need_no_slot(headers: list[tuple[bytes, bytes]]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         for sent in [[length(MAX_BODY_BYTES + 1)]] * LARGE_BODIES_OF_ONE + [headers]:

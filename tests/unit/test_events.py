@@ -63,18 +63,18 @@ RAW = base64.urlsafe_b64decode(CURSOR + "=" * (-len(CURSOR) % 4))
 
 
 @pytest.mark.parametrize("bit", range(len(RAW) * 8))
-def test_a_cursor_with_any_bit_flipped_is_none(bit: int) -> None:
+def test_a_cursor_with_any_bit_flipped_has_no_position(bit: int) -> None:
     forged = bytearray(RAW)
     forged[bit // 8] ^= 1 << bit % 8
     assert EVENT_LOG.position(base64.urlsafe_b64encode(forged).decode().rstrip("=")) is None
 
 
 @given(st.text())
-def test_what_is_no_cursor_is_none(text: str) -> None:
+def test_an_invalid_cursor_has_no_position(text: str) -> None:
     assert EVENT_LOG.position(text) is None
 
 
-def test_another_keys_or_another_lists_cursor_is_none_and_a_previous_keys_is_good() -> None:
+def test_a_cursor_of_another_key_or_list_is_invalid_and_one_of_the_previous_key_is_valid() -> None:
     other, rotated = EventLog(Cursors(("b" * 32,))), EventLog(Cursors(("b" * 32, "a" * 32)))
     assert other.position(CURSOR) is None
     assert rotated.position(CURSOR) == EVENT_LOG.position(CURSOR) is not None

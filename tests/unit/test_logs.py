@@ -155,7 +155,7 @@ def test_stdout_and_the_file_get_the_same_lines(
     assert capsys.readouterr().out.splitlines() == written
 
 
-def test_what_is_below_the_level_is_left_out(lines: Callable[..., list[str]]) -> None:
+def test_records_below_the_level_are_omitted(lines: Callable[..., list[str]]) -> None:
     def work() -> None:
         logger.info("left out")
         logging.getLogger("library").info("left out")

@@ -75,7 +75,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 @pytest.mark.parametrize("password", ["correct horse", "пароль на кириллице", "密码" * 128, "\0nul", "x" * 256])
-async def test_a_password_is_known_again_and_no_other_is(passwords: Passwords, password: str) -> None:
+async def test_a_password_verifies_against_its_hash_and_no_other_does(passwords: Passwords, password: str) -> None:
     kept = await passwords.hash(password, payer=None)
     assert await passwords.verify(password, kept, payer=None)
     assert not await passwords.verify(password + ".", kept, payer=None)
@@ -89,12 +89,12 @@ async def test_the_two_spellings_of_an_accent_are_one_password(passwords: Passwo
     assert await passwords.verify(decomposed, await passwords.hash(composed, payer=None), payer=None)
 
 
-async def test_what_differs_behind_72_bytes_or_a_nul_differs(passwords: Passwords) -> None:
+async def test_passwords_that_differ_after_72_bytes_or_a_nul_differ(passwords: Passwords) -> None:
     assert not await passwords.verify("x" * 72 + "b", await passwords.hash("x" * 72 + "a", payer=None), payer=None)
     assert not await passwords.verify("same\0b", await passwords.hash("same\0a", payer=None), payer=None)
 
 
-def test_bcrypt_is_given_text_that_it_takes_whole() -> None:
+def test_bcrypt_gets_text_short_enough_to_hash_completely() -> None:
     digests = [hashing._digest(f"password {number}") for number in range(1000)]
     assert all(len(digest) == 44 and b"\0" not in digest for digest in digests)
 
@@ -125,7 +125,7 @@ async def test_an_unknown_user_costs_a_real_hash_and_is_never_let_in(
 
 
 @pytest.mark.parametrize("kept", ["", "!", "locked", "$2b$99$" + "." * 53, "\N{CYRILLIC SMALL LETTER A}"])
-async def test_what_a_dba_puts_in_a_hashs_place_lets_nobody_in(passwords: Passwords, kept: str) -> None:
+async def test_an_invalid_hash_written_by_a_dba_accepts_no_password(passwords: Passwords, kept: str) -> None:
     assert not await passwords.verify("any", kept, payer=None)
 
 
@@ -166,7 +166,7 @@ async def test_a_caller_that_leaves_keeps_its_slot_until_its_hash_is_done(gate: 
     passwords.close()
 
 
-async def test_a_caller_that_leaves_before_its_hash_runs_costs_none(
+async def test_a_caller_that_leaves_before_its_hash_runs_uses_no_slot(
     gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.set()
@@ -228,7 +228,7 @@ async def test_a_user_waits_for_one_hash_of_each_other_user(
     passwords.close()
 
 
-async def test_the_event_loop_turns_while_a_password_is_hashed(gate: threading.Event) -> None:
+async def test_the_event_loop_runs_while_a_password_is_hashed(gate: threading.Event) -> None:
     gate.set()
     passwords = Passwords(cost=4)
     gate.clear()
@@ -242,7 +242,7 @@ async def test_the_event_loop_turns_while_a_password_is_hashed(gate: threading.E
 
 
 @pytest.mark.parametrize("role", ["user", "admin"])
-def test_a_token_speaks_for_whom_it_was_issued(role: str) -> None:
+def test_a_token_identifies_the_user_it_was_issued_for(role: str) -> None:
     before = int(time.time())
     viewer = TOKENS.verify(TOKENS.issue(user_id=2**63 - 1, role=role, session_id=2**63 - 2))
     assert viewer == Viewer(2**63 - 1, is_admin=role == "admin")
@@ -297,7 +297,7 @@ def signed(header: dict[str, Any], claims: str, *, key: str = KEY) -> str:
     return f"{text}.{encoded(hmac.digest(key.encode(), text.encode(), 'sha256'))}"
 
 
-def test_a_token_with_nothing_forged_is_good() -> None:
+def test_an_unchanged_token_is_accepted() -> None:
     assert TOKENS.verify(forged()) == Viewer(1, is_admin=False)
     assert TOKENS.verify(signed(HEADER, forged().split(".")[1])) == Viewer(1, is_admin=False)
 
@@ -362,13 +362,13 @@ OTHER_JWK = {"kty": "oct", "k": encoded(OTHER_KEY.encode())}
         *(forged(without=claim) for claim in tokens.CLAIMS),
     ],
 )
-def test_a_token_that_is_not_good_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(UnauthorizedError) as refused:
         TOKENS.verify(token)
     assert refused.value.__cause__ is None
 
 
-def test_an_expired_token_is_told_so_and_a_clock_may_be_five_seconds_off() -> None:
+def test_an_expired_token_is_reported_as_such_with_a_tolerance_of_five_seconds() -> None:
     assert tokens.LEEWAY_SECONDS <= 30
     now = int(time.time())
     with pytest.raises(UnauthorizedError, match="expired"):
@@ -386,7 +386,7 @@ def test_a_refresh_token_is_read_as_it_was_written(token: RefreshToken) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{75}", tokens.write(token))
 
 
-def test_what_is_kept_of_a_refresh_token_is_a_hash_of_its_secret_alone() -> None:
+def test_only_a_hash_of_the_secret_of_a_refresh_token_is_stored() -> None:
     assert USED_TOKEN.hash == hashlib.sha256(USED_TOKEN.secret).digest() == RefreshToken(8, USED_TOKEN.secret).hash
 
 

@@ -135,7 +135,7 @@ def test_every_variable_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(("name", "default", "value", "expected"), GOOD)
-def test_a_variable_has_its_default_and_takes_a_good_value(
+def test_a_variable_has_its_default_and_accepts_a_valid_value(
     name: str, default: object, value: str, expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert plain(getattr(load(), name.lower())) == default
@@ -153,7 +153,9 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("name", "value", "takes"), BAD)
-def test_a_bad_value_is_told_in_one_line(name: str, value: str, takes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_value_is_reported_in_one_line(
+    name: str, value: str, takes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(StartError) as failure:
         load()
@@ -165,7 +167,7 @@ def test_a_bad_value_is_told_in_one_line(name: str, value: str, takes: str, monk
     assert "s3cret" not in line
 
 
-def test_several_bad_values_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_bad_values_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "none")
     monkeypatch.setenv("WORKERS", "none")
     with pytest.raises(StartError, match=r"^PORT='none': .*; WORKERS='none': .*$"):
@@ -190,7 +192,7 @@ def test_no_secret_is_shown() -> None:
     assert KEY not in shown
 
 
-def test_the_environment_goes_before_the_file_and_the_file_before_mounted_secrets(
+def test_the_environment_overrides_the_file_and_the_file_overrides_mounted_secrets(
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (alone / "secrets").mkdir()
@@ -259,7 +261,7 @@ def test_an_empty_variable_hides_no_secret_file(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_half_a_key_for_s3_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_an_s3_key_pair_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "s3cret")
     assert load()
     monkeypatch.setenv("ATTACHMENTS_URL", "s3://bucket")

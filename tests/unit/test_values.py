@@ -91,7 +91,7 @@ def test_a_timestamp_is_read_as_rfc_3339_spells_it(text: str, read: datetime) ->
         "2025-05-24T14:35:00Z; drop table tasks",
     ],
 )
-def test_what_is_no_moment_of_the_calendar_is_refused(name: str, value: Any) -> None:
+def test_an_invalid_timestamp_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=name):
         Period.model_validate({name: value})
 
@@ -161,7 +161,7 @@ def test_a_moment_to_come_is_read_as_rfc_3339_spells_it(text: str, read: datetim
         (None, "valid datetime"),
     ],
 )
-def test_what_is_no_moment_to_come_is_refused(value: Any, why: str) -> None:
+def test_an_invalid_future_timestamp_is_refused(value: Any, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         TypeAdapter(Future).validate_python(value)
 
@@ -175,11 +175,11 @@ def test_now_is_between_what_has_been_and_what_is_to_come() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\n\r", "\N{NO-BREAK SPACE}", "\N{EM SPACE}\N{IDEOGRAPHIC SPACE}"])
-def test_a_text_that_shows_nothing_is_blank(text: str) -> None:
+def test_an_invisible_text_is_blank(text: str) -> None:
     with pytest.raises(ValueError, match="not blank"):
         not_blank(text)
 
 
 @pytest.mark.parametrize("text", ["x", " x ", "0", "\N{GRINNING FACE}"])
-def test_a_text_that_shows_something_is_given_as_it_is(text: str) -> None:
+def test_a_visible_text_is_returned_unchanged(text: str) -> None:
     assert not_blank(text) == text
