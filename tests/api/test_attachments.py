@@ -43,7 +43,7 @@ async def wait_for_removals(files: Attachments, database: Database, *, woken: bo
             await asyncio.sleep(0.02)
 
 
-async def test_a_file_comes_back_as_it_was(users: Factory) -> None:
+async def test_a_file_is_downloaded_unchanged(users: Factory) -> None:
     ada = await users.user()
     task = await users.task(ada)
     for size in (0, 1, 999_999, 1_000_000, 1_000_001, MAX_ATTACHMENT_BYTES):
@@ -62,7 +62,7 @@ async def test_a_file_comes_back_as_it_was(users: Factory) -> None:
         assert got.headers["ETag"] == f'"{one["sha256"]}"'
 
 
-async def test_a_download_is_kept_from_being_run(users: Factory) -> None:
+async def test_a_download_has_headers_that_prevent_execution(users: Factory) -> None:
     ada = await users.user()
     task = await users.task(ada)
     one = await added(ada, task, b"<!DOCTYPE html><script>alert(1)</script>", name="x.html")
@@ -100,7 +100,9 @@ async def test_pages_of_a_list_are_all_of_it(users: Factory) -> None:
         problem(await ada.client.get(f"/tasks/{task}/attachments?{query}"), 422)
 
 
-async def test_rights_are_the_tasks(users: Factory, client: httpx.AsyncClient, files: Attachments, kind: Kind) -> None:
+async def test_attachment_rights_follow_the_task(
+    users: Factory, client: httpx.AsyncClient, files: Attachments, kind: Kind
+) -> None:
     ada, bob, root = await users.user(), await users.user(), await users.admin()
     task, bobs = await users.task(ada), await users.task(bob)
     one = await added(ada, task)
@@ -220,7 +222,7 @@ async def test_a_restored_task_gets_back_what_is_still_there(
     assert await kind.held(files.store) == sorted([keys[0], keys[2]])
 
 
-async def test_only_who_may_restore_the_task_gets_its_files(
+async def test_only_users_who_may_restore_a_task_restore_its_files(
     users: Factory, files: Attachments, database: Database
 ) -> None:
     ada, bob = await users.user(), await users.user()
@@ -265,7 +267,9 @@ async def test_a_download_that_has_begun_outlives_its_attachment(
             assert first + b"".join([piece async for piece in pieces]) == content
 
 
-async def test_many_come_and_go_at_once(users: Factory, files: Attachments, kind: Kind, database: Database) -> None:
+async def test_many_attachments_are_added_and_deleted_concurrently(
+    users: Factory, files: Attachments, kind: Kind, database: Database
+) -> None:
     ada = await users.user()
     task = await users.task(ada)
 
@@ -289,7 +293,9 @@ async def test_many_come_and_go_at_once(users: Factory, files: Attachments, kind
 # How much
 
 
-async def test_a_byte_too_many_is_refused_while_it_comes(users: Factory, files: Attachments, kind: Kind) -> None:
+async def test_a_body_over_the_limit_is_refused_while_it_arrives(
+    users: Factory, files: Attachments, kind: Kind
+) -> None:
     ada = await users.user()
     task = await users.task(ada)
 

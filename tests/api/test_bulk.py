@@ -97,7 +97,7 @@ async def test_a_bulk_request_waits_for_a_limited_time(make: Factory, monkeypatc
     assert (await ada.client.get("/tasks")).json()["items"] == []
 
 
-async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, logged: list[Any]) -> None:
+async def test_a_thousand_tasks_are_accepted_and_one_more_is_refused(make: Factory, logged: list[Any]) -> None:
     ada = await make.user()
     tasks = [{"title": f"task {number}", "city": "Moscow"} for number in range(1000)]
     cursor = (await ada.client.get("/events")).json()["cursor"]
@@ -168,7 +168,7 @@ async def test_far_too_many_tasks_cause_one_error(make: Factory) -> None:
     assert "at most 1000 tasks" in error["message"]
 
 
-async def test_texts_may_hold_as_many_signs_of_json_as_they_like(make: Factory) -> None:
+async def test_texts_may_contain_many_json_characters(make: Factory) -> None:
     ada = await make.user()
     tasks = [{"title": "x", "description": '",[{\\' * 2000}] * 100
     created = await ada.client.post("/tasks/bulk", json={"tasks": tasks})

@@ -137,7 +137,7 @@ async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
 
 
-async def test_who_may_export_what(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_user_exports_own_tasks_and_an_administrator_all(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob, _ = await fill(make)
     problem(await ada.client.get("/tasks/export", params={"user_id": bob.id}), 403)
     problem(await client.get("/tasks/export"), 401)

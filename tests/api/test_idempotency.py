@@ -136,7 +136,7 @@ async def test_a_task_that_the_database_refuses_leaves_the_key_unused(make: Fact
     assert (again.status_code, "Idempotency-Replayed" in again.headers) == (201, False)
 
 
-async def test_an_answer_that_cannot_be_kept_takes_its_task_with_it(make: Factory) -> None:
+async def test_a_response_that_cannot_be_stored_rolls_back_its_task(make: Factory) -> None:
     """The insert and the answer are one transaction."""
     ada = await make.user()
     await make.sql.execute("alter table idempotency_keys add constraint own_check check (status is null) not valid")
@@ -204,7 +204,7 @@ async def test_a_key_that_stands_there_twice_is_refused(make: Factory, path: str
     assert await count(make) == 0
 
 
-async def test_listeners_hear_of_a_task_with_a_key(make: Factory) -> None:
+async def test_subscribers_get_a_task_created_with_a_key(make: Factory) -> None:
     ada = await make.user()
     cursor = (await ada.client.get("/events")).json()["cursor"]
     task = (await send(ada, "/tasks")).json()

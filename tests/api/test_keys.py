@@ -272,7 +272,9 @@ async def test_a_key_that_is_refused_is_not_used(make: Factory, client: httpx.As
     assert [row["user_id"] for row in rows] == [eve.id]
 
 
-async def test_a_use_that_cannot_be_written_holds_nobody_up(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+async def test_a_use_that_cannot_be_written_delays_no_request(
+    make: Factory, client: httpx.AsyncClient, sql: Sql
+) -> None:
     ada = await make.user()
     key, other = await made(ada), await made(ada)
     sessions = make.app.state.services.logins.sessions

@@ -26,7 +26,7 @@ async def read_metrics(client: httpx.AsyncClient) -> MetricSamples:
     return MetricSamples(answer.text)
 
 
-async def test_prometheus_can_read_it_and_is_asked_for_no_token(client: httpx.AsyncClient) -> None:
+async def test_prometheus_reads_the_metrics_without_a_token(client: httpx.AsyncClient) -> None:
     answer = await client.get("/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
@@ -89,7 +89,9 @@ async def test_statements_count_by_their_file_and_those_that_fail_by_their_probl
     assert counted("sql_statement_duration_seconds_sum", "tasks.get") > 0
 
 
-async def test_pools_say_what_is_lent_and_how_long_one_waits(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_metrics_show_used_connections_and_waiting_times_of_the_pools(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
     before = await read_metrics(client)
     state = app.state.services
     async with state.db.connection(), state.reports.connection(), state.bulk.connection():
@@ -117,7 +119,7 @@ async def test_metrics_show_the_last_poll_and_the_number_of_subscribers(app: Fas
     assert (await read_metrics(ada.client)).of("event_subscribers") == before
 
 
-async def test_limits_say_whom_they_refused(database_url: str) -> None:
+async def test_metrics_count_refusals_by_policy(database_url: str) -> None:
     async with serving(make_settings(database_url, rate_limit_per_minute=2)) as client:
         before = await read_metrics(client)
         assert [(await client.get("/tasks")).status_code for _ in range(5)] == [401, 401, 429, 429, 429]

@@ -61,7 +61,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         (";;,;q=,text/html ;q=1", True),
     ],
 )
-async def test_the_root_leads_a_browser_to_the_documentation_and_tells_others_where_it_is(
+async def test_the_root_redirects_browsers_to_the_documentation_and_links_it_for_others(
     client: httpx.AsyncClient, accept: str, html: bool
 ) -> None:
     answer = await client.get("/", headers={"Accept": accept})

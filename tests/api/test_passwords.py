@@ -204,7 +204,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_three_accounts_that_guess_hold_up_a_log_in_by_a_hash_each(
+async def test_three_guessing_accounts_delay_a_log_in_by_one_hash_each(
     database_url: str, sql: Sql, one_thread: None, gate: threading.Event, hashed: list[bytes]
 ) -> None:
     async with limited(database_url) as app:  # as if they came from many addresses

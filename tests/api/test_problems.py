@@ -158,7 +158,7 @@ BAD_MOMENTS += ["2025-05-24T12:00:00.Z", "9" * 5000, "NaN", "2025-05-24\n", "now
 
 @pytest.mark.parametrize("path", ["/tasks", "/analytics"])
 @pytest.mark.parametrize("name", ["start_date", "end_date"])
-async def test_a_moment_past_the_calendar_is_refused(ada: httpx.AsyncClient, path: str, name: str) -> None:
+async def test_a_timestamp_outside_the_calendar_is_refused(ada: httpx.AsyncClient, path: str, name: str) -> None:
     for moment in BAD_MOMENTS:
         problem(await ada.get(path, params={name: moment}), 422, pointers={f"/query/{name}"})
 
@@ -319,7 +319,7 @@ async def test_a_body_over_its_limit_is_refused(ada: httpx.AsyncClient, operatio
             assert problem(refused, 413)["code"] == "too_large"
 
 
-async def test_a_body_of_a_megabyte_is_taken(ada: httpx.AsyncClient) -> None:
+async def test_a_body_of_a_megabyte_is_accepted(ada: httpx.AsyncClient) -> None:
     for content in (b'{"title": "x"}'.ljust(MAX_BODY_BYTES), in_pieces(b'{"title": "x"}'.ljust(MAX_BODY_BYTES))):
         assert (await ada.post("/tasks", content=content, headers=JSON)).status_code == 201
 

@@ -76,7 +76,7 @@ async def test_a_task_deleted_too_long_ago_is_not_found(make: Factory, left: boo
         problem(await viewer.client.get(path), 404)
 
 
-async def test_an_account_that_is_gone_gets_nothing_back(make: Factory) -> None:
+async def test_a_deleted_account_restores_no_task(make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     path = f"/tasks/{await make.task(ada)}"
     await ada.client.delete(path)

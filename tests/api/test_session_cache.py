@@ -58,7 +58,7 @@ async def end_all(make: Factory) -> None:
     await make.sql.execute("delete from sessions; delete from api_keys")
 
 
-async def test_a_session_and_a_key_speak_for_the_account_as_it_is_now(
+async def test_a_session_and_a_key_have_the_current_role_of_their_account(
     database: Database, sessions: Sessions, make: Factory
 ) -> None:
     ada = await make.user()
@@ -163,7 +163,7 @@ async def test_a_cached_session_does_not_outlive_its_token(sessions: Sessions, m
         await sessions.viewer(old.issue(user_id=ada.id, role="user", session_id=session_id))
 
 
-async def test_a_session_speaks_for_nobody_but_its_account(sessions: Sessions, make: Factory) -> None:
+async def test_a_session_identifies_only_its_own_account(sessions: Sessions, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     session_id = await make.session(ada.id)
     await sessions.viewer(TOKENS.issue(user_id=ada.id, role="user", session_id=session_id))

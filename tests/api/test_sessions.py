@@ -135,7 +135,7 @@ async def test_an_invalid_refresh_token_is_refused_and_ends_no_session(
     assert (await refresh(client, token)).status_code == 200
 
 
-async def test_a_session_that_has_expired_is_over(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+async def test_an_expired_session_is_refused(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
     ada = await make.user()
     tokens = await log_in(client, ada)
     await sql.execute("update sessions set expires_at = now() where id = (select max(id) from sessions)")

@@ -54,7 +54,7 @@ async def test_a_range_of_a_file_is_read_and_no_more(store: Store) -> None:
         assert await got(store, key, size=700_000, start=start, stop=stop) == content[start:stop]
 
 
-async def test_nobody_sees_a_file_before_it_is_finished(store: Store) -> None:
+async def test_a_file_is_invisible_until_it_is_complete(store: Store) -> None:
     key = key_of()
     writing = await store.begin(key)
     await writing.write(content_of(PART_BYTES + 1))

@@ -131,9 +131,7 @@ async def test_weather_belongs_to_its_city(make: Factory) -> None:
 
 
 @pytest.mark.parametrize(("method", "body"), [*ONE_TASK, ("POST", {"title": "x"})])
-async def test_nobody_without_a_token_comes_near_a_task(
-    make: Factory, client: httpx.AsyncClient, method: str, body: Any
-) -> None:
+async def test_task_routes_require_a_token(make: Factory, client: httpx.AsyncClient, method: str, body: Any) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}"
     refused = await call(client, method, "/tasks" if method == "POST" else path, body)
@@ -240,7 +238,9 @@ WRITES = [("PUT", {"title": "new"}), ("PATCH", {"title": "new"}), ("DELETE", Non
 @pytest.mark.parametrize(
     "tags", ['"3"', "*", '"1", "3"', '"1","2" , "3"', 'W/"3", "3"', ' "3" ', '"3",', ', ,"2",, "3" ,']
 )
-async def test_if_match_lets_the_present_version_be_changed(make: Factory, method: str, body: Any, tags: str) -> None:
+async def test_if_match_with_the_current_version_allows_a_change(
+    make: Factory, method: str, body: Any, tags: str
+) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"
     assert (await call(ada, method, path, body, if_match=tags)).is_success
@@ -250,9 +250,7 @@ async def test_if_match_lets_the_present_version_be_changed(make: Factory, metho
 @pytest.mark.parametrize(
     "tags", ['"2"', '"1", "2"', 'W/"3"', "3", "garbage", '"', "", '"03"', '"3.0"', '"' + "9" * 40 + '"', '"٣"']
 )
-async def test_if_match_keeps_another_version_from_being_changed(
-    make: Factory, method: str, body: Any, tags: str
-) -> None:
+async def test_if_match_with_another_version_refuses_a_change(make: Factory, method: str, body: Any, tags: str) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"
     headers = {b"If-Match": tags.encode()}

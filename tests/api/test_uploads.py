@@ -262,7 +262,7 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("length", ["Content-Length: 5000000", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("how", ["abort", "close"])
-async def test_a_client_that_leaves_amid_its_file_leaves_nothing(
+async def test_a_client_that_disconnects_during_its_upload_leaves_no_file(
     ada: User, path: str, port: int, *, app: FastAPI, length: str, how: str
 ) -> None:
     before, running = left(), app.state.services.attachments._uploads._running

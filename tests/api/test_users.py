@@ -38,7 +38,7 @@ async def walk(admin: User, **params: Any) -> list[list[str]]:
 
 @pytest.mark.parametrize("sort", ["username", "-username"])
 @pytest.mark.parametrize("limit", [1, 4, 16, 100])
-async def test_the_pages_hold_every_account_once_and_in_order(make: Factory, sql: Sql, sort: str, limit: int) -> None:
+async def test_pages_list_every_account_once_and_in_order(make: Factory, sql: Sql, sort: str, limit: int) -> None:
     admin = await make.user(username="root", role="admin")
     await fill(sql, NAMES)
     pages = await walk(admin, sort=sort, limit=limit)

@@ -65,7 +65,7 @@ async def test_a_task_has_its_weather_in_the_answer_that_makes_it(start: Start) 
 
 
 @pytest.mark.parametrize("mode", [*FAILING, *NO_CITY])
-async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
+async def test_a_failing_provider_leaves_a_task_without_weather_and_causes_no_other_failure(
     start: Start, provider: Provider, logged: list[str], caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     provider.mode = mode
@@ -83,7 +83,7 @@ async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
 
 
 @pytest.mark.parametrize("mode", FAILING)
-async def test_a_failure_does_not_speak_of_the_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
+async def test_a_failure_does_not_reveal_the_api_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
     provider.mode = mode
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         with pytest.raises(WeatherUnavailableError) as failure:
@@ -412,7 +412,7 @@ def asks(client: Weather) -> bool:
     return client.available
 
 
-async def test_a_city_at_which_the_provider_fails_takes_the_weather_from_no_other(
+async def test_a_city_at_which_the_provider_fails_does_not_affect_other_cities(
     forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "RECOVERY_SECONDS", 0.05)
@@ -563,7 +563,7 @@ async def test_another_city_without_weather_does_not_keep_the_old_ones(
     assert (after["city"], after["weather"], after["version"]) == ("Paris", None, 2)
 
 
-async def test_a_change_of_something_else_asks_for_nothing(start: Start, provider: Provider) -> None:
+async def test_a_change_of_another_field_calls_no_provider(start: Start, provider: Provider) -> None:
     async with start(weather_cache_seconds=0) as make:
         ada = await make.user()
         task = await create(ada)
@@ -573,7 +573,7 @@ async def test_a_change_of_something_else_asks_for_nothing(start: Start, provide
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-async def test_the_same_city_again_changes_nothing_and_asks_for_nothing(
+async def test_the_same_city_again_changes_nothing_and_calls_no_provider(
     start: Start, provider: Provider, method: str
 ) -> None:
     async with start(weather_cache_seconds=0) as make:
@@ -595,7 +595,7 @@ async def test_a_forbidden_change_calls_no_provider(start: Start, provider: Prov
     assert provider.cities == []
 
 
-async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, provider: Provider) -> None:
+async def test_clearing_a_city_clears_its_weather(start: Start, provider: Provider) -> None:
     async with start() as make:
         ada = await make.user()
         task = await create(ada)

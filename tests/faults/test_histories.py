@@ -88,7 +88,7 @@ async def test_commits_that_got_a_crashed_transactions_id_are_new(seed: Path, fo
             assert ids(await follow(sql, position)) == written
 
 
-async def test_a_crash_ends_what_was_open_and_takes_nothing_that_was_committed(cluster: Cluster) -> None:
+async def test_a_crash_rolls_back_open_transactions_and_loses_no_commit(cluster: Cluster) -> None:
     async with dba(cluster) as sql, dba(cluster) as other:
         position = await EVENT_LOG.here(sql)
         first = await write(sql)

@@ -112,7 +112,7 @@ async def test_a_subscriber_before_the_listener_gets_earlier_events(
             assert event.id == written
 
 
-async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
+async def test_a_cursor_received_during_a_batch_does_not_repeat_events(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, EVENT_LOG)

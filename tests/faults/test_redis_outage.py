@@ -233,7 +233,9 @@ async def says(client: httpx.AsyncClient, expected: str) -> None:
     await until(has_status)
 
 
-async def test_a_service_starts_without_redis_and_takes_it_up(server: RedisServer, database_url: str) -> None:
+async def test_a_service_starts_without_redis_and_uses_it_when_it_returns(
+    server: RedisServer, database_url: str
+) -> None:
     server.kill()
     async with serving(make_settings(database_url, redis_url=server.url, rate_limit_per_minute=5)) as client:
         assert await health(client) == "degraded"
@@ -245,9 +247,7 @@ async def test_a_service_starts_without_redis_and_takes_it_up(server: RedisServe
             assert not await redis.keys("*")  # its own count still refuses
 
 
-async def test_readiness_sees_redis_go_although_nobody_asks_it_for_anything(
-    server: RedisServer, database_url: str
-) -> None:
+async def test_readiness_detects_a_redis_outage_without_other_requests(server: RedisServer, database_url: str) -> None:
     async with serving(make_settings(database_url, redis_url=server.url)) as client:
         assert await health(client) == "ok"
         server.kill()

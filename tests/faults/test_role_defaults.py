@@ -145,7 +145,7 @@ async def test_every_route_works_for_a_role_that_is_read_only_by_default(own_dat
 
 
 @POOLED
-async def test_a_locked_table_holds_up_for_seconds_who_does_not_need_it(own_database_url: str, pooled: bool) -> None:
+async def test_a_locked_table_delays_routes_that_do_not_need_it_by_seconds(own_database_url: str, pooled: bool) -> None:
     async with serving(own_database_url, pooled=pooled, defaults={}) as (app, sql):
         make = Factory(sql, app)
         ada = await make.user()

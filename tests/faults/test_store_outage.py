@@ -80,7 +80,7 @@ async def test_operations_fail_while_s3_is_unavailable_and_work_when_it_returns(
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("parts", [0, 1])
-async def test_an_upload_that_s3_leaves_is_taken_back_once_it_can_be(
+async def test_an_upload_interrupted_by_s3_is_aborted_when_s3_returns(
     files: Attachments, door: Gate, s3: S3Server, how: str, parts: int
 ) -> None:
     writing = await files.store.begin(f"{FOLDER}/{token_hex(16)}")

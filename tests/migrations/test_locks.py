@@ -50,7 +50,7 @@ def strongest(locks: Iterator[tuple[str, str]], tables: set[str]) -> set[tuple[s
     return set(found.items())
 
 
-def test_a_migration_takes_the_locks_that_it_names_and_no_others(empty_database_url: str) -> None:
+def test_a_migration_acquires_the_locks_that_it_names_and_no_others(empty_database_url: str) -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         if not text.startswith("-- transactional: false"):

@@ -435,7 +435,7 @@ def test_a_refused_login_tells_no_secret(empty_database_url: str, folder: Path) 
     assert "\n" not in caught.value.detail
 
 
-def test_both_drivers_urls_are_taken(empty_database_url: str, folder: Path) -> None:
+def test_the_urls_of_both_drivers_are_accepted(empty_database_url: str, folder: Path) -> None:
     url = empty_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
     assert migrate(url, folder=folder) == known(folder)
     assert all(line.applied for line in status(url, folder=folder))

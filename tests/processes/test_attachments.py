@@ -114,7 +114,7 @@ def test_files_orphaned_by_a_kill_are_removed_a_day_later(own_database_url: str,
         assert "files without rows are gone" in running.log()
 
 
-def test_a_stop_amid_an_upload_leaves_nothing(own_database_url: str, tmp_path: Path) -> None:
+def test_a_stop_during_an_upload_leaves_no_file(own_database_url: str, tmp_path: Path) -> None:
     with serving(tmp_path, DATABASE_URL=own_database_url, **UNLIMITED) as running:
         client = Client.of(running)
         with sending(running, client, sent=2 * MEGABYTE):

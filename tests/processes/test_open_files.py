@@ -141,7 +141,7 @@ async def test_a_user_has_so_many_sockets_and_streams_together(server: Server) -
         assert await opened.outcome(server, 2) == "ready"
 
 
-async def test_sockets_that_do_not_say_who_they_are_count_for_their_address(server: Server) -> None:
+async def test_unauthenticated_sockets_count_for_their_address(server: Server) -> None:
     async with sockets() as opened:
         for _ in range(SLOTS // 2):
             await opened.open(server, None)

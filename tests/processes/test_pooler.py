@@ -84,7 +84,7 @@ def test_subscribers_get_changes_made_through_the_pooler_at_once(server: Server)
             assert f'"task_id":{task["id"]}' in str(socket.recv(timeout=20)).replace(" ", "")
 
 
-def test_a_pooler_wants_a_direct_url_beside_it(tmp_path: Path) -> None:
+def test_a_pooler_requires_a_direct_url_too(tmp_path: Path) -> None:
     url = "postgresql://nobody@127.0.0.1:1/nothing"
     ended = run(tmp_path, DATABASE_URL=url, DATABASE_POOLER="transaction", SECRET_KEY=SECRET_KEY)
     assert "DATABASE_LISTEN_URL a direct one" in refusal(ended)

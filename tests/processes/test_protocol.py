@@ -125,7 +125,7 @@ async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("wanted", ["POST /auth/login", "POST /auth/register", "DELETE /tasks/1"])
-async def test_a_client_that_leaves_amid_its_body_is_no_error(
+async def test_a_client_that_disconnects_during_its_body_causes_no_error(
     port: int, app: FastAPI, logged: list[str], wanted: str
 ) -> None:
     token = app.state.services.logins.tokens.issue(user_id=1, role="user", session_id=1).encode()
@@ -138,7 +138,7 @@ async def test_a_client_that_leaves_amid_its_body_is_no_error(
     assert not logged
 
 
-async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[str]) -> None:
+async def test_a_client_that_does_not_read_its_responses_causes_no_error(logged: list[str]) -> None:
     async def large(_request: Request) -> Response:
         return Response(b"x" * 2_000_000)
 

@@ -238,7 +238,7 @@ def test_garbage_on_the_socket_does_no_harm(server: Server, garbage: bytes) -> N
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_lets_a_running_request_end_and_waits_for_nobody(
+def test_a_stop_completes_the_running_request_and_waits_for_no_idle_client(
     tmp_path: Path, own_database_url: str, how: signal.Signals
 ) -> None:
     with (

@@ -46,7 +46,7 @@ async def test_without_since_a_page_is_the_present_position(make: Factory) -> No
     assert [one["task_id"] for one in (await page(ada, since=here["cursor"]))["items"]] == [task]
 
 
-async def test_pages_are_cut_and_lead_on_with_nothing_lost_or_twice(make: Factory) -> None:
+async def test_pages_are_limited_and_continue_without_loss_or_repetition(make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     cursor = start = (await page(ada))["cursor"]
     tasks = [await make.task(who) for who in (ada, bob) * 5][::2]

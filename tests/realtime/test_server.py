@@ -34,9 +34,7 @@ def at(server: Server) -> str:
     return urlsplit(server.url).netloc
 
 
-async def test_tickets_cursors_and_events_are_good_on_every_replica(
-    replicas: tuple[Server, Server], make: Factory
-) -> None:
+async def test_tickets_cursors_and_events_work_on_every_replica(replicas: tuple[Server, Server], make: Factory) -> None:
     one, two = (at(server) for server in replicas)
     ada = await make.user()
     issued = await ticket(one, ada)
@@ -62,7 +60,7 @@ async def test_tickets_cursors_and_events_are_good_on_every_replica(
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_ends_all_who_listen_at_once(
+async def test_a_stop_disconnects_all_subscribers_at_once(
     tmp_path: Path, live_database_url: str, make: Factory, how: signal.Signals
 ) -> None:
     ada = await make.user()

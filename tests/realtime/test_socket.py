@@ -123,7 +123,7 @@ async def test_a_socket_that_does_not_authenticate_is_refused(
         assert await closed(socket) == 4401
 
 
-async def test_an_expired_token_and_a_gone_account_are_refused(address: str, make: Factory) -> None:
+async def test_an_expired_token_and_a_deleted_account_are_refused(address: str, make: Factory) -> None:
     ada = await make.user()
     async with dialled(address, token=token_until(ada, time.time() - 60)) as socket:
         assert await closed(socket) == 4401
@@ -359,7 +359,7 @@ async def test_a_foreign_origin_is_refused(address: str, make: Factory, origin: 
     assert refused.value.response.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_the_own_and_a_friendly_origin_are_let_in(address: str, make: Factory) -> None:
+async def test_the_own_and_an_allowed_origin_are_accepted(address: str, make: Factory) -> None:
     ada = await make.user()
     for origin in (f"http://{address}", ORIGIN):
         async with dialled(address, token=ada.token, origin=origin) as socket:

@@ -231,7 +231,7 @@ NAMES = ["Ada", "ada.b", "ADA-C", "ada_d", "adb", "bob", "Bob2", "Zoe", "a-a", "
 
 @pytest.mark.parametrize("begin", [None, "ada", "a", "b", "zoe", "ada_", "ada.", "_", "-", "x"])
 @pytest.mark.parametrize("sort", ["username", "-username"])
-async def test_pages_of_accounts_are_those_whose_names_begin_so_in_order(
+async def test_pages_of_accounts_have_the_names_with_the_prefix_in_order(
     database: Database, make: Factory, sort: Any, begin: str | None
 ) -> None:
     await make.sql.executemany("insert into users (username, password_hash) values ($1, '')", [(n,) for n in NAMES])

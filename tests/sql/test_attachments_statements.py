@@ -200,7 +200,7 @@ async def test_attachments_are_not_truncated(make: Factory) -> None:
 @pytest.mark.parametrize(
     "name", ["a", "x" * 255, "\N{GRINNING FACE}" * 255, ".a", "a.", "ש", "a b", "a\u200db", '"%00']
 )
-async def test_a_name_of_any_script_is_taken(make: Factory, database: Database, name: str) -> None:
+async def test_a_name_in_any_script_is_accepted(make: Factory, database: Database, name: str) -> None:
     ada = await make.user()
     assert await made(database, ada, await make.task(ada), filename=name)
 

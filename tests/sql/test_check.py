@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "sql"
 
 
-async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Session) -> None:
+async def test_the_files_of_the_repository_are_valid_and_the_stub_is_current(sql: Session) -> None:
     assert await check(sql) == []
 
 

@@ -276,7 +276,7 @@ async def test_a_backend_that_is_ended_between_two_statements_is_replaced(databa
         ("insert into users (username) values ('without a hash')", asyncpg.NotNullViolationError),
     ],
 )
-async def test_a_fault_of_our_own_is_nobody_elses(
+async def test_a_programming_error_is_not_reported_as_a_database_error(
     database: Database, tmp_path: Path, text: str, kind: type[asyncpg.PostgresError]
 ) -> None:
     with pytest.raises(kind):

@@ -121,7 +121,7 @@ async def test_large_tables_generic_plans_and_id_use_are_reported(own_database_u
         await connection.close()
 
 
-def test_the_roles_may_do_what_they_are_for_and_nothing_else(own_database_url: str) -> None:
+def test_the_roles_have_only_the_privileges_of_their_purpose(own_database_url: str) -> None:
     script = next(one for one in SCRIPTS if one.name == "dba.roles")
     for _ in range(2):
         ended = psql(own_database_url, "-q", "-f", str(script.path))

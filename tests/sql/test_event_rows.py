@@ -312,7 +312,7 @@ async def test_every_statement_that_changes_tasks_declares_it(sql: Session, stat
     assert statement.header.notifies == ("task_events" if changes else "")
 
 
-async def test_the_process_hears_of_its_own_commits_and_of_nothing_else(
+async def test_a_process_is_notified_only_of_its_own_commits(
     database: Database, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()

@@ -130,7 +130,7 @@ def test_snapshots_are_compared_and_renewed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tasks.list.txt"]
 
 
-async def test_a_scratch_database_is_made_and_gone(own_database_url: str) -> None:
+async def test_a_scratch_database_is_created_and_dropped(own_database_url: str) -> None:
     import asyncpg
 
     async with scratch_database.database(own_database_url) as made:

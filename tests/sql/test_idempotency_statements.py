@@ -164,7 +164,7 @@ async def test_keys_a_day_old_are_deleted_oldest_first(database: Database, make:
     assert await make.sql.fetchval(kept) == ["0"]
 
 
-async def test_neither_an_account_that_is_gone_nor_a_bad_key_claims(database: Database, make: Factory) -> None:
+async def test_a_deleted_account_and_an_invalid_key_claim_nothing(database: Database, make: Factory) -> None:
     ada = await make.user()
     with pytest.raises(UnauthorizedError):
         await claim(database, ada.id + 1)

@@ -251,7 +251,9 @@ async def test_a_key_is_named(sql: Session, first: dict[str, int], name: str) ->
     ]
     + [("status", status) for status in ("todo", "in_progress", "done")],
 )
-async def test_a_limits_own_value_is_taken(sql: Session, first: dict[str, int], column: str, value: str) -> None:
+async def test_a_value_equal_to_its_limit_is_accepted(
+    sql: Session, first: dict[str, int], column: str, value: str
+) -> None:
     assert await sql.execute(f"update tasks set {column} = $1", value) == "UPDATE 1"
 
 

@@ -195,7 +195,7 @@ async def test_a_call_returns_what_the_header_declares(
     assert result == expected
 
 
-async def test_a_call_takes_a_connection_too_and_stays_in_its_transaction(tmp_path: Path, database: Database) -> None:
+async def test_a_call_accepts_a_connection_and_stays_in_its_transaction(tmp_path: Path, database: Database) -> None:
     one = statement(tmp_path, "-- A sentence.\n-- returns: value\nselect now();")
     async with database.connection() as connection, connection.transaction():
         assert await one(connection) == await one(connection)
@@ -215,7 +215,7 @@ async def test_an_estimate_is_near_the_number_of_rows_and_reads_none(tmp_path: P
     assert await one.estimate(database, row_count=10**15) == 10**15
 
 
-async def test_the_time_that_a_reader_takes_is_not_the_statements(tmp_path: Path, database: Database) -> None:
+async def test_the_time_of_a_reader_does_not_count_for_the_statement(tmp_path: Path, database: Database) -> None:
     text = "-- Many.\n-- returns: stream\nselect n from generate_series(1, 1000) as n;"
     path = write(tmp_path, text, name="slow.sql")
     begun = time.perf_counter()

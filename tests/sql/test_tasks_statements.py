@@ -291,7 +291,7 @@ async def test_a_deletion_and_a_change_at_once_both_end_clearly(database: Databa
     assert outcomes <= {("ok", "stale"), (None, "ok")}
 
 
-async def test_a_change_that_waits_for_another_speaks_of_what_that_one_left(database: Database, make: Factory) -> None:
+async def test_a_change_that_waits_for_another_sees_its_result(database: Database, make: Factory) -> None:
     ada = await make.user()
     changed, deleted = await make.task(ada), await make.task(ada)
     async with make.sql.transaction():

@@ -30,7 +30,7 @@ async def pid(transaction: Transaction) -> int:
     return int(await connection.fetchval("select pg_backend_pid()"))
 
 
-async def test_nobody_sees_a_part_of_it_and_afterwards_all_is_there(database: Database, make: Factory) -> None:
+async def test_a_transaction_is_visible_as_a_whole_after_its_commit(database: Database, make: Factory) -> None:
     ada = await make.user()
     async with database.transaction() as transaction:
         for title in ("one", "two"):

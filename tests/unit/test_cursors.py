@@ -72,7 +72,7 @@ def test_a_cursor_of_another_list_is_refused(bound_to: object) -> None:
         CURSORS.read(CURSOR, bound_to=bound_to)
 
 
-def test_after_a_rotation_the_previous_keys_cursors_are_good() -> None:
+def test_cursors_of_the_previous_key_are_accepted_after_a_rotation() -> None:
     rotated = Cursors(("b" * 32, "a" * 32))
     assert rotated.read(CURSOR, bound_to=BOUND) == ("Prepare Report", 17)
     with pytest.raises(InvalidError):

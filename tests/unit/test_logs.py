@@ -139,7 +139,7 @@ def test_the_standard_librarys_records_come_the_same_way(lines: Callable[..., li
     assert "ValueError: why" in (third if log_format == "json" else trace[-1])
 
 
-def test_a_record_that_cannot_be_formatted_does_not_stop_who_logs(
+def test_a_record_that_cannot_be_formatted_raises_no_error_in_its_caller(
     lines: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines(lambda: logging.getLogger("library").warning("%d", "no number"))

@@ -109,7 +109,7 @@ def test_the_cost_is_twelve_where_no_test_lowers_it() -> None:
     passwords.close()
 
 
-async def test_an_unknown_user_costs_a_real_hash_and_is_never_let_in(
+async def test_an_unknown_user_costs_a_real_hash_and_is_refused(
     passwords: Passwords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = Mock(side_effect=bcrypt.checkpw)
@@ -129,7 +129,7 @@ async def test_an_invalid_hash_written_by_a_dba_accepts_no_password(passwords: P
     assert not await passwords.verify("any", kept, payer=None)
 
 
-async def test_beyond_the_queue_a_log_in_is_refused_and_taken_again_later(gate: threading.Event) -> None:
+async def test_a_log_in_above_the_queue_limit_is_refused_and_accepted_later(gate: threading.Event) -> None:
     gate.set()
     passwords = Passwords(cost=4, max_waiting=2)
     gate.clear()

@@ -174,7 +174,7 @@ def test_several_bad_values_are_reported_in_one_line(monkeypatch: pytest.MonkeyP
         load()
 
 
-def test_an_administrators_name_takes_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_administrator_name_requires_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADMIN_USERNAME", "root")
     with pytest.raises(StartError, match=r"^ADMIN_USERNAME.*ADMIN_PASSWORD"):
         load()
@@ -216,7 +216,7 @@ def test_only_the_embedded_database_is_migrated_unasked(
     assert settings.embedded is (url == "")
 
 
-def test_an_external_database_takes_a_secret_key(alone: Path) -> None:
+def test_an_external_database_requires_a_secret_key(alone: Path) -> None:
     settings = Settings(_env_file=None, database_url=URL)  # type: ignore[arg-type, call-arg]
     with pytest.raises(StartError, match=r"^SECRET_KEY='': .* takes at least 32 random bytes"):
         signing_keys(settings, data=alone)

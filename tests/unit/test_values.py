@@ -97,13 +97,13 @@ def test_an_invalid_timestamp_is_refused(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["\0", "a\0b", "\ud800", "a\udfff"])
-def test_text_takes_nothing_that_the_database_cannot_keep(text: str) -> None:
+def test_text_that_the_database_cannot_store_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="takes no NUL character and no lone surrogate"):
         TypeAdapter(Text).validate_python(text)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_text_takes_all_other_characters(text: str) -> None:
+def test_text_may_contain_all_other_characters(text: str) -> None:
     assert TypeAdapter(Text).validate_python(text) == text
 
 
