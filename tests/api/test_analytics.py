@@ -1,4 +1,4 @@
-"""Figures over tasks: by status and by owner, and who sees whose."""
+"""Counts of tasks by status and by owner, and the rights to read them."""
 
 from __future__ import annotations
 

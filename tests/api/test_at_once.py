@@ -1,4 +1,4 @@
-"""The process that ends something need not hear of it: the very next request is right, in one that hears nothing."""
+"""A revocation takes effect at once in the process that performs it, without any notification."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOWHERE = "postgresql://127.0.0.1:1/none"
 
 @pytest.fixture
 async def deaf(sql: asyncpg.Connection[asyncpg.Record], database_url: str) -> AsyncIterator[Factory]:
-    """An application that believes what it remembers, and hears of no change."""
+    """An application that trusts its session cache and gets no notifications."""
     app = create_app(make_settings(database_url, database_listen_url=NOWHERE), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         app.state.services.logins.sessions.believed = lambda: True

@@ -203,7 +203,7 @@ async def test_a_blank_city_is_marked_without_a_call(start: Start, provider: Pro
 async def test_lookups_of_many_cities_do_not_count_as_failures(
     start: Start, provider: Provider, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They take longer together than one look-up may: 100 of 0.1 s each, 6 at once, in 1.5 s."""
+    """Together they exceed the timeout of one lookup: 100 lookups of 0.1 s each, 6 at once, against 1.5 s."""
     monkeypatch.setattr(backfill, "CITIES_AT_ONCE", 6)
     monkeypatch.setattr(weather, "MOST_CALLS", 6)
     provider.mode = "late"

@@ -197,7 +197,7 @@ async def test_a_value_that_only_the_database_refuses_creates_no_task(make: Fact
 
 
 def padded(size: int) -> bytes:
-    """Give a good body of this size."""
+    """Return a good body of this size."""
     return json.dumps({"tasks": [{"title": "x"}]}).encode().ljust(size)
 
 

@@ -26,7 +26,7 @@ async def ada(make: Factory) -> User:
 
 
 async def put(make: Factory, user: User, content: bytes) -> tuple[str, str]:
-    """Add a file and give where it is, and its entity tag."""
+    """Add a file and return its path and its entity tag."""
     task = await make.task(user)
     answer = await user.client.post(f"/tasks/{task}/attachments", files={"file": ("a.bin", content)})
     assert answer.status_code == 201

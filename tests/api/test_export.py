@@ -137,7 +137,7 @@ async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
 
 
-async def test_a_user_exports_own_tasks_and_an_administrator_all(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_exporting_tasks_of_another_user_is_forbidden(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob, _ = await fill(make)
     problem(await ada.client.get("/tasks/export", params={"user_id": bob.id}), 403)
     problem(await client.get("/tasks/export"), 401)
@@ -183,7 +183,7 @@ async def begin(port: int, user: User) -> tuple[asyncio.StreamReader, asyncio.St
 
 
 async def taken(reader: asyncio.StreamReader) -> bytes:
-    """Give what there is to be read until the connection ends."""
+    """Return all bytes until the connection ends."""
     body = b""
     with suppress(ConnectionResetError):
         while part := await reader.read(1 << 20):

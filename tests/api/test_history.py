@@ -13,7 +13,7 @@ from tests.support.problems import problem
 
 
 async def walk(user: User, path: str, *, limit: int) -> list[list[dict[str, Any]]]:
-    """Give all pages; the header leads on as the cursor does."""
+    """Return the items of all pages; check that `Link` has the cursor of each."""
     pages, answer = [], await user.client.get(path, params={"limit": limit})
     while True:
         assert answer.status_code == 200, answer.text

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a request that is sent again is answered again, and not carried out again."""
+"""Idempotency-Key: a repeated request gets the stored response and is not run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request with an Idempotency-Key while it looks the weather up: sent again, taken over."""
+"""A request with an Idempotency-Key during its weather lookup: repeated, or taken over."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ async def limited(
 
 
 def browser(app: FastAPI, *, peer: str | None = "127.0.0.1") -> httpx.AsyncClient:
-    """Give a client that comes from an address."""
+    """Return a client that comes from an address."""
     transport = httpx.ASGITransport(app=app, client=(peer, 1234) if peer is not None else None)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 

@@ -1,4 +1,4 @@
-"""Lists, pages and changes of tasks, held against a model in plain Python."""
+"""Lists, pages and changes of tasks, compared with a model in plain Python."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _from(value: date | datetime) -> datetime:
 
 
 def _until(value: date | datetime) -> datetime:
-    """Give the last moment that is included."""
+    """Return the last included timestamp."""
     return value if isinstance(value, datetime) else _from(value) + timedelta(days=1, microseconds=-1)
 
 

@@ -1,4 +1,4 @@
-"""Health and readiness: what they ask of the database, and what they say where it is away or behind."""
+"""Health and readiness with a working, an unavailable and an outdated database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def not_ready(answer: httpx.Response) -> None:
 
 
 async def ready(client: httpx.AsyncClient) -> None:
-    """Wait until it is: the listener looks for its database now and then."""
+    """Wait until `/readyz` has the status; the listener reconnects at intervals."""
     async with asyncio.timeout(WAIT_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.02)

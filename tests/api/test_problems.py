@@ -58,7 +58,7 @@ async def send(
 
 
 def body(operation: Operation, **fields: str) -> bytes:
-    """Give a good body in which some fields' JSON is replaced by the given."""
+    """Return a valid body with the JSON text of some fields replaced."""
     members = {name: json.dumps(value) for name, value in VALID[operation.template].items()} | fields
     return ("{" + ", ".join(f'"{name}": {value}' for name, value in members.items()) + "}").encode()
 

@@ -1,4 +1,4 @@
-"""`/admin/queries`: the statements, their figures and plans; for administrators, where it is switched on."""
+"""`/admin/queries`: the statements with their statistics and plans, for administrators, if the routes are enabled."""
 
 from __future__ import annotations
 

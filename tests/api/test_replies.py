@@ -1,4 +1,4 @@
-"""What is around every reply: its id, its headers, who may read it, and the last net under errors."""
+"""What every response has: a request id, security headers, CORS headers, and a problem for unexpected errors."""
 
 from __future__ import annotations
 

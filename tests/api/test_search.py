@@ -16,7 +16,7 @@ from tests.support.problems import problem
 
 
 async def fill(make: Factory, owner: User) -> list[int]:
-    """Make twelve tasks, of which every second one has a report, and give the ids of those."""
+    """Make twelve tasks, of which every second one has a report, and return the ids of those."""
     made = [
         await make.task(
             owner,

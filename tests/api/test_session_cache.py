@@ -121,7 +121,7 @@ async def test_invalidated_sessions_are_read_again(
 async def test_a_row_read_before_an_invalidation_is_not_cached(
     sessions: Sessions, make: Factory, credential: Credential, others: bool
 ) -> None:
-    """A look-up that is under way may have read what was so before the change."""
+    """A lookup in progress may have read the row before the change."""
     ada = await make.user()
     bearer = await credential(ada)
     transaction = make.sql.transaction()

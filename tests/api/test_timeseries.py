@@ -1,4 +1,4 @@
-"""Figures over time: buckets of a time zone, what was created and completed in each, and how long that took."""
+"""Time series of created and completed tasks in buckets of a time zone."""
 
 from __future__ import annotations
 

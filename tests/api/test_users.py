@@ -22,7 +22,7 @@ async def fill(sql: Sql, names: list[str]) -> None:
 
 
 async def walk(admin: User, **params: Any) -> list[list[str]]:
-    """Give the names of every page, as far as the cursors lead."""
+    """Return the usernames of each page, in order."""
     pages: list[list[str]] = []
     for _ in itertools.repeat(None, 200):
         answer = await admin.client.get("/users", params=params)

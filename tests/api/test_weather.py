@@ -42,7 +42,7 @@ async def create(user: User, city: str | None = "Moscow") -> dict[str, Any]:
 
 
 async def lookup(client: Weather, city: str) -> Any:
-    """What is found; `away` where the provider is."""
+    """Return the weather of a city as decoded JSON, or a marker text if the provider is unavailable."""
     try:
         return orjson.loads(orjson.dumps(await client.look_up(city)))
     except WeatherUnavailableError:

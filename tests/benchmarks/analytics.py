@@ -1,9 +1,10 @@
 """Measures analytics of 30 days at a million tasks: `python -m tests.benchmarks.analytics [--rows N] [--keep FOLDER]`.
 
 Prints how long an administrator's `analytics.summary` takes and how many a second four callers at once get, and beside
-it the plain way to the same figures, a `group by` for each: off an index on created_at alone, from copies whose rows
+it the plain way to the same counts, a `group by` for each: off an index on created_at alone, from copies whose rows
 lie in the order of their creation, as they do while nothing is changed, in the order of their last change, since an
-update writes its row anew, and anywhere; and without an index. Everything is in memory; each round asks all in turn.
+update writes a new version of its row, and anywhere; and without an index. Everything is in memory; each round asks
+all, one after the other.
 The folder is that of `tests.benchmarks.lists`, whose tasks these are.
 """
 
@@ -70,7 +71,7 @@ async def copy(connection: Connection) -> None:
 
 
 async def summary(database: Database) -> list[dict[str, int]]:
-    """Ask as the service does; give the figures by status and by user."""
+    """Run the service's statement; return the counts by status and by user."""
     row = await q.analytics.summary(
         database, viewer_id=1, viewer_is_admin=True, user_id=None, created_from=PERIOD[0], created_before=PERIOD[1]
     )
@@ -78,14 +79,14 @@ async def summary(database: Database) -> list[dict[str, int]]:
 
 
 async def plain(pool: Pool, table: str) -> list[dict[str, int]]:
-    """Ask for the same figures one after the other."""
+    """Run one `group by` for each of the same counts; return both."""
     async with pool.acquire() as connection:
         texts = (text.format(table=table) for text in (BY_STATUS, BY_USER))
         return [dict(map(tuple, await connection.fetch(text, *PERIOD))) for text in texts]
 
 
 async def seconds_of(ask: Way, *, callers: int) -> float:
-    """Give the seconds until each of the callers has its answer."""
+    """Return the seconds until each of the callers has its answer."""
     begun = time.perf_counter()
     await asyncio.gather(*(ask() for _ in range(callers)))
     return time.perf_counter() - begun

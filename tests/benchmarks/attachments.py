@@ -47,7 +47,7 @@ class Client:
             return cls(server, token, client.post("/tasks", json={"title": "x"}).json()["id"])
 
     def send(self, size: int) -> int:
-        """Send a file of so many bytes, in chunks, and give its id."""
+        """Send a file of so many bytes, in chunks, and return its id."""
         connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=300)
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         path = f"/tasks/{self.task_id}/attachments"
@@ -59,7 +59,7 @@ class Client:
         return int(reply.partition('"id":')[2].partition(",")[0])
 
     def take(self, attachment_id: int) -> int:
-        """Take a file and give how many bytes it had."""
+        """Take a file and return how many bytes it had."""
         connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=300)
         headers = {"Authorization": f"Bearer {self.token}"}
         connection.request("GET", f"/tasks/{self.task_id}/attachments/{attachment_id}", headers=headers)
@@ -87,7 +87,7 @@ def _held(pid: int, what: str) -> float:
 
 
 def grown(pid: int, work: Callable[[], object]) -> float:
-    """Do the work and give by how many megabytes the process's memory was larger meanwhile, at most (Linux)."""
+    """Do the work and return by how many megabytes the process's memory was larger meanwhile, at most (Linux)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # forgets the highest so far
     before = _held(pid, "VmRSS")
     work()

@@ -29,18 +29,18 @@ PASSWORD = "correct horse battery staple"
 
 
 def repeated(head: str, part: str, tail: str, *, number: int = MAX_BULK_BYTES, size: int = MAX_BULK_BYTES) -> bytes:
-    """Give a body with the part so often, or as often as it fits, separated by commas."""
+    """Return a body with the part so often, or as often as it fits, separated by commas."""
     number = min(number, (size - len((head + tail).encode())) // (len(part.encode()) + 1))
     return (head + ",".join([part] * number) + tail).encode()
 
 
 def fields(number: int) -> bytes:
-    """Give an object with so many fields."""
+    """Return an object with so many fields."""
     return ("{" + ",".join(f'"{n:x}":0' for n in range(number)) + "}").encode()
 
 
 def tasks(description: str) -> bytes:
-    """Give a thousand tasks with this description."""
+    """Return a thousand tasks with this description."""
     body = json.dumps({"tasks": [{"title": "x" * 100, "description": description}] * 1000}, ensure_ascii=False)
     return body.encode()
 
@@ -79,7 +79,7 @@ KEYS = {key: {"Idempotency-Key": "k"} for key in ("the same with an Idempotency-
 
 
 def register(server: Server) -> str:
-    """Give the token of a new user."""
+    """Return the token of a new user."""
     account = {"username": f"bodies-{time.time_ns() % 10**12}", "password": PASSWORD}
     with server.client() as client:
         client.post("/auth/register", json=account).raise_for_status()
@@ -87,7 +87,7 @@ def register(server: Server) -> str:
 
 
 def slowest(server: Server, work: Callable[[], None]) -> float:
-    """Do the work, and give the milliseconds of the slowest look at the service's health meanwhile."""
+    """Run the work and return the duration of the slowest health check meanwhile, in milliseconds."""
     times, ready, over = list[float](), threading.Event(), threading.Event()
 
     def poll_health() -> None:

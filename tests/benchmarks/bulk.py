@@ -25,7 +25,7 @@ TASK = {"title": "Prepare Report", "description": "Collect monthly data", "statu
 
 
 def rate(number: int, work: Callable[[], object]) -> float:
-    """Give how many a second there are of so many, which the work makes."""
+    """Return how many a second there are of so many, which the work makes."""
     begun = time.perf_counter()
     work()
     return number / (time.perf_counter() - begun)

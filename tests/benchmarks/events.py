@@ -53,16 +53,16 @@ class Service:
         return host, int(port)
 
     def cpu(self) -> float:
-        """Give the seconds of CPU that it has spent."""
+        """Return the CPU time that the process has used, in seconds."""
         cpu_times = self._process.cpu_times()
         return float(cpu_times.user + cpu_times.system)
 
     def memory(self) -> int:
-        """Give its own bytes."""
+        """Return its own bytes."""
         return int(self._process.memory_full_info().uss)
 
     def idle(self) -> float:
-        """Give the share of the core that it takes when nothing happens."""
+        """Return the share of the core that it takes when nothing happens."""
         begun, before = time.monotonic(), self.cpu()
         time.sleep(IDLE_SECONDS)
         return (self.cpu() - before) / (time.monotonic() - begun)
@@ -131,7 +131,7 @@ def load(service: Service, listeners: Crowd, write: Write, *, number: int, secon
 
 
 def is_ready(client: httpx.Client) -> bool:
-    """Whether the service can serve."""
+    """Return whether the service can serve."""
     try:
         return client.get("/readyz").status_code == httpx.codes.OK
     except httpx.TransportError:

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.05
 
 
 def token(folder: Path, server: Server, url: str) -> str:
-    """Give the token of a new administrator."""
+    """Return the token of a new administrator."""
     name = f"exports-{time.time_ns()}"
     run(folder, "create-admin", name, "--password-stdin", stdin_text=PASSWORD, DATABASE_URL=url).check_returncode()
     with server.client() as client:
@@ -35,7 +35,7 @@ def token(folder: Path, server: Server, url: str) -> str:
 
 
 def export(server: Server, access_token: str, *, form: str) -> tuple[float, int, int]:
-    """Read one export to its end; give the seconds, the bytes, and the highest memory of the service meanwhile."""
+    """Read one export to its end; return the seconds, the bytes, and the highest memory of the service meanwhile."""
     process = psutil.Process(server.process.pid)
     size, highest, looked, end = 0, 0, 0.0, b""
     with server.dial() as connection:

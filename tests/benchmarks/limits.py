@@ -3,9 +3,9 @@
 Prints the microseconds of a check counted in the process alone, and those that others take beyond that: of the
 service's CPU, which other requests then lack, and on the clock, which this one waits; and how many calls of Redis there
 are for a request. The limit is the default. Users ask all at once, or evenly, at a share of the limit, of one process
-or of several in turn; where many ask at the same time, what they lease shares round trips. The measurement moves the
-limits' clock; the event loop is the service's. Then it prints how many of a whole limit's requests, sent at once to
-processes drawn at random, are refused early. Each round measures all cases, and the medians of the rounds are given.
+or alternately of several; where many ask at the same time, what they lease shares round trips. The measurement moves
+the limits' clock; the event loop is the service's. Then it prints how many of a whole limit's requests, sent at once to
+processes drawn at random, are refused early. Each round measures all cases, and the medians of the rounds are printed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Case:
 
     @property
     def pause(self) -> float:
-        """Give the milliseconds between two requests of one user."""
+        """Return the milliseconds between two requests of one user."""
         return 60_000 / self.per_minute / self.load if self.load else 0.0
 
 
@@ -105,7 +105,7 @@ async def processes(url: str, count: int, *, per_minute: int = DEFAULT) -> Async
 
 
 async def cost(url: str, case: Case, *, requests: int) -> tuple[float, float, float]:
-    """Give CPU and clock microseconds and the calls of Redis of a check."""
+    """Return CPU and clock microseconds and the calls of Redis of a check."""
     with stopped_clock() as clock, Counted() as counted:
         async with processes(url, case.processes, per_minute=case.per_minute) as limits:
             counted.calls = 0
@@ -146,7 +146,7 @@ async def _ask(limits: list[Limit], clock: Clock, case: Case, *, requests_per_us
 
 
 async def refused_early(url: str, *, count: int, bursts: int) -> float:
-    """Give the share of a whole limit at once that is refused where so many processes share it."""
+    """Return the share of a whole limit at once that is refused where so many processes share it."""
     refused = 0
     async with processes(url, count) as limits:
         with stopped_clock():

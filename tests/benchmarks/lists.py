@@ -79,7 +79,7 @@ SEARCHES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def combinations() -> Iterator[tuple[str, Any, list[tuple[str, str]]]]:
-    """Give each viewer, sort and choice of filters; searches come last."""
+    """Return each viewer, sort and choice of filters; searches come last."""
     for filters in (FILTERS, SEARCHES):
         for viewer, sort, *choice in itertools.product(VIEWERS, SORTS, *filters.values()):
             yield viewer, sort, [(name, word) for name, word in zip(filters, choice, strict=True) if word]

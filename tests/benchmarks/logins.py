@@ -77,7 +77,7 @@ def serve(url: str, port: int) -> None:
 
 @contextlib.contextmanager
 def served() -> Iterator[str]:
-    """Start PostgreSQL and the service; give the service's address."""
+    """Start PostgreSQL and the service; return the service's address."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         url = stack.enter_context(embedded.running(Path(folder, "pg")))

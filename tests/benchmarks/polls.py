@@ -1,6 +1,6 @@
-"""Measures looks at a million events: `python -m tests.benchmarks.polls [--events N] [--repeats N]`.
+"""Measures polls of a million events: `python -m tests.benchmarks.polls [--events N] [--repeats N]`.
 
-Prints the milliseconds of each kind of look as the service takes it, planning included: the statement `events.page` and
+Prints the milliseconds of each kind of poll as the service runs it, planning included: the statement `events.page` and
 the reading of its rows. Then those of retention. Filling takes a minute and 1 GB of disk.
 """
 
@@ -61,7 +61,7 @@ async def fill(connection: Connection, *, events: int) -> None:
 
 
 class Polls:
-    """Takes looks, and prints how long each kind took."""
+    """Polls of the event log whose times are printed."""
 
     def __init__(self, event_log: EventLog, connection: Connection, *, repeats: int) -> None:
         self.event_log = event_log
@@ -69,21 +69,21 @@ class Polls:
         self._repeats = repeats
 
     async def here(self) -> Position:
-        """Give the present position."""
+        """Return the present position."""
         return await self.event_log.here(self._connection)
 
     async def page(self, position: Position, viewer: Viewer) -> Page:
-        """Take one look."""
+        """Poll once."""
         return await self.event_log.page(self._connection, position, viewer=viewer, rows=PAGE_ROWS, size=BYTES)
 
     async def measure(self, what: str, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER) -> Page:
-        """Take the same look again and again."""
+        """Repeat the same poll and print its times; return the last page."""
         page = await self.page(position, viewer)
         await self.timed(what, lambda: self.page(position, viewer), of=f"{len(page.events)} events")
         return page
 
     async def timed(self, what: str, work: Callable[[], Awaitable[object]], *, of: str = "") -> None:
-        """Do something again and again."""
+        """Repeat the work and print its median and worst time, in milliseconds."""
         times = []
         for _ in range(self._repeats):
             begun = time.perf_counter()
@@ -117,7 +117,7 @@ async def measure(url: str, *, events: int, repeats: int) -> None:
 
 
 async def series(polls: Polls, writer: Connection, origin: Position, middle: Position) -> None:
-    """Measure each kind of look."""
+    """Measure each kind of poll."""
     here = await polls.here()
     await polls.measure("live, nothing new", here)
     await polls.measure("live, nothing new, a user", here, viewer=HEAVY)

@@ -73,14 +73,14 @@ def script(folder: Path, name: str, statement: str, values: str) -> Path:
 
 @contextmanager
 def scripts(statements: dict[str, tuple[str, str]]) -> Iterator[list[str]]:
-    """Give the words that have pgbench run the statements, each as often as the others."""
+    """Return the words that have pgbench run the statements, each as often as the others."""
     with tempfile.TemporaryDirectory() as folder:
         words = [f"--define={name}_is_ready=0" for name in statements]
         yield [*words, *(f"--file={script(Path(folder), name, *one)}" for name, one in statements.items())]
 
 
 def rate(url: str, words: list[str], *, seconds: float, application: str) -> float:
-    """Give the commits a second."""
+    """Return the commits a second."""
     clients = [f"--client={CLIENTS}", "--jobs=1", f"--time={seconds:.0f}", "--no-vacuum", "--protocol=simple"]
     environment = os.environ | {"PGAPPNAME": application, "PGOPTIONS": "-c jit=off"}
     ended = subprocess.run(
@@ -94,7 +94,7 @@ def rate(url: str, words: list[str], *, seconds: float, application: str) -> flo
 def measure(
     connection: psycopg.Connection[tuple[object, ...]], url: str, words: list[str], *, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Give the rates of each round."""
+    """Return the rates of each round."""
     rates: dict[str, list[float]] = {name: [] for name in CASES}
     for n in range(rounds):
         for name in list(CASES)[:: -1 if n % 2 else 1]:

@@ -1,4 +1,4 @@
-"""While its database is away, silent or too slow, the service says 503 in time, and is well again by itself."""
+"""The service returns 503 in time while its database is unavailable, silent or too slow, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ async def terminate(sql: asyncpg.Connection[asyncpg.Record]) -> int:
 
 
 def body_of(user: User, method: str, path: str, spare: Spare) -> dict[str, Any] | None:
-    """Give a body that would work."""
+    """Return a body that would work."""
     bodies: dict[str, dict[str, Any]] = {
         "/auth/register": {"username": f"user-{uuid4().hex}", "password": PASSWORD},
         "/auth/login": {"username": user.username, "password": PASSWORD},

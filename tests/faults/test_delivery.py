@@ -38,7 +38,7 @@ class Scene:
 
     @asynccontextmanager
     async def played(self) -> AsyncIterator[Writers]:
-        """Begin; at the end, when all is written, hold what was heard against what was written."""
+        """Start the subscribers; at the end compare what they received with what was written."""
         with self._stack:
             await asyncio.gather(self.start(), self.start())
             users = await self._users()

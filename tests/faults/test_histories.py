@@ -33,7 +33,7 @@ async def dba(cluster: Cluster) -> AsyncIterator[Sql]:
 
 
 async def write(sql: Sql, *, tasks: int = 1, begun: bool = False) -> list[int]:
-    """Commit tasks, each in a transaction of its own, and give the ids of their events."""
+    """Commit tasks, each in a transaction of its own, and return the ids of their events."""
     await sql.execute("insert into users (username, password_hash) values ('ada', '') on conflict do nothing")
     last = await sql.fetchval("select coalesce(max(id), 0) from task_events")
     for _ in range(tasks):

@@ -1,4 +1,4 @@
-"""What no browser sends: goodbyes whose answer is not read, frames without content, streams asked for by HEAD."""
+"""Frames that no browser sends: close frames with unread answers, empty frames, HEAD requests for streams."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def administrator(sql: Sql) -> dict[str, str]:
 
 
 async def silent(server: Server, sql: Sql, headers: dict[str, str]) -> Raw:
-    """Give one who is sent more than its connection takes, reads nothing, and says goodbye."""
+    """Return a client that reads nothing, is sent more than its connection buffers, and has sent a close frame."""
     raw, _ = await dial(server.url, headers)
     async with asyncio.timeout(WAIT_SECONDS), web_socket(server.url, headers) as other:
         await other.recv()

@@ -64,7 +64,7 @@ class Crowd:
             )
 
     async def alone(self) -> int:
-        """The most memory that the process takes for a thousand events and one who reads them."""
+        """Return the maximal memory of the process for a thousand events and one reading subscriber, in bytes."""
         async with web_socket(self.server.url, self.headers) as quick:
             assert orjson.loads(await quick.recv())["type"] == "ready"
             for _ in range(2):
@@ -73,7 +73,7 @@ class Crowd:
         return self.max_bytes
 
     def rss(self) -> int:
-        """Memory of the process; the most is remembered."""
+        """Return the memory of the process in bytes, and keep the maximum in `max_bytes`."""
         now = int(self.process.memory_info().rss)
         self.max_bytes = max(self.max_bytes, now)
         return now

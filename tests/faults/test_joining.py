@@ -1,4 +1,4 @@
-"""Who begins to listen while others write or the process's listener is away misses nothing and hears nothing twice."""
+"""A subscriber that joins during writes or a listener outage gets every event once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def viewer(dba: Sql) -> Viewer:
 
 
 async def write(sql: Sql) -> int:
-    """Make a task and give its event's id."""
+    """Make a task and return its event's id."""
     await sql.execute("insert into tasks (user_id, title) select id, 'By hand' from users")
     return int(await sql.fetchval("select max(id) from task_events"))
 
@@ -236,7 +236,7 @@ async def test_events_of_a_dump_restored_without_subscribers_are_repaired(
 
 @asynccontextmanager
 async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
-    """Give the URL by which a role reaches the database that may only read."""
+    """Return the URL by which a role reaches the database that may only read."""
     role = f"reader_{uuid4().hex}"
     await dba.execute(f"create role {role} login password '{role}'; grant pg_read_all_data to {role}")
     try:

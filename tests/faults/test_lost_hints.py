@@ -1,4 +1,4 @@
-"""Without a NOTIFY an event takes a second longer, and a role's change is seen when the listener is back."""
+"""Without a NOTIFY an event arrives a second later, and a role change is seen when the listener reconnects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While Redis is away, slow or not itself, requests go on at once with the process's own limit, and return to it."""
+"""Requests use the limit of their process while Redis is unavailable or slow, and the shared one after."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ async def default(sql: Sql, url: str, **settings: str) -> None:
 
 @asynccontextmanager
 async def reached(url: str, *, pooled: bool) -> AsyncIterator[dict[str, str]]:
-    """Give the settings by which a service reaches the database, directly or through PgBouncer."""
+    """Return the settings by which a service reaches the database, directly or through PgBouncer."""
     if not pooled:
         yield {"database_url": url}
         return

@@ -1,4 +1,4 @@
-"""A store that is away, cut off, silent, full or not writable: told as such, with nothing left behind."""
+"""A store that is unavailable, disconnected, silent, full or not writable is reported and keeps no partial file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def door(s3: S3Server) -> AsyncIterator[Gate]:
 
 @pytest.fixture
 async def files(s3: S3Server, door: Gate, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Attachments]:
-    """Attachments in S3 behind the gate, with little patience."""
+    """Attachments in S3 through the gate, with short timeouts."""
     monkeypatch.setattr(bucket, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(bucket, "READ_SECONDS", 0.5)
     monkeypatch.setattr(bucket, "CALL_SECONDS", 3)
@@ -109,7 +109,7 @@ async def test_a_download_that_s3_leaves_ends_with_an_error(files: Attachments, 
 async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
     make: Factory, files: Attachments, door: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stays behind would not come another time."""
+    """A file left at this point would not be removed later."""
     ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     monkeypatch.setattr(make.app.state.services.attachments, "store", files.store)

@@ -1,4 +1,4 @@
-"""The comment of each migration names the locks that others wait for: held against those that it really takes."""
+"""The locks named in the comment of each migration, compared with the locks that it acquires."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAKEN = """
 
 
 def comment(text: str) -> str:
-    """Give what the comment says of locks."""
+    """Return what the comment says of locks."""
     lines = [line.removeprefix("--").strip() for line in text.partition("\n\nset ")[0].splitlines()]
     return " ".join(lines).partition("Locks: ")[2]
 

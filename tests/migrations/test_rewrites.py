@@ -1,4 +1,4 @@
-"""Migrations that write rows anew: which, and with what."""
+"""Migrations that rewrite rows: the rows and their new values."""
 
 from __future__ import annotations
 

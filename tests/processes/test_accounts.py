@@ -88,7 +88,7 @@ class Pair:
         return self._value(statement, f"user-{next(_numbers)}", hashed, role)
 
     def session(self, user_id: int, role: str = "user") -> tuple[int, str]:
-        """Begin a session; give its id and an access token."""
+        """Begin a session; return its id and an access token."""
         statement = (
             "insert into sessions (user_id, expires_at, secret, refresh_hash)"
             " values (%s, now() + interval '1 day', %s, %s) returning id"
@@ -98,7 +98,7 @@ class Pair:
         return session_id, token
 
     def key(self, user_id: int) -> tuple[int, str]:
-        """Make an API key; give its id and it."""
+        """Make an API key; return its id and it."""
         key = f"tm_{token_bytes(32).hex()}"
         statement = "insert into api_keys (user_id, name, hash) values (%s, 'x', %s) returning id"
         return self._value(statement, user_id, hashlib.sha256(key.encode()).digest()), key
@@ -225,7 +225,7 @@ def listening(server: Server, token: str) -> Iterator[ClientConnection]:
 
 
 def closed(socket: ClientConnection) -> int:
-    """Give the code that a socket is closed with."""
+    """Return the code that a socket is closed with."""
     with pytest.raises(ConnectionClosed) as ended:
         socket.recv(timeout=AT_WORST_SECONDS + BUSY_SECONDS)
     assert ended.value.rcvd
@@ -233,7 +233,7 @@ def closed(socket: ClientConnection) -> int:
 
 
 def acted(case: Case, a: httpx.Client) -> float:
-    """Let it happen, and give when it had."""
+    """Let it happen, and return when it had."""
     assert case.act(a).is_success
     return time.monotonic()
 
@@ -295,7 +295,7 @@ def test_a_process_whose_database_stops_answering_trusts_its_cache_for_a_second(
 
 
 def remembers(pair: Pair, client: httpx.Client) -> bool:
-    """Whether a process answers someone it knows without asking the database."""
+    """Return whether a process answers someone it knows without asking the database."""
     ask = by(pair.session(pair.user())[1], "GET", "/users")
     assert ask(client).status_code == 403
     asked = pair.asked()

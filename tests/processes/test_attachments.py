@@ -29,7 +29,7 @@ def s3() -> Iterator[S3Server]:
 
 
 def files(folder: Path) -> list[Path]:
-    """Give all files that a service in this folder has of attachments."""
+    """Return all files that a service in this folder has of attachments."""
     return [path for path in (folder / ".data" / "attachments").rglob("*") if path.is_file()]
 
 

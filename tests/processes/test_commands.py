@@ -103,7 +103,7 @@ def test_an_administrator_that_cannot_be_made_is_refused(tmp_path: Path, own_dat
 
 
 def ask_on_a_terminal(folder: Path, *answers: str, **values: str) -> tuple[int, str]:
-    """Type an answer at each prompt of `create-admin ada`; give the exit code and what the terminal showed."""
+    """Type an answer at each prompt of `create-admin ada`; return the exit code and the terminal output."""
     ours, theirs = os.openpty()
     arguments = command("create-admin", "ada")
     # A session of its own has no terminal but this one: the developer's is not asked.

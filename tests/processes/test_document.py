@@ -1,4 +1,4 @@
-"""The whole OpenAPI document, held against the service by Schemathesis, as a user and as an administrator."""
+"""The OpenAPI document, compared with the service by Schemathesis, as a user and as an administrator."""
 
 from __future__ import annotations
 

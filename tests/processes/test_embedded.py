@@ -105,7 +105,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether it serves; one whose postmaster was killed may start once more, for a worker that died with it."""
+    """Return whether it serves; one whose postmaster was killed may start once more, for a worker that died with it."""
     try:
         return ask(url, "select 1") == [(1,)]
     except psycopg.OperationalError:

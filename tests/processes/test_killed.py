@@ -37,7 +37,7 @@ def sent(client: httpx.Client, key: str) -> httpx.Response:
 
 
 def writing(server: Server, access_token: str, name: str, answered: Callable[[], None]) -> dict[str, bytes | None]:
-    """Send request after request as long as the process lives; give the answers, None for what had none."""
+    """Send request after request as long as the process lives; return the answers, None for what had none."""
     answers: dict[str, bytes | None] = {}
     with server.client(access_token) as client:
         for n in range(10_000):

@@ -37,7 +37,7 @@ def token(server: Server) -> str:
 
 
 async def at_once(servers: tuple[Server, ...], *, requests: int) -> tuple[list[int], float]:
-    """Ask so often over all of them, and give the statuses and the seconds that it took."""
+    """Ask so often over all of them, and return the statuses and the seconds that it took."""
     headers = {"Authorization": f"Bearer {token(servers[0])}"}
     limits = httpx.Limits(max_connections=40)
     async with httpx.AsyncClient(headers=headers, limits=limits, timeout=30) as http:

@@ -1,4 +1,4 @@
-"""Behind a PgBouncer that lends a session for a transaction: two processes share two sessions, and all goes on."""
+"""Two processes that share two database sessions through a PgBouncer in transaction mode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_ONCE, ROUNDS = 8, 5
 
 @pytest.fixture
 def server(tmp_path: Path, own_database_url: str) -> Iterator[Server]:
-    """Two workers behind the pooler, which made an administrator past it."""
+    """Two workers that use the pooler; the administrator was created without it."""
     with bouncing(own_database_url) as url:
         values = {"DATABASE_URL": url, "DATABASE_LISTEN_URL": own_database_url, "DATABASE_POOLER": "transaction"}
         run(tmp_path, "create-admin", "root", "--password-stdin", stdin_text=PASSWORD, **values).check_returncode()

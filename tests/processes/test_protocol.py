@@ -31,7 +31,7 @@ async def port(app: FastAPI) -> AsyncIterator[int]:
 
 
 async def exchange(port: int, *sent: bytes) -> bytes:
-    """Send, and give all that comes back until the connection ends."""
+    """Send, and return all that comes back until the connection ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.writelines(sent)
     async with asyncio.timeout(10):

@@ -43,7 +43,7 @@ def log_in(server: Server, username: str) -> httpx.Response:
 
 
 def register(server: Server, username: str) -> str:
-    """Make an account and give its token."""
+    """Make an account and return its token."""
     with server.client() as http:
         assert http.post("/auth/register", json={"username": username, "password": PASSWORD}).status_code == 201
     return str(log_in(server, username).json()["access_token"])
@@ -155,7 +155,7 @@ def test_the_log_tells_who_did_what_and_no_secret(tmp_path: Path, own_database_u
 
 
 def upgrade() -> dict[str, str]:
-    """Give the headers of a WebSocket's first request."""
+    """Return the headers of a WebSocket's first request."""
     return {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -165,7 +165,7 @@ def upgrade() -> dict[str, str]:
 
 
 def parsed(line: str, form: str) -> tuple[object, ...]:
-    """Give the request, what was done, the task and who did it."""
+    """Return the request, what was done, the task and who did it."""
     if form == "json":
         fields = orjson.loads(line)
         return fields["request_id"], fields["message"], fields["task_id"], fields["actor_id"]
@@ -184,7 +184,7 @@ def logger_of(line: str, form: str) -> str:
 
 
 def conversation(server: Server, *parts: bytes) -> bytes:
-    """Send all, as far as the server listens, and give all that it answers before it hangs up."""
+    """Send all, as far as the server listens, and return all that it answers before it hangs up."""
     answer = b""
     with server.dial() as line:
         try:

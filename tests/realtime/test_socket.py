@@ -36,7 +36,7 @@ TEXT, CLOSE = 0x1, 0x8  # opcodes of frames
 
 
 def token_until(user: User, expires_at: float) -> str:
-    """Give the user's token with another end."""
+    """Return the user's token with another expiry."""
     header = jwt.get_unverified_header(user.token)
     claims = jwt.decode(user.token, options={"verify_signature": False})
     return jwt.encode(claims | {"exp": math.ceil(expires_at)}, SECRET_KEY, ALGORITHM, headers=header)

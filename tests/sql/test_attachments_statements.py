@@ -1,4 +1,4 @@
-"""The statements of attachments, and what the schema does where one comes or goes, whoever does it."""
+"""The statements of attachments, and the triggers that run when any writer adds or deletes one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def made(db: Database, user: User, task: int, **values: Any) -> int:
 
 
 async def events(make: Factory) -> list[Any]:
-    """Give type, version, actor and changes of each event, as the API shows them."""
+    """Return type, version, actor and changes of each event, as the API shows them."""
     rows = await make.sql.fetch("select type, task, actor_id, changes from task_events order by id")
     return [
         (row["type"], orjson.loads(row["task"])["version"], row["actor_id"], orjson.loads(row["changes"] or "null"))

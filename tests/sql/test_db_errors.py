@@ -40,7 +40,7 @@ async def pool(url: str, **values: Any) -> AsyncIterator[Database]:
 
 
 async def answers(database: Database) -> bool:
-    """Whether the database does; that it is away is all else that may be said."""
+    """Return whether the database answers; the only accepted error is that it is unavailable."""
     try:
         return isinstance(await q.accounts.has_admin(database), bool)
     except errors.UnavailableError:

@@ -1,4 +1,4 @@
-"""The rows that the triggers write: one for each change of a task, whoever makes it, and none for anything else."""
+"""The rows that the triggers write: one for each change of a task by any writer, and none for anything else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def events(sql: Session) -> list[dict[str, Any]]:
 
 
 async def columns(sql: Session) -> list[str]:
-    """Give the names of the fields with which a task leaves the database, in their order."""
+    """Return the names of the fields with which a task leaves the database, in their order."""
     statement = "select attname from pg_attribute where attrelid = 'task_view'::regclass and attnum > 0 order by attnum"
     return [row["attname"] for row in await sql.fetch(statement)]
 

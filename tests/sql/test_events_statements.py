@@ -1,4 +1,4 @@
-"""The statements of `sql/events/`: every reader is given every committed event once, however late it is committed."""
+"""The statements of `sql/events/`: every reader gets every committed event once, however late it is committed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRIES = 100
 async def drained(
     db: Database, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER, rows: int = 1000, size: int = LARGE
 ) -> tuple[list[int], Position]:
-    """Read to the end; give the events' ids and where the end is."""
+    """Read to the end; return the ids of the events and the last position."""
     ids: list[int] = []
     more = True
     while more:
@@ -41,7 +41,7 @@ async def drained(
 
 
 async def kept(sql: Session) -> list[int]:
-    """Give the ids of all events that are in the table."""
+    """Return the ids of all events that are in the table."""
     return [row["id"] for row in await sql.fetch("select id from task_events order by id")]
 
 
@@ -152,7 +152,7 @@ async def late_and_listed(make: Factory, session: Sessions, owner: User) -> Sess
 
 
 async def late_and_last(make: Factory, session: Sessions, owner: User) -> Session:
-    """A transaction that began behind the last one that has ended, and took its id before that one did.
+    """A transaction that began after the last one that has ended, and got its id before that one did.
 
     It is the last one only until some other database's transaction ends, which the tests beside this one make happen.
     """
@@ -302,7 +302,7 @@ async def test_a_position_of_another_history_is_reset(database: Database, make: 
 async def test_after_a_crash_a_transaction_number_that_is_used_again_hides_nothing(
     database: Database, make: Factory
 ) -> None:
-    """PostgreSQL hands a number out again whose transaction left nothing; a look from before calls it old."""
+    """PostgreSQL reuses the number of a transaction that left nothing; an earlier position treats it as old."""
     here = await EVENT_LOG.here(database)
     await insert(make.sql, await make.user())
     await make.sql.execute("update task_events set xid = '5'")
@@ -367,7 +367,7 @@ def event(number: int, xid: int) -> Event:
 
 @dataclass
 class Reader:
-    """One who looks now and then, and sometimes goes on from an earlier cursor."""
+    """A reader that polls at intervals and sometimes resumes from an earlier cursor."""
 
     viewer: Viewer
     position: Position

@@ -1,4 +1,4 @@
-"""What a stream of rows gives: all of them, as they were when it began."""
+"""The rows of a stream: all of them, as they were when it began."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statement of a task's history: what it gives, and to whom."""
+"""The statement of a task's history: its rows and the rights to read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statements behind Idempotency-Key: who may carry a request out, and what is kept of it."""
+"""The statements of Idempotency-Key: the claim of a request and its stored response."""
 
 from __future__ import annotations
 

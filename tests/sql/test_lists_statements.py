@@ -1,4 +1,4 @@
-"""The forms of `tasks.list`: each gives, for any filters, sort and page, what Python finds among all tasks."""
+"""The forms of `tasks.list`: each returns, for any filters, sort and page, what Python finds among all tasks."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Row = Mapping[str, Any]
 
 
 def bounded(statement: Any, sort: str, bound: str) -> Any:
-    """Give a statement that walks as it is where more tasks are in the way than a test has."""
+    """Return the statement with thresholds low enough for the number of tasks in a test."""
     assert isinstance(statement, Statement)
     assert BOUND in statement.texts[sort]
     return replace(statement, texts={sort: statement.texts[sort].replace(BOUND, bound or BOUND)})
 
 
 def found(rows: list[Row], viewer: Viewer, sort: str, values: Mapping[str, Any]) -> list[int]:
-    """Give the ids of a page, found the plain way."""
+    """Return the ids of a page, found the plain way."""
     descending, column = sort.startswith("-"), sort.removeprefix("-")
 
     def key(row: Row) -> Any:
@@ -69,7 +69,7 @@ async def all_tasks(make: Factory) -> list[Row]:
 
 
 def position_after(row: Row | None, sort: str) -> dict[str, Any]:
-    """Give where a page goes on behind this row."""
+    """Return the parameters of a page that starts after this row."""
     value = row and row[sort.removeprefix("-")]
     return {
         "after_value": value.isoformat() if isinstance(value, datetime) else value and str(value),
@@ -78,7 +78,7 @@ def position_after(row: Row | None, sort: str) -> dict[str, Any]:
 
 
 def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, number: int) -> Iterator[Any]:
-    """Give so many viewers, sorts and values, the same in every run."""
+    """Return so many viewers, sorts and values, the same in every run."""
     chance = random.Random(42)
     for _ in range(number):
         viewer, sort, after = chance.choice(viewers), chance.choice(sorts), chance.choice([None, chance.choice(rows)])

@@ -114,7 +114,7 @@ def module_database_url() -> Iterator[str]:
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give every node of a plan."""
+    """Return every node of a plan."""
     yield plan
     for child in plan.get("Plans", ()):
         yield from nodes(child)

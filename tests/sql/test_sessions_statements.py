@@ -431,7 +431,7 @@ async def test_expired_tickets_are_deleted_when_the_next_is_created(database: Da
 
 @pytest.fixture
 async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
-    """Gives what was told on the channel `accounts` since it was last asked."""
+    """Return a function that returns the notifications of the channel `accounts` since its last call."""
     listening: Session = await session()
     payloads: asyncio.Queue[str] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""Statement files: what a header takes, what a sort expands to, and what a call gives."""
+"""Statement files: the syntax of headers, the expansion of sorts and the results of calls."""
 
 from __future__ import annotations
 
@@ -236,6 +236,6 @@ async def test_a_stream_that_gets_no_connection_is_not_a_fast_statement(
 
 
 def measured(name: str, what: str) -> list[float]:
-    """Give a figure of a statement's times."""
+    """Return a sample of the metric of a statement's times."""
     (metric,) = metrics.STATEMENTS.collect()
     return [one.value for one in metric.samples if one.name.endswith(what) and one.labels == {"statement": name}]

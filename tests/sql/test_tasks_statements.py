@@ -1,4 +1,4 @@
-"""The statements of `sql/tasks/`: what they give, whom they refuse, and what two at once come to."""
+"""The statements of `sql/tasks/`: their results, their refusals and concurrent calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sql top`: figures by the tags of the files, on a server that has pg_stat_statements, and what is said without it."""
+"""`sql top`: statistics by the tags of the files with pg_stat_statements, and the error without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statements of `sql/weather/`: which tasks miss their weather, who looks it up, and who gets it."""
+"""The statements of `sql/weather/`: claims of tasks without weather, and the tasks that a result fills."""
 
 from __future__ import annotations
 

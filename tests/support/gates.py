@@ -1,4 +1,4 @@
-"""A gate before the database: a TCP port that lets everything through, or nothing, as a test says."""
+"""A TCP proxy before the database that a test opens and shuts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Gate:
-    """Open until told otherwise; `url` is the database's, through it; `held`: how many messages silence has kept."""
+    """A proxy that starts open; `url` is the database URL through it, `held` the number of messages held back."""
 
     def __init__(self, url: str) -> None:
         self.url = ""
@@ -24,7 +24,7 @@ class Gate:
         self._ends: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
-        """Let everything through."""
+        """Forward all connections."""
         self._closing = False
         self._flowing.set()
         if self._accepting is None:
@@ -34,7 +34,7 @@ class Gate:
             self.url = urlunsplit(self._upstream._replace(netloc=f"{user}@127.0.0.1:{self._port}", query=""))
 
     async def shut(self, how: str) -> None:
-        """`refused`: nobody listens. `cut`: everyone is hung up on. `silent`: nobody is answered."""
+        """Shut the gate: `refused` closes the port, `cut` aborts every connection, `silent` holds all data back."""
         self._closing = how != "silent"
         if how == "silent":
             self._flowing.clear()
@@ -73,7 +73,7 @@ class Gate:
 
 @asynccontextmanager
 async def gate(url: str) -> AsyncIterator[Gate]:
-    """Stand a gate before the database."""
+    """Yield an open gate before the database; close its port at the end."""
     gate = Gate(url)
     await gate.open()
     try:

@@ -1,4 +1,4 @@
-"""Answers that are large: whose turn it is, and for how long."""
+"""Slots for large responses: who gets one, and for how long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADA, BOB = Viewer(id=1, is_admin=False), Viewer(id=2, is_admin=False)
 
 
 class Served:
-    """An application whose clients take nothing of its answers until they are let."""
+    """An application whose clients read nothing of its responses until `taken` is set."""
 
     def __init__(self, *bodies: bytes) -> None:
         self.bodies = bodies or (BODY,)
@@ -29,7 +29,7 @@ class Served:
         self._answers = BackpressureMiddleware(self._app)
 
     async def ask(self, identity: Any, *, method: str = "GET") -> list[Message]:
-        """Send a request and give what was answered."""
+        """Send a request and return what was answered."""
         answered: list[Message] = []
 
         async def send(message: Message) -> None:

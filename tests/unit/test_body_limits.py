@@ -1,4 +1,4 @@
-"""Bodies that are larger than others': whose turn it is, and for how long."""
+"""Slots for large request bodies: who gets one, and for how long."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANSWER = bytes(range(256)) * 1000
 
 
 class Served:
-    """An application whose clients take nothing of its answers until they are let."""
+    """An application whose clients read nothing of its responses until `taken` is set."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -35,7 +35,7 @@ class Served:
         self._limited = BackpressureMiddleware(BodyLimitMiddleware(self._app, max_attachment_bytes=0))
 
     async def ask(self, user_id: int, *headers: tuple[bytes, bytes]) -> bytes:
-        """Send a request and give its answer's body."""
+        """Send a request and return its answer's body."""
         viewer = Viewer(id=user_id, is_admin=False)
         scope = {"type": "http", "method": "POST", "path": "/tasks/bulk", "headers": headers, IDENTITY: viewer}
         await self._limited(scope, self._receive, self._send)

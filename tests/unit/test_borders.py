@@ -1,4 +1,4 @@
-"""The borders of the house: who imports whom, where SQL is, what lies at the top."""
+"""The structure of the repository: imports between packages, places of SQL, files at the top level."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ALLOWED_AT_THE_TOP = {
 
 
 def strings(module: Path) -> Iterator[str]:
-    """Give the string constants of a module, docstrings aside."""
+    """Return the string constants of a module, docstrings aside."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):

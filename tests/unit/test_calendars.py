@@ -29,7 +29,7 @@ CASES = [
 
 
 def shown(moment: datetime, bucket: Bucket) -> date:
-    """Give the first day of the bucket that a clock shows."""
+    """Return the first day of the bucket that a clock shows."""
     day = moment.date()
     if bucket == "week":
         return date.fromisocalendar(*day.isocalendar()[:2], 1)

@@ -1,4 +1,4 @@
-"""How many do the same at once: in all, and of one user."""
+"""The limit of concurrent operations of one kind, in total and per user."""
 
 from __future__ import annotations
 

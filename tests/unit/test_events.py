@@ -22,7 +22,7 @@ NUMBERS = st.integers(0, 2**63 - 1)
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
-    """Snapshots as PostgreSQL gives them."""
+    """Generate snapshots as PostgreSQL returns them."""
     xmin = draw(st.integers(3, 2**62))
     still_open = draw(st.frozensets(st.integers(xmin, xmin + 500), max_size=30))
     return Snapshot(xmin, xmin + draw(st.integers(501, 600)), still_open, draw(NUMBERS))
@@ -30,7 +30,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 @st.composite
 def positions(draw: st.DrawFn) -> Position:
-    """Positions between two looks, and in the middle of a batch."""
+    """Generate positions between two polls, and in the middle of a batch."""
     epoch, seen = draw(st.text("0123456789abcdef", min_size=12, max_size=12)), draw(snapshots())
     if draw(st.booleans()):
         return Position(epoch, seen)

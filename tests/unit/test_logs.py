@@ -31,7 +31,7 @@ TEXT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d{4} (INFO|WARNING
 
 @pytest.fixture
 def lines(tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
-    """Sets the log up, runs what logs, and gives the lines of the file."""
+    """Return a function that configures the log, runs a function and returns the lines of the log file."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 

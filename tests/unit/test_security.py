@@ -276,7 +276,7 @@ def test_after_a_rotation_the_previous_key_verifies_and_does_not_sign() -> None:
 def forged(
     *, key: str = KEY, algorithm: str = "HS256", header: dict[str, str] | None = None, without: str = "", **claims: Any
 ) -> str:
-    """Give a token that differs from a good one in what is named."""
+    """Return a token that differs from a good one in what is named."""
     now = int(time.time())
     good = {"iss": "task-manager", "aud": "task-manager-api", "sub": "1", "sid": "7", "role": "user", "jti": "x"}
     told = {**good, "iat": now, "exp": now + 60, **claims}
@@ -292,7 +292,7 @@ def encoded(*parts: bytes) -> str:
 
 
 def signed(header: dict[str, Any], claims: str, *, key: str = KEY) -> str:
-    """Give a token of a header that no library writes, over the claims of a good one."""
+    """Return a token of a header that no library writes, over the claims of a good one."""
     text = encoded(orjson.dumps(header)) + "." + claims
     return f"{text}.{encoded(hmac.digest(key.encode(), text.encode(), 'sha256'))}"
 

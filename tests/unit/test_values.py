@@ -20,7 +20,7 @@ FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def bounds(bound: date | datetime | None, *, default: datetime) -> tuple[datetime, datetime]:
-    """The model: the first and the last microsecond of what was given, a timestamp without a zone being UTC's."""
+    """Return the first and the last microsecond of a date or a timestamp; one without a zone is in UTC."""
     if bound is None:
         return default, default
     if not isinstance(bound, datetime):
