@@ -13,7 +13,7 @@ from tests.support.factories import Factory
 from tests.support.problems import problem
 
 
-async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
+async def test_a_few_large_responses_of_one_reader_are_sent_at_once(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backpressure, "LARGE_BYTES", 10)

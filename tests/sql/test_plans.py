@@ -114,7 +114,7 @@ def module_database_url() -> Iterator[str]:
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give every node of a plan."""
+    """Return every node of a plan."""
     yield plan
     for child in plan.get("Plans", ()):
         yield from nodes(child)
@@ -228,7 +228,7 @@ async def test_a_rare_word_is_found_by_its_index(large: Database, sort: str, who
 
 
 @pytest.mark.parametrize("sort", STATEMENTS["tasks.list_index_only"].texts)
-async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, sort: str) -> None:
+async def test_the_tasks_before_a_page_are_read_with_an_index_only_scan(large: Database, sort: str) -> None:
     async with large.connection() as connection:
         values = {
             **ALL_TASKS_VIEWER,
@@ -278,10 +278,10 @@ async def test_each_list_is_read_by_the_form_for_it(
 
 
 @pytest.mark.parametrize("sort", ["id", "-id", "status", "-status", "updated_at", "-updated_at"])
-async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: str) -> None:
-    given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
+async def test_a_list_of_a_period_starts_reading_at_the_period(large: Database, sort: str) -> None:
+    period = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
-        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **given}
+        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **period}
         values |= await listing.fetch_bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)

@@ -1,4 +1,4 @@
-"""Limits on operations that run at once, in total and per user."""
+"""The limit of concurrent operations of one kind, in total and per user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def refused(limiter: ConcurrencyLimiter, user_id: int) -> bool:
         return error.retry_after > 0 and "Too many meals" in error.detail
 
 
-async def test_one_has_a_share_and_all_have_the_whole() -> None:
+async def test_one_user_has_a_share_of_the_slots_and_all_users_have_all() -> None:
     limiter = ConcurrencyLimiter("meals", total=3, per_user=2)
     with ExitStack() as stack:
         for user_id in (1, 1):
@@ -32,7 +32,7 @@ async def test_one_has_a_share_and_all_have_the_whole() -> None:
     assert not refused(limiter, 1)
 
 
-async def test_a_slot_ends_with_an_error_too_and_its_end_is_waited_for() -> None:
+async def test_a_slot_is_released_after_an_error_and_ended_waits_for_its_release() -> None:
     limiter = ConcurrencyLimiter("meals", total=1, per_user=1)
     await limiter.wait_until_idle()
 
@@ -50,7 +50,7 @@ async def test_a_slot_ends_with_an_error_too_and_its_end_is_waited_for() -> None
     assert not refused(limiter, 1)
 
 
-async def test_a_slot_is_waited_for_but_not_for_ever() -> None:
+async def test_waiting_for_a_slot_ends_after_a_timeout() -> None:
     limiter = ConcurrencyLimiter("meals", total=2, per_user=1)
     order: list[str] = []
 

@@ -1,4 +1,4 @@
-"""While Redis is away, slow or not itself, requests go on at once with the process's own limit, and return to it."""
+"""Requests use the limit of their process while Redis is unavailable or slow, and the shared one after."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def admitted(limit: RateLimiter, count: int, *, key: str = "ada") -> int:
     return sum(not verdict.retry_after for verdict in verdicts)
 
 
-async def test_what_was_admitted_before_redis_was_killed_still_counts(server: RedisServer) -> None:
+async def test_requests_admitted_before_redis_was_killed_still_count(server: RedisServer) -> None:
     with stopped_clock() as clock:
         async with limited(server.url) as (limit, client):
             assert await admitted(limit, 85) == 85
@@ -81,7 +81,7 @@ async def test_what_was_admitted_before_redis_was_killed_still_counts(server: Re
             assert await admitted(limit, 50) == 10
 
 
-async def test_it_is_one_limit_again_when_redis_is_back(server: RedisServer) -> None:
+async def test_replicas_share_one_limit_again_when_redis_returns(server: RedisServer) -> None:
     with stopped_clock() as clock:
         async with limited(server.url) as (one, its), limited(server.url) as (other, others):
             assert await admitted(one, 100) + await admitted(other, 100) == 100
@@ -106,7 +106,7 @@ async def test_a_refusal_of_redis_does_not_outlive_it(server: RedisServer) -> No
 
 
 @pytest.mark.parametrize("keys", [1, 200])
-async def test_a_redis_that_hangs_costs_its_budget_once(server: RedisServer, keys: int) -> None:
+async def test_a_hanging_redis_costs_its_timeout_once(server: RedisServer, keys: int) -> None:
     async with limited(server.url) as (limit, client), Redis.from_url(server.url) as pause:
         await limit.check("ada")
         await pause.client_pause(4_000)
@@ -168,18 +168,18 @@ async def listening(
 async def test_a_call_that_is_cancelled_ends_wherever_it_is(server: RedisServer) -> None:
     loop, under_way = asyncio.get_running_loop(), []
 
-    def cancel(call: asyncio.Task[bool], turns: int) -> None:
+    def cancel(call: asyncio.Task[bool], cycles: int) -> None:
         """Cancel the call when the event loop has come round so often."""
-        if turns:
-            loop.call_soon(cancel, call, turns - 1)
+        if cycles:
+            loop.call_soon(cancel, call, cycles - 1)
         elif call.cancel():
             under_way.append(call)
 
     async with redis_client.connected(server.url) as client:
         assert client
-        for turns in range(50):  # a call takes fewer
+        for cycles in range(50):  # a call takes fewer
             call = asyncio.create_task(client.call(lambda redis: redis.ping()))
-            cancel(call, turns)
+            cancel(call, cycles)
             await asyncio.wait([call])
         assert len(under_way) > 3
         assert all(call.cancelled() for call in under_way)
@@ -187,7 +187,7 @@ async def test_a_call_that_is_cancelled_ends_wherever_it_is(server: RedisServer)
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-async def test_what_is_not_redis_is_done_without(garbage: bytes) -> None:
+async def test_a_server_that_is_not_redis_is_ignored(garbage: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while garbage and await reader.read(65536):
             writer.write(garbage)
@@ -197,7 +197,7 @@ async def test_what_is_not_redis_is_done_without(garbage: bytes) -> None:
         assert await admitted(limit, 50) == 20
 
 
-async def test_a_wrong_password_is_done_without_until_it_is_right(server: RedisServer) -> None:
+async def test_a_redis_with_a_wrong_password_is_ignored_until_it_is_right(server: RedisServer) -> None:
     async with Redis.from_url(server.url) as dba:
         await dba.config_set("requirepass", "secret")
         async with limited(server.url.replace("//", "//:wrong@"), per_minute=20) as (limit, client):
@@ -207,7 +207,7 @@ async def test_a_wrong_password_is_done_without_until_it_is_right(server: RedisS
             await until(client.ping)
 
 
-async def test_nothing_is_asked_while_it_is_away() -> None:
+async def test_no_call_is_sent_while_redis_is_unavailable() -> None:
     async with redis_client.connected("redis://127.0.0.1:1/0") as client:
         assert client
         asked = []
@@ -227,13 +227,15 @@ async def health(client: httpx.AsyncClient) -> str:
 
 
 async def says(client: httpx.AsyncClient, expected: str) -> None:
-    async def said() -> bool:
+    async def has_status() -> bool:
         return await health(client) == expected
 
-    await until(said)
+    await until(has_status)
 
 
-async def test_a_service_starts_without_redis_and_takes_it_up(server: RedisServer, database_url: str) -> None:
+async def test_a_service_starts_without_redis_and_uses_it_when_it_returns(
+    server: RedisServer, database_url: str
+) -> None:
     server.kill()
     async with serving(make_settings(database_url, redis_url=server.url, rate_limit_per_minute=5)) as client:
         assert await health(client) == "degraded"
@@ -245,9 +247,7 @@ async def test_a_service_starts_without_redis_and_takes_it_up(server: RedisServe
             assert not await redis.keys("*")  # its own count still refuses
 
 
-async def test_readiness_sees_redis_go_although_nobody_asks_it_for_anything(
-    server: RedisServer, database_url: str
-) -> None:
+async def test_readiness_detects_a_redis_outage_without_other_requests(server: RedisServer, database_url: str) -> None:
     async with serving(make_settings(database_url, redis_url=server.url)) as client:
         assert await health(client) == "ok"
         server.kill()
@@ -262,14 +262,14 @@ async def test_no_request_fails_or_waits_while_redis_is_killed_and_started_again
     over = asyncio.Event()
 
     async with serving(make_settings(database_url, redis_url=server.url, rate_limit_per_minute=100)) as client:
-        longest, seen = 0.0, []
+        max_seconds, seen = 0.0, []
 
         async def ask() -> None:
-            nonlocal longest
+            nonlocal max_seconds
             while not over.is_set():
                 begun = time.monotonic()
                 seen.append((await client.get("/tasks")).status_code)
-                longest = max(longest, time.monotonic() - begun)
+                max_seconds = max(max_seconds, time.monotonic() - begun)
                 await asyncio.sleep(0)  # a refusal waits for nothing, and would let nobody else run
 
         async with asyncio.TaskGroup() as group:
@@ -284,4 +284,4 @@ async def test_no_request_fails_or_waits_while_redis_is_killed_and_started_again
             over.set()
         assert set(seen) == {401, 429}
         assert 100 <= seen.count(401) <= 100 + (time.monotonic() - begun) / 0.6 + 1
-        assert longest < TIMEOUT_SECONDS + BUSY_SECONDS
+        assert max_seconds < TIMEOUT_SECONDS + BUSY_SECONDS
