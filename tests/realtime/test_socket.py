@@ -425,8 +425,8 @@ async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
     sql: asyncpg.Connection[asyncpg.Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "MAX_STALL_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "POLL_INTERVAL_SECONDS", 0.05)
     ada = await make.user()
     raw, _ = await dial(f"http://{address}", {"Authorization": f"Bearer {ada.token}"})
     await sql.execute(
