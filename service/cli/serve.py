@@ -14,7 +14,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service.accounts.users import check_admin_credentials
 from service.api import connection_limits
-from service.api.connection import bound
+from service.api.connection import limit_send_buffer
 from service.api.connection_limits import ConnectionLimits
 from service.api.protocols import MAX_MESSAGE_BYTES, protocols
 from service.attachments import operations
@@ -84,7 +84,7 @@ def _serve(settings: Settings) -> None:
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
     )
     listening_socket = config.bind_socket()
-    bound(listening_socket)
+    limit_send_buffer(listening_socket)
     server = uvicorn.Server(config)
     if settings.workers > 1:
         with suppress(KeyboardInterrupt), metrics.shared():

@@ -235,7 +235,7 @@ async def test_two_large_bodies_of_one_user_are_read_at_once_and_others_do_not_w
     large = padded(MAX_BODY_BYTES + 1)
     assert (await bob.client.post("/tasks/bulk", content=large, headers=JSON)).status_code == 201
     assert not begun[2].is_set()
-    monkeypatch.setattr(body_limits, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(body_limits, "SLOT_TIMEOUT_SECONDS", 0.05)
     refused = await ada.client.post("/tasks/bulk", content=large, headers=JSON)
     assert problem(refused, 503)["detail"].startswith("Too many large bodies")
     assert refused.headers["retry-after"]
@@ -265,7 +265,7 @@ async def test_a_large_body_may_not_take_too_long_as_a_whole(make: Factory, monk
             yield b" "
             await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(body_limits, "LARGE_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(body_limits, "LARGE_BODY_TIMEOUT_SECONDS", 0.2)
     async with asyncio.timeout(10):
         problem(await ada.client.post("/tasks/bulk", content=trickle(), headers=JSON), 408)
     assert (await ada.client.post("/tasks/bulk", content=padded(MAX_BODY_BYTES + 1), headers=JSON)).status_code == 201

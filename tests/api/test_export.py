@@ -132,7 +132,7 @@ async def test_a_cell_that_a_spreadsheet_would_run_is_defused(make: Factory, tex
 async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = await make.user()
     await make.task(ada)
-    monkeypatch.setattr(responses, "line", None)
+    monkeypatch.setattr(responses, "json_line", None)
     answer = await ada.client.head("/tasks/export")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
 
@@ -201,13 +201,13 @@ async def test_a_client_that_leaves_ends_its_statement(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered: list[Any] = []
-    line = responses.line
+    line = responses.json_line
 
     def counted(row: Any) -> bytes:
         rendered.append(row)
         return line(row)
 
-    monkeypatch.setattr(responses, "line", counted)
+    monkeypatch.setattr(responses, "json_line", counted)
     _, writer = await begin(port, owner)
     assert await make.sql.fetchval(RUNNING) == 1
     writer.transport.abort()
@@ -234,8 +234,8 @@ async def test_a_client_that_stalls_is_cut_off(
 async def test_an_export_has_more_time_than_another_answer(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(protocols, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "POLL_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "MAX_STALL_SECONDS", 0.2)
     monkeypatch.setattr(exports, "STALL_SECONDS", 2)
     begun = asyncio.get_running_loop().time()
     _, writer = await begin(port, owner)

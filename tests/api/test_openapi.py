@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from service.accounts.passwords import Passwords
-from service.api.authentication import READING
-from service.api.pipeline.request_context import HEADERS
+from service.api.authentication import READ_ONLY_KEY_PATHS
+from service.api.pipeline.request_context import DEFAULT_HEADERS
 from service.app import create_app
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory
@@ -84,7 +84,7 @@ def test_every_operation_documents_its_errors_as_problems(operation: Operation) 
     expected |= {"400", "408", "415"} if "413" in responses else set()
     expected |= {"404", "403"} if "{" in operation.template else set()
     expected |= {"403"} if operation.template.startswith(("/users", "/admin")) else set()
-    reading = operation.method == "GET" or operation.template in READING  # what a key that may only read may do
+    reading = operation.method == "GET" or operation.template in READ_ONLY_KEY_PATHS
     expected |= set() if reading or str(operation) in OPEN else {"403"}
     expected |= set() if str(operation) in UNLIMITED else {"429"}
     guarded = operation.template == "/tasks/{task_id}" and operation.method != "GET"
@@ -226,7 +226,7 @@ async def test_successful_responses_match_the_document(limited: Factory) -> None
             "content-type",
             "content-length",
             "cross-origin-resource-policy",
-            *(name.lower() for name in HEADERS),
+            *(name.lower() for name in DEFAULT_HEADERS),
         }
         assert answer.headers.keys() - of_http <= documented, operation
         assert documented - {"idempotency-replayed", "link"} <= answer.headers.keys(), operation

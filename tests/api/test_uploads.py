@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.api.pipeline import request_context
-from service.api.pipeline.body_limits import MAX_BODY_BYTES, UPLOAD_FRAME
+from service.api.pipeline.body_limits import MAX_BODY_BYTES, MAX_MULTIPART_OVERHEAD_BYTES
 from service.api.streaming import multipart
 from tests.conftest import FILES
 from tests.support.factories import Factory, User
@@ -209,7 +209,10 @@ async def test_the_content_type_sets_the_boundary_of_the_body(ada: User, path: s
 
 async def test_the_multipart_overhead_of_a_file_is_limited(ada: User, path: str, app: FastAPI) -> None:
     max_bytes = app.state.services.attachments.max_bytes
-    for epilogue, status in ((UPLOAD_FRAME - 1000, 201), (max_bytes + UPLOAD_FRAME, 413)):
+    for epilogue, status in (
+        (MAX_MULTIPART_OVERHEAD_BYTES - 1000, 201),
+        (max_bytes + MAX_MULTIPART_OVERHEAD_BYTES, 413),
+    ):
         answer = await send(ada, path, part() + END + b"x" * epilogue)
         assert answer.status_code == status
 
@@ -280,7 +283,7 @@ async def test_a_client_that_disconnects_during_its_upload_leaves_no_file(
 async def test_a_client_that_stops_during_its_upload_gets_408(
     ada: User, path: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_context, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request_context, "BODY_PART_TIMEOUT_SECONDS", 0.2)
     reader, writer = await dial(port, head(ada, path, "Content-Length: 5000"), part())
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from service.api import protocols
 from service.api.pipeline import request_context
 from service.api.pipeline.request_context import RequestContextMiddleware
-from service.api.protocols import MAX_HEAD_BYTES, Protocol
+from service.api.protocols import MAX_HEAD_BYTES, HttpProtocol
 from tests.support.problems import MEMBERS
 from tests.support.sockets import on_port
 
@@ -104,13 +104,13 @@ async def test_a_head_almost_too_large_is_served(port: int) -> None:
     "head", [b"", REQUEST, REQUEST + b"\r\n" + REQUEST], ids=["nothing", "a part", "a second part"]
 )
 async def test_a_head_may_not_take_too_long(port: int, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocols, "HEAD_TIMEOUT_SECONDS", 0.2)
     answer = await exchange(port, head)
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
 
 
 async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "HEAD_TIMEOUT_SECONDS", 0.05)
     answered = asyncio.Event()
 
     async def slow(_request: Request) -> Response:
@@ -158,7 +158,7 @@ async def test_a_client_that_does_not_read_its_responses_causes_no_error(logged:
 
 
 async def test_a_body_may_not_take_too_long(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_context, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request_context, "BODY_PART_TIMEOUT_SECONDS", 0.2)
     head = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
     assert (await exchange(port, head, b"Connection: close\r\n\r\n{")).startswith(b"HTTP/1.1 408 ")
 
@@ -177,7 +177,7 @@ async def test_another_protocol_that_is_asked_for_is_ignored_and_the_body_is_rea
         assert b"HTTP/1.1 200 OK" in answer
 
 
-class Slowly(Protocol):
+class Slowly(HttpProtocol):
     """Hears what a client sends byte by byte, as long as it listens."""
 
     def data_received(self, data: bytes) -> None:

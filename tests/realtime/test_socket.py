@@ -425,8 +425,8 @@ async def test_a_subscriber_that_stops_reading_gets_a_close_frame_after_its_even
     sql: asyncpg.Connection[asyncpg.Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "MAX_STALL_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "POLL_INTERVAL_SECONDS", 0.05)
     ada = await make.user()
     raw, _ = await dial(f"http://{address}", {"Authorization": f"Bearer {ada.token}"})
     await sql.execute(

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from service.api.connection_limits import ConnectionLimits
-from service.api.protocols import MAX_MESSAGE_BYTES, Protocol, Sockets, protocols
+from service.api.protocols import MAX_MESSAGE_BYTES, HttpProtocol, WebSocketProtocol, protocols
 
 MAX_CONNECTIONS = 1000
 
@@ -45,10 +45,12 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def on_port(app: ASGIApp, *, sockets: bool = False, protocol: type[Protocol] = Protocol) -> AsyncIterator[int]:
+async def on_port(
+    app: ASGIApp, *, sockets: bool = False, protocol: type[HttpProtocol] = HttpProtocol
+) -> AsyncIterator[int]:
     """Serve an application on a free port; yield the port."""
     limits = ConnectionLimits(MAX_CONNECTIONS, trusted=())
-    ws: Any = partial(Sockets, limits=limits) if sockets else "none"
+    ws: Any = partial(WebSocketProtocol, limits=limits) if sockets else "none"
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
     config.load()
     state = ServerState()

@@ -11,7 +11,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
-from service.api.pipeline.backpressure import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, BackpressureMiddleware
+from service.api.pipeline.backpressure import (
+    LARGE_RESPONSE_BYTES,
+    MAX_LARGE_RESPONSES,
+    MAX_LARGE_RESPONSES_PER_USER,
+    PIECE_BYTES,
+    BackpressureMiddleware,
+)
 from service.core.errors import UnauthorizedError
 from service.core.viewer import Viewer
 
@@ -68,12 +74,12 @@ async def turned() -> None:
 async def test_a_few_of_each_reader_are_sent_at_once_and_others_wait() -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        asked = [group.create_task(served.ask(ADA)) for _ in range(LARGE_OF_ONE + 2)]
+        asked = [group.create_task(served.ask(ADA)) for _ in range(MAX_LARGE_RESPONSES_PER_USER + 2)]
         await turned()
-        assert served.begun == LARGE_OF_ONE
+        assert served.begun == MAX_LARGE_RESPONSES_PER_USER
         asked.append(group.create_task(served.ask(BOB)))
         await turned()
-        assert served.begun == LARGE_OF_ONE + 1
+        assert served.begun == MAX_LARGE_RESPONSES_PER_USER + 1
         served.taken.set()
     for one in asked:
         start, *pieces = one.result()
@@ -86,22 +92,22 @@ async def test_a_few_of_each_reader_are_sent_at_once_and_others_wait() -> None:
 async def test_a_limited_number_of_responses_is_sent_at_once() -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for user_id in range(LARGE + 5):
+        for user_id in range(MAX_LARGE_RESPONSES + 5):
             group.create_task(served.ask(Viewer(id=user_id, is_admin=False)))
         await turned()
-        assert served.begun == LARGE
+        assert served.begun == MAX_LARGE_RESPONSES
         served.taken.set()
 
 
 async def test_a_request_that_waited_too_long_gets_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "SLOT_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for _ in range(LARGE_OF_ONE):
+        for _ in range(MAX_LARGE_RESPONSES_PER_USER):
             group.create_task(served.ask(ADA))
         await turned()
         refused = group.create_task(served.ask(ADA))
-        while served.begun == LARGE_OF_ONE:  # noqa: ASYNC110
+        while served.begun == MAX_LARGE_RESPONSES_PER_USER:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         served.taken.set()
     start, body = refused.result()
@@ -113,10 +119,10 @@ async def test_a_request_that_waited_too_long_gets_retry_after(monkeypatch: pyte
 async def test_an_unread_response_is_aborted_and_its_slot_passes_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
-        asked = [asyncio.create_task(served.ask(ADA)) for _ in range(LARGE_OF_ONE + 1)]
+        asked = [asyncio.create_task(served.ask(ADA)) for _ in range(MAX_LARGE_RESPONSES_PER_USER + 1)]
         await asyncio.wait(asked)
     assert served.begun == len(asked)
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
@@ -125,7 +131,7 @@ async def test_an_unread_response_is_aborted_and_its_slot_passes_to_the_next(
 @pytest.mark.parametrize(
     ("identity", "method", "bodies"),
     [
-        (ADA, "GET", [BODY[:LARGE_BYTES]]),
+        (ADA, "GET", [BODY[:LARGE_RESPONSE_BYTES]]),
         (ADA, "POST", [BODY]),  # it is done, and the answer says so
         (None, "GET", [BODY]),
         (UnauthorizedError("x"), "GET", [BODY]),
@@ -136,7 +142,9 @@ async def test_an_unread_response_is_aborted_and_its_slot_passes_to_the_next(
 async def test_other_responses_need_no_slot(identity: Any, method: str, bodies: list[bytes]) -> None:
     served = Served(*bodies)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        asked = [group.create_task(served.ask(identity, method=method)) for _ in range(LARGE_OF_ONE + 1)]
+        asked = [
+            group.create_task(served.ask(identity, method=method)) for _ in range(MAX_LARGE_RESPONSES_PER_USER + 1)
+        ]
         await turned()
         assert served.begun == len(asked)
         served.taken.set()
@@ -144,7 +152,7 @@ async def test_other_responses_need_no_slot(identity: Any, method: str, bodies: 
 
 
 async def test_a_streamed_response_has_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0)
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0)
     served = Served(BODY[: 2 * PIECE_BYTES], b"")
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(served.ask(ADA))
@@ -154,7 +162,7 @@ async def test_a_streamed_response_has_no_timeout(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_small_answer_waits_for_its_client_in_the_servers_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0)
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0)
     served = Served(BODY[:PIECE_BYTES])
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(served.ask(ADA))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.pipeline.json_limits import MAX_VALUES, Values
+from service.api.pipeline.json_limits import MAX_VALUES, JsonValueCounter
 
 texts = st.text(st.sampled_from('",[{}]:\\/\n é🦊x'), max_size=8)
 scalars = st.none() | st.booleans() | st.integers() | texts
@@ -18,7 +18,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.di
 
 
 def counted(*parts: bytes) -> int:
-    values = Values()
+    values = JsonValueCounter()
     for part in parts:
         values.add(part)
     return values.count
@@ -56,10 +56,10 @@ def test_the_values_of_a_body_are_counted_in_chunks_of_any_size(
 def test_constants_that_are_no_json_are_seen_and_texts_are_not(constant: str) -> None:
     valid = json.dumps({constant: [f'"{constant}', 1e5, None, True]}).encode()
     for body, there in ((valid, False), (b"[" + valid + b"," + constant.encode() + b"]", True)):
-        values = Values()
+        values = JsonValueCounter()
         for n in range(len(body)):
             values.add(body[n : n + 1])
-        assert values.constants == there
+        assert values.has_constants == there
 
 
 @pytest.mark.parametrize("body", [b'"', b"\\", b'"\\', b'\xff\\\\"', b"}{]", b'""""', b""])

@@ -13,9 +13,9 @@ from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
 from service.api.pipeline.backpressure import PIECE_BYTES, BackpressureMiddleware
 from service.api.pipeline.body_limits import (
-    LARGE_BODIES,
-    LARGE_BODIES_OF_ONE,
     MAX_BODY_BYTES,
+    MAX_LARGE_BODIES,
+    MAX_LARGE_BODIES_PER_USER,
     MAX_LARGE_BODY_BYTES,
     BodyLimitMiddleware,
 )
@@ -74,21 +74,23 @@ async def test_a_slot_is_held_until_the_client_reads_the_response(header: tuple[
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         asked = [group.create_task(served.ask(user, header)) for user in (1, 1, 1, 2, 2, 3, 3, 4)]
-        while len(served.answers) < LARGE_BODIES:  # noqa: ASYNC110
+        while len(served.answers) < MAX_LARGE_BODIES:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert served.begun == [1, 1, 2, 2, 3, 3]
-        assert max(map(served.begun.count, served.begun)) == LARGE_BODIES_OF_ONE
+        assert max(map(served.begun.count, served.begun)) == MAX_LARGE_BODIES_PER_USER
         served.taken.set()
-    assert sorted(served.begun[LARGE_BODIES:]) == [1, 4]
+    assert sorted(served.begun[MAX_LARGE_BODIES:]) == [1, 4]
     assert [one.result() for one in asked] == [ANSWER] * len(asked)
     assert max(len(piece) for pieces in served.answers.values() for piece in pieces) == PIECE_BYTES
 
 
 async def test_a_slot_is_not_held_longer_than_the_response_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
-        asked = [asyncio.create_task(served.ask(1, length(MAX_BODY_BYTES + 1))) for _ in range(LARGE_BODIES_OF_ONE + 1)]
+        asked = [
+            asyncio.create_task(served.ask(1, length(MAX_BODY_BYTES + 1))) for _ in range(MAX_LARGE_BODIES_PER_USER + 1)
+        ]
         await asyncio.wait(asked)
     assert len(served.begun) == len(asked)
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
@@ -101,8 +103,8 @@ OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(MAX_BULK_BYTES + 1)]
 async def test_other_requests_need_no_slot(headers: list[tuple[bytes, bytes]]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for sent in [[length(MAX_BODY_BYTES + 1)]] * LARGE_BODIES_OF_ONE + [headers]:
+        for sent in [[length(MAX_BODY_BYTES + 1)]] * MAX_LARGE_BODIES_PER_USER + [headers]:
             group.create_task(served.ask(1, *sent))
-        while len(served.begun) <= LARGE_BODIES_OF_ONE:  # noqa: ASYNC110
+        while len(served.begun) <= MAX_LARGE_BODIES_PER_USER:  # noqa: ASYNC110
             await asyncio.sleep(0)
         served.taken.set()

@@ -63,8 +63,8 @@ async def get_attachment(
     """
     attachment = await state.attachments.get(state.db, viewer, task_id, attachment_id)
     if known is None or attachment["sha256"] in known:
-        return Response(status_code=304, headers=responses.cached(attachment["sha256"]))
-    part = asked.of(size=attachment["size"], tag=responses.tag(attachment["sha256"]))
+        return Response(status_code=304, headers=responses.cache_headers(attachment["sha256"]))
+    part = asked.of(size=attachment["size"], tag=responses.entity_tag(attachment["sha256"]))
     start, stop = part or (0, attachment["size"])
     return Download(state.attachments.reading(state.db, viewer, attachment, start=start, stop=stop), attachment, part)
 

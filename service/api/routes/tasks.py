@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from service.api import responses
 from service.api.authentication import CurrentUser
 from service.api.conditional import IfMatch, IfNoneMatch
-from service.api.idempotency import Once
+from service.api.idempotency import Idempotent
 from service.api.openapi import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
 from service.api.request_checks import RowId, each_once, json_body, no_query, whole_body
 from service.api.state import State
@@ -36,14 +36,14 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     dependencies=[no_query, json_body],
     responses=TASK_HEADERS[201] | problems(401, 403, 409, 413),
 )
-async def create_task(state: State, viewer: CurrentUser, new: NewTask, repeatable: Once) -> Response:
+async def create_task(state: State, viewer: CurrentUser, new: NewTask, idempotent: Idempotent) -> Response:
     """Make a task of one's own."""
 
     async def create(db: Executor) -> Response:
         row = await operations.create(db, viewer, new, weather=state.weather)
         return responses.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
-    return await repeatable.once(new, create, on=state.db)
+    return await idempotent.run(new, create, on=state.db)
 
 
 @router.post(
@@ -53,14 +53,14 @@ async def create_task(state: State, viewer: CurrentUser, new: NewTask, repeatabl
     dependencies=[no_query, json_body],
     responses=REPLAYED | problems(401, 403, 409, 413),
 )
-async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, repeatable: Once) -> Response:
+async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, idempotent: Idempotent) -> Response:
     """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""
 
     async def create(db: Executor) -> Response:
         async with state.bulks.slot_within(BULK_WAIT_SECONDS, viewer.id):
             return responses.json({"items": await bulk.create(db, viewer, new, weather=state.weather)}, status=201)
 
-    return await repeatable.once(new, create, on=state.bulk, wait_seconds=BULK_WAIT_SECONDS)
+    return await idempotent.run(new, create, on=state.bulk, wait_seconds=BULK_WAIT_SECONDS)
 
 
 @router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
@@ -106,7 +106,7 @@ async def get_task(state: State, viewer: CurrentUser, task_id: RowId, known: IfN
     """Give one task."""
     task = await operations.get(state.db, viewer, task_id)
     if known is None or str(task["version"]) in known:
-        return Response(status_code=304, headers=responses.cached(task["version"]))
+        return Response(status_code=304, headers=responses.cache_headers(task["version"]))
     return responses.task(task)
 
 

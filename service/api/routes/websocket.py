@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response, WebSocket
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.openapi import problems
-from service.api.problems import DETAILS, problem
+from service.api.problems import problem
 from service.api.streaming.websocket import Listening, listen
 
 router = APIRouter(tags=["events"])
@@ -26,7 +26,7 @@ async def upgrade(_query: Annotated[Listening, Query()]) -> Response:
     Close codes: 4401 authentication, 4403 session ended, 4408 nothing read, 1008 too many messages, or too many
     subscriptions of the user or the address, 1009 a message too large, 1012 the service stops, 1013 the database is
     unavailable, or too many subscriptions are open."""
-    return problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
+    return problem("upgrade_required", headers={"Upgrade": "websocket"})
 
 
 class Sockets:
@@ -42,4 +42,4 @@ class Sockets:
         socket = WebSocket(scope, receive, send)
         if scope["path"] == "/ws":
             return listen(socket)
-        return socket.send_denial_response(problem(404, DETAILS[404]))
+        return socket.send_denial_response(problem("not_found"))

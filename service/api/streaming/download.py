@@ -95,7 +95,7 @@ class Download(Response):
             "Accept-Ranges": "bytes",
             "Content-Security-Policy": POLICY,
             "Cross-Origin-Resource-Policy": "same-origin",
-            **responses.cached(attachment["sha256"]),
+            **responses.cache_headers(attachment["sha256"]),
         }
         if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{attachment['size']}"

@@ -34,13 +34,13 @@ FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r
 
 
 def _ndjson(rows: Rows) -> bytes:
-    return b"".join(responses.line(row) for row in rows)
+    return b"".join(responses.json_line(row) for row in rows)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) else value
-    return "" if value is None else responses.line(value).decode().strip().strip('"')
+    return "" if value is None else responses.json_line(value).decode().strip().strip('"')
 
 
 def _csv(rows: Rows) -> bytes:
@@ -80,7 +80,7 @@ class Export(Response):
         """Send it, as long as the client takes it."""
         async with self._turn:
             if peer := client_connection_of(scope):
-                peer.wait_seconds = STALL_SECONDS
+                peer.stalled_after_seconds = STALL_SECONDS
             try:
                 sending = self._send(send, head_alone=bool(scope.get(responses.HEAD)))
                 async with asyncio.timeout(MAX_SECONDS):

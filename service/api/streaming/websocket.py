@@ -93,10 +93,10 @@ async def listen(socket: WebSocket) -> None:
 
 def _refusal(socket: WebSocket, state: AppState) -> Response | None:
     if not is_ours(socket.headers.get("origin"), socket.headers.get("host", ""), state.origins):
-        return problems.problem(403, "This origin may not listen: CORS_ORIGINS names those that may.", code="forbidden")
+        return problems.problem("forbidden", "This origin may not listen: CORS_ORIGINS names those that may.")
     if unknown := socket.query_params.keys() - Listening.model_fields:
         fields = [{"pointer": f"/query/{name}", "message": "is not known here"} for name in sorted(unknown)]
-        return problems.problem(422, "Some values do not hold; `errors` says which.", fields=fields)
+        return problems.problem("invalid", fields=fields)
     return None
 
 
