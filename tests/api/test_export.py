@@ -167,7 +167,7 @@ async def owner(make: Factory) -> User:
     ada = await make.user()
     await make.sql.execute(
         "insert into tasks (user_id, title, description)"
-        " select $1, 'x', repeat('!', 10000) from generate_series(1, 2000) n",
+        " select $1, 'x', 'x' || repeat(' ', 9998) || 'x' from generate_series(1, 2000) n",
         ada.id,
     )
     return ada

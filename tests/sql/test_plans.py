@@ -51,6 +51,7 @@ from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids fr
 insert into api_keys (user_id, name, hash, expires_at)
 select u.ids[n % 500 + 1], 'key', sha256(n::text::bytea), case when n % 3 = 0 then now() + n * interval '1 minute' end
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+alter table attachments disable trigger attachments_change_task;
 insert into attachments (task_id, added_by, key, filename, content_type, size, sha256, created_at)
 select
     t.id,
@@ -62,6 +63,7 @@ select
     repeat('c', 64),
     now() - interval '2 hours'
 from tasks as t;
+alter table attachments enable trigger attachments_change_task;
 insert into removed_attachments (key, task_id, attachment, with_task, claimed_until)
 select repeat('b', 32) || '/' || md5(n::text), n, '{}', n % 2 = 0, now() + (n - 300) * interval '1 minute'
 from generate_series(1, 30000) as n;
