@@ -204,6 +204,13 @@ def own_database_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def module_database_url() -> Iterator[str]:
+    """A migrated database of the file's own."""
+    with _database(os.environ[TEMPLATE]) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """The migrated database of this worker; `sql` and `client` leave it empty."""

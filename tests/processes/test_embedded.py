@@ -20,6 +20,7 @@ import pytest
 
 from service.core.errors import StartError
 from service.db.embedded import running
+from tests.support import clusters
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 SCRIPT = f"""
@@ -71,6 +72,22 @@ def folder(parent: Path) -> Path:
     return parent / "data" / "postgres"
 
 
+@pytest.fixture(scope="module")
+def seed() -> Iterator[Path]:
+    """A cluster that was made and stopped: its copies spare an initdb where that is not tested."""
+    with clusters.own_folder() as path:
+        with running(path / "postgres", options=QUICK):
+            pass
+        yield path / "postgres"
+
+
+@pytest.fixture
+def made(folder: Path, seed: Path) -> None:
+    """The cluster is there, and does not run."""
+    folder.parent.mkdir()
+    clusters.copy(seed, folder)
+
+
 @pytest.fixture
 def join(folder: Path) -> Iterator[Callable[[], User]]:
     users: list[User] = []
@@ -82,7 +99,7 @@ def join(folder: Path) -> Iterator[Callable[[], User]]:
     yield one_more
     for user in users:
         user.kill()
-    with running(folder):  # takes over what a failed test left, and stops it
+    with running(folder, options=QUICK):  # takes over what a failed test left, and stops it
         pass
 
 
@@ -169,6 +186,7 @@ def test_the_last_one_to_leave_stops_it(folder: Path, join: Callable[[], User]) 
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 def test_two_uses_within_one_process_count_as_two(folder: Path) -> None:
     with running(folder, options=QUICK) as outer:
         with running(folder, options=QUICK) as inner:
@@ -178,6 +196,7 @@ def test_two_uses_within_one_process_count_as_two(folder: Path) -> None:
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 def test_a_killed_users_cluster_is_taken_over(folder: Path, join: Callable[[], User]) -> None:
     killed = join()
     url = killed.url()
@@ -190,6 +209,7 @@ def test_a_killed_users_cluster_is_taken_over(folder: Path, join: Callable[[], U
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 def test_a_killed_postmaster_is_replaced_though_its_backend_works_on(folder: Path, join: Callable[[], User]) -> None:
     witness = join()
     url = witness.url()
@@ -212,6 +232,7 @@ def test_a_killed_postmaster_is_replaced_though_its_backend_works_on(folder: Pat
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("lines", [8, 1, 0])
 def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(folder: Path, lines: int) -> None:
     with running(folder, options=QUICK) as url:
@@ -241,6 +262,7 @@ def test_a_half_finished_cluster_is_created_again(folder: Path, join: Callable[[
     assert not list(folder.parent.glob("*.new-*"))
 
 
+@pytest.mark.usefixtures("made")
 def test_a_user_killed_while_the_postmaster_starts_leaves_no_obstacle(folder: Path, join: Callable[[], User]) -> None:
     join().leave()
     killed = join()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,11 @@ from service.db.pool import Connection
 from service.db.statements import PLANS_FOLDER
 from service.dba import plans, scratch_database
 from service.dba.explain import fetch_plan, find, parse_values
-from tests.conftest import TEMPLATE, _database
 
 ROWS = 20_000
 LARGE = {"tasks", "users"}
 ALL_OF = "it reads all of {0}: give it an index, or say so by `scans: {0}`"
 EXPLAINED = plans.planned_statements()
-
-
-@pytest.fixture(scope="module")
-def module_database_url() -> Iterator[str]:
-    """A migrated database of this file's own."""
-    with _database(os.environ[TEMPLATE]) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

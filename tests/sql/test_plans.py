@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from service.db import pool
 from service.db.pool import Connection, Database
 from service.db.statements import Statement, read_all
 from service.tasks import listing
-from tests.conftest import TEMPLATE, _database, make_settings
+from tests.conftest import make_settings
 
 STATEMENTS = {one.name: one for one in read_all()}
 LISTS = [(name, sort) for name, one in STATEMENTS.items() for sort in one.header.sorts and one.texts]
@@ -106,13 +105,6 @@ async def large(module_database_url: str) -> AsyncIterator[Database]:
             for table in LARGE:
                 await connection.execute(f"vacuum analyze {table}")
         yield database
-
-
-@pytest.fixture(scope="module")
-def module_database_url() -> Iterator[str]:
-    """A migrated database of this file's own."""
-    with _database(os.environ[TEMPLATE]) as url:
-        yield url
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -245,7 +245,9 @@ def made_at(folder: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize("kind", ["processes", "threads"])
 def test_eight_that_start_at_once_get_the_same_key(kind: str, alone: Path) -> None:
     workers: ProcessPoolExecutor | ThreadPoolExecutor
-    workers = ProcessPoolExecutor(8, get_context("spawn")) if kind == "processes" else ThreadPoolExecutor(8)
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # what all of them import is imported once
+    workers = ProcessPoolExecutor(8, context) if kind == "processes" else ThreadPoolExecutor(8)
     with workers:
         keys = {folder: set(workers.map(made_at, [folder] * 8)) for folder in (alone / str(n) for n in range(20))}
     assert [len(found) for found in keys.values()] == [1] * 20
