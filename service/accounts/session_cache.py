@@ -55,8 +55,8 @@ class _Remembered(LRUCache[Any, Viewer]):
 class Sessions:
     """What stands behind a token or an API key now."""
 
-    def __init__(self, db: Executor, tokens: Tokens) -> None:
-        self.believed: Callable[[], bool] = lambda: False
+    def __init__(self, db: Executor, tokens: Tokens, *, is_current: Callable[[], bool]) -> None:
+        self.is_current = is_current
         self._db = db
         self._tokens = tokens
         self._sessions, self._keys = _Remembered(), _Remembered()
@@ -73,7 +73,7 @@ class Sessions:
 
     def knows(self, credential: str) -> bool:
         """Whether no database is needed to say what a key is worth; a token's signature keeps strangers from asking."""
-        return not credential.startswith(KEY_PREFIX) or (self.believed() and hashed(credential) in self._keys)
+        return not credential.startswith(KEY_PREFIX) or (self.is_current() and hashed(credential) in self._keys)
 
     async def present(self, viewer: Viewer) -> Viewer:
         """Give the viewer as the account is now; UnauthorizedError where its session or key is over."""
@@ -81,7 +81,7 @@ class Sessions:
             if await self.over([viewer]):
                 raise UnauthorizedError("The key is not valid any more.")
             return viewer
-        known = self._sessions.get(viewer.session_id) if self.believed() else None
+        known = self._sessions.get(viewer.session_id) if self.is_current() else None
         if known is None:
             known = await self._look_up(viewer.session_id)
         if known.id != viewer.id:
@@ -100,7 +100,7 @@ class Sessions:
         return found
 
     async def _by_key(self, key_hash: bytes) -> Viewer:
-        known = self._keys.get(key_hash) if self.believed() else None
+        known = self._keys.get(key_hash) if self.is_current() else None
         if known is None:
             forgotten = self._forgotten
             row = await q.accounts.get_key(self._db, hash=key_hash)

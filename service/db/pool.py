@@ -45,7 +45,14 @@ class Database:
     """A pool whose connections are acquired with a timeout."""
 
     def __init__(
-        self, pool: Pool, *, name: str, acquire_seconds: float, statement_seconds: float, settings: str = ""
+        self,
+        pool: Pool,
+        *,
+        name: str,
+        acquire_seconds: float,
+        statement_seconds: float,
+        settings: str = "",
+        on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self.pool = pool
         self.acquire_seconds = acquire_seconds
@@ -54,7 +61,7 @@ class Database:
         """SQL that sets for one transaction what the pooler refuses for a session; empty without a pooler."""
         self._used = metrics.POOL_USED.labels(name)
         self._waits = metrics.POOL_WAITS.labels(name)
-        self.changed: Callable[[], None] = lambda: None
+        self.on_commit = on_commit
         """Called after a commit whose statement `notifies`."""
 
     @asynccontextmanager
@@ -94,7 +101,7 @@ class Database:
         except DRIVER_ERRORS as error:
             raise translate(error) from error
         if lent.notifies:
-            self.changed()
+            self.on_commit()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
@@ -137,13 +144,22 @@ Executor: TypeAlias = "Database | Transaction | Connection"
 
 
 @asynccontextmanager
-async def connected(url: str, settings: Settings, *, pooler: str = "") -> AsyncIterator[Database]:
+async def connected(
+    url: str, settings: Settings, *, pooler: str = "", on_commit: Callable[[], None] = lambda: None
+) -> AsyncIterator[Database]:
     """Open the pool on `url`. It connects at first use, so that the service starts while the database is away.
 
     pooler: `transaction` where `url` is that of a pooler which lends a session for no longer than a transaction.
     """
     milliseconds = settings.database_statement_timeout_ms
-    async with _pooled(url, "", size=settings.database_pool_size, milliseconds=milliseconds, pooler=pooler) as database:
+    async with _pooled(
+        url,
+        "",
+        size=settings.database_pool_size,
+        milliseconds=milliseconds,
+        pooler=pooler,
+        on_commit=on_commit,
+    ) as database:
         yield database
 
 
@@ -157,7 +173,9 @@ async def for_reports(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def for_bulk(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
+async def for_bulk(
+    url: str, *, pooler: str = "", on_commit: Callable[[], None] = lambda: None
+) -> AsyncIterator[Database]:
     """Open the pool on `url` for what writes much: few connections, which one waits for."""
     async with _pooled(
         url,
@@ -165,12 +183,21 @@ async def for_bulk(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
         size=BULK_CONNECTIONS,
         milliseconds=BULK_SECONDS * 1000,
         pooler=pooler,
+        on_commit=on_commit,
     ) as database:
         yield database
 
 
 @asynccontextmanager
-async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pooler: str) -> AsyncIterator[Database]:
+async def _pooled(
+    url: str,
+    what_for: str,
+    *,
+    size: int,
+    milliseconds: int,
+    pooler: str,
+    on_commit: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Database]:
     given = session_settings(what_for, milliseconds=milliseconds)
     pool = await asyncpg.create_pool(
         url,
@@ -192,6 +219,7 @@ async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pool
             acquire_seconds=ACQUIRE_SECONDS,
             statement_seconds=milliseconds / 1000,
             settings=_for_transaction(given) if pooler else "",
+            on_commit=on_commit,
         )
     finally:
         await _close(pool)

@@ -98,7 +98,7 @@ class Statement:
                     async with db.connection() as connection:
                         result = await self._again_if_rolled_back(db, connection, fetch)
                     if self.header.notifies:
-                        db.changed()
+                        db.on_commit()
                     return result
                 if isinstance(db, Transaction):
                     result = await fetch(await db.connection())

@@ -115,7 +115,7 @@ class _Graph:
                             yield f"{method.upper()} {prefix}{_text(path)}", {function, *shared}
         for node in module.tree.body:
             match node:
-                case ast.ClassDef(name="Sockets"):
+                case ast.ClassDef(name="WebSocketMiddleware"):
                     called, _ = self._referred(ast.walk(node), *self._in(module, node))
                     yield "GET /ws", {*called, *shared}
 

@@ -228,14 +228,14 @@ async def test_a_client_that_stalls_is_cut_off(
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
     (line,) = logged
-    assert line.startswith("INFO an export was cut off: ")
+    assert line.startswith("INFO export aborted")
 
 
 async def test_an_export_has_more_time_than_another_answer(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(protocols, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "STALLED_SECONDS", 0.2)
     monkeypatch.setattr(exports, "STALL_SECONDS", 2)
     begun = asyncio.get_running_loop().time()
     _, writer = await begin(port, owner)
@@ -258,7 +258,7 @@ async def test_each_piece_of_an_export_has_its_own_time(app: FastAPI, owner: Use
     async with httpx.AsyncClient(transport=httpx.ASGITransport(weighed), base_url="http://test") as client:
         answer = await client.get("/tasks/export", headers={"Authorization": f"Bearer {owner.token}"})
     assert (answer.text.count("\n"), len(answer.content)) == (2000, sum(sizes))
-    assert max(sizes) == exports.PIECE_BYTES
+    assert max(sizes) == exports.CHUNK_BYTES
 
 
 async def test_an_error_in_the_middle_breaks_the_connection_off(
@@ -272,13 +272,13 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(
     assert ended
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
-    assert [line.partition(": ")[0] for line in logged] == ["WARNING an export broke off"]
+    assert [line.partition(" {")[0] for line in logged] == ["WARNING export failed"]
 
 
 async def test_one_export_too_many_is_asked_to_come_again(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(exports, "SLOT_TIMEOUT_SECONDS", 0.1)
     admin, third = await make.admin(), await make.user()
     writers = [(await begin(port, owner))[1]]
     problem(await owner.client.get("/tasks/export"), 503)  # one's own may not be all
@@ -287,7 +287,7 @@ async def test_one_export_too_many_is_asked_to_come_again(
     problem(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0
     assert (await owner.client.get("/analytics")).status_code == 200
-    monkeypatch.setattr(exports, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(exports, "SLOT_TIMEOUT_SECONDS", 60)
     waiting = asyncio.create_task(owner.client.get("/tasks/export"))
     for writer in writers:
         writer.transport.abort()

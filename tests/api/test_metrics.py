@@ -111,7 +111,7 @@ async def test_the_listener_says_when_it_looked_and_the_hub_who_listens(app: Fas
             await asyncio.sleep(0.02)
     before = (await figures(ada.client)).of("event_subscribers")
     state = app.state.services
-    subscriber = Subscriber(ada.viewer, await state.event_log.here(state.db), float("inf"))
+    subscriber = Subscriber(ada.viewer, await state.event_log.current_position(state.db), float("inf"))
     with state.hub.subscribed(subscriber):
         assert (await figures(ada.client)).of("event_subscribers") == before + 1
     assert (await figures(ada.client)).of("event_subscribers") == before
@@ -128,7 +128,7 @@ async def test_limits_say_whom_they_refused(database_url: str) -> None:
 
 
 async def test_redis_is_away_until_it_is_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.redis_client.PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("service.core.redis.PROBE_SECONDS", 0.05)
     with RedisServer() as server:
         async with serving(make_settings(database_url, redis_url=server.url)) as client:
             before = await figures(client)

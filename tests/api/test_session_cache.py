@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -30,12 +30,25 @@ LATER = datetime(2999, 1, 1, tzinfo=UTC)
 Credential: TypeAlias = Callable[[User], Awaitable[str]]
 
 
+@dataclass
+class Listening:
+    """Whether the listener hears of all changes, as a test says."""
+
+    is_current: bool = True
+
+    def __call__(self) -> bool:
+        return self.is_current
+
+
 @pytest.fixture
-def sessions(database: Database) -> Sessions:
-    """What a process remembers whose listener hears of all changes."""
-    sessions = Sessions(database, TOKENS)
-    sessions.believed = lambda: True
-    return sessions
+def listening() -> Listening:
+    return Listening()
+
+
+@pytest.fixture
+def sessions(database: Database, listening: Listening) -> Sessions:
+    """What a process remembers whose listener hears of all changes, until a test says otherwise."""
+    return Sessions(database, TOKENS, is_current=listening)
 
 
 @pytest.fixture(params=["token", "key"])
@@ -76,14 +89,14 @@ async def test_a_session_and_a_key_speak_for_the_account_as_it_is_now(
 
 
 async def test_what_is_remembered_is_believed_only_while_the_listener_hears(
-    sessions: Sessions, make: Factory, credential: Credential
+    sessions: Sessions, listening: Listening, make: Factory, credential: Credential
 ) -> None:
     ada = await make.user()
     given = await credential(ada)
     assert await sessions.viewer(given) == ada.viewer
     await end_all(make)  # and nobody has told this process
     assert await sessions.viewer(given) == ada.viewer
-    sessions.believed = lambda: False
+    listening.is_current = False
     with pytest.raises(UnauthorizedError):
         await sessions.viewer(given)
 
@@ -91,7 +104,7 @@ async def test_what_is_remembered_is_believed_only_while_the_listener_hears(
 async def test_who_was_never_told_to_believe_asks_each_time(
     database: Database, make: Factory, credential: Credential
 ) -> None:
-    deaf, given = Sessions(database, TOKENS), await credential(await make.user())
+    deaf, given = Sessions(database, TOKENS, is_current=lambda: False), await credential(await make.user())
     await deaf.viewer(given)
     await end_all(make)
     with pytest.raises(UnauthorizedError):
@@ -163,12 +176,13 @@ async def test_what_is_remembered_of_a_session_never_outlives_the_token(sessions
         await sessions.viewer(old.issue(user_id=ada.id, role="user", session_id=session_id))
 
 
-async def test_a_session_speaks_for_nobody_but_its_account(sessions: Sessions, make: Factory) -> None:
+async def test_a_session_speaks_for_nobody_but_its_account(
+    sessions: Sessions, listening: Listening, make: Factory
+) -> None:
     ada, bob = await make.user(), await make.user()
     session_id = await make.session(ada.id)
     await sessions.viewer(TOKENS.issue(user_id=ada.id, role="user", session_id=session_id))
-    for believed in (True, False):
-        sessions.believed = lambda believed=believed: believed  # type: ignore[misc]
+    for listening.is_current in (True, False):
         with pytest.raises(UnauthorizedError):
             await sessions.viewer(TOKENS.issue(user_id=bob.id, role="user", session_id=session_id))
 
@@ -184,10 +198,10 @@ async def test_what_is_neither_token_nor_key_is_refused_and_not_remembered(sessi
 async def test_no_more_is_remembered_than_the_most(
     database: Database, make: Factory, credential: Credential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Sessions(database, TOKENS)._sessions.maxsize == Sessions(database, TOKENS)._keys.maxsize == 50_000
-    monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
-    few = Sessions(database, TOKENS)
-    few.believed = lambda: True
+    many = Sessions(database, TOKENS, is_current=lambda: True)
+    assert many._sessions.maxsize == many._keys.maxsize == 50_000
+    monkeypatch.setattr(module, "MAX_CACHED", 2)
+    few = Sessions(database, TOKENS, is_current=lambda: True)
     users = [await make.user() for _ in range(3)]
     given = [await credential(user) for user in users]
     for one in given:
@@ -224,7 +238,7 @@ async def test_who_is_over_is_asked_of_the_database(database: Database, sessions
 
 
 async def test_a_use_of_a_key_is_written_once_by_a_process_that_remembers_it(
-    database: Database, sessions: Sessions, make: Factory, monkeypatch: pytest.MonkeyPatch
+    database: Database, sessions: Sessions, listening: Listening, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()
     for key in (KEY, KEY + "other"):
@@ -240,8 +254,7 @@ async def test_a_use_of_a_key_is_written_once_by_a_process_that_remembers_it(
         return arguments(self, values)
 
     monkeypatch.setattr(Statement, "_arguments", counted)
-    for believed in (True, False):
-        sessions.believed = lambda believed=believed: believed  # type: ignore[misc]
+    for listening.is_current in (True, False):
         for key in (KEY, KEY + "other") * 3:
             await sessions.viewer(key)
     sessions.forget()

@@ -384,8 +384,7 @@ async def test_one_account_is_forgotten_without_a_look_at_all_others(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logins = make.app.state.services.logins
-    sessions = Sessions(make.app.state.services.db, logins.tokens)
-    monkeypatch.setattr(sessions, "believed", lambda: True)
+    sessions = Sessions(make.app.state.services.db, logins.tokens, is_current=lambda: True)
     ada = await make.user()
     await sessions.viewer(ada.token)
     for n in range(MAX_CACHED):  # what is remembered is a part of it that none of the statements has a say in

@@ -179,7 +179,7 @@ async def test_a_broken_body_is_malformed(ada: User, path: str, body: bytes) -> 
 
 
 async def test_content_that_is_all_boundaries_is_refused_before_it_costs_much(ada: User, path: str) -> None:
-    for times, status in ((multipart.MAX_BOUNDARY_CHARACTERS - 1, 201), (multipart.MAX_BOUNDARY_CHARACTERS + 1, 400)):
+    for times, status in ((multipart.MAX_DELIMITERS - 1, 201), (multipart.MAX_DELIMITERS + 1, 400)):
         answer = await send(ada, path, part(content=b"\r\n--boundary-x" * times) + END)
         assert answer.status_code == status
 
@@ -265,15 +265,15 @@ async def until(condition: Any) -> None:
 async def test_a_client_that_leaves_amid_its_file_leaves_nothing(
     ada: User, path: str, port: int, *, app: FastAPI, length: str, how: str
 ) -> None:
-    before, running = left(), app.state.services.attachments._uploads._running
+    before, running = left(), app.state.services.attachments._uploads._slots
     body = part(content=b"x" * 400_000)
     if length.startswith("Transfer"):
         body = b"%x\r\n%b\r\n" % (len(body), body)
     _, writer = await dial(port, head(ada, path, length), body)
     await until(lambda: left() - before)
-    assert running.total() == 1
+    assert running.total == 1
     writer.transport.abort() if how == "abort" else writer.close()
-    await until(lambda: not running.total())
+    await until(lambda: not running.total)
     assert left() == before
 
 
@@ -289,8 +289,8 @@ async def test_a_client_that_stops_amid_its_file_is_told(
 async def test_a_client_that_is_too_slow_gives_its_place_up(
     ada: User, path: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multipart, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(multipart, "LEAST_RATE", 10_000)
+    monkeypatch.setattr(multipart, "BASE_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(multipart, "MIN_BYTES_PER_SECOND", 10_000)
     reader, writer = await dial(port, head(ada, path, "Content-Length: 5000000"), part())
     answer = asyncio.create_task(reader.readline())
     async with asyncio.timeout(10):

@@ -23,7 +23,8 @@ from service.events.event import Event
 from service.events.hub import Hub, Item, Ready, Reset
 from service.events.listener import Listener
 from service.events.log import EventLog
-from service.events.subscriber import GONE, EndedError, Subscriber
+from service.events.signals import Heartbeat, PollSignal
+from service.events.subscriber import SESSION_ENDED, Subscriber, SubscriptionEndedError
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program
 from tests.support.writers import Sql, log_in, session
@@ -71,6 +72,18 @@ async def write(sql: Sql) -> int:
     return int(await sql.fetchval("select max(id) from task_events"))
 
 
+def make_listener(url: str, pool: Database, hub: Hub | None = None, heartbeat: Heartbeat | None = None) -> Listener:
+    heartbeat = heartbeat or Heartbeat()
+    return Listener(
+        url,
+        event_log=FEED,
+        hub=hub or Hub(pool, FEED),
+        sessions=Sessions(pool, TOKENS, is_current=heartbeat.is_fresh),
+        poll_signal=PollSignal(),
+        heartbeat=heartbeat,
+    )
+
+
 @asynccontextmanager
 async def listening(listener: Listener) -> AsyncIterator[None]:
     work = asyncio.create_task(listener.run())
@@ -101,12 +114,12 @@ async def test_who_came_before_the_process_listened_hears_of_what_was_written_be
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, FEED)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    subscriber = Subscriber(viewer, await FEED.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
         written = await write(dba)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(make_listener(own_database_url, pool, hub)):
             event = await asked
             assert isinstance(event, Event)
             assert event.id == written
@@ -116,7 +129,7 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, FEED)
-    look = await FEED.here(pool)
+    look = await FEED.current_position(pool)
     async with session(own_database_url) as other:
         late = other.transaction()
         await late.start()
@@ -136,7 +149,7 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             assert first.id == early_id > late_id
             asked = await waiting(items, subscriber)
             await late.commit()
-            page = await FEED.page(pool, look, size=1 << 20)
+            page = await FEED.page(pool, look, max_bytes=1 << 20)
             assert [event.id for event in page.events] == [late_id, early_id]
             await hub.dispatch(page.events)
             async with asyncio.timeout(WAIT_SECONDS):
@@ -147,7 +160,7 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             resumed = FEED.position(second.cursor)
             assert resumed
             assert resumed == second.position
-            following = await FEED.page(pool, resumed, size=1 << 20)
+            following = await FEED.page(pool, resumed, max_bytes=1 << 20)
             assert [event.id for event in following.events] == [], "the first one again"
 
 
@@ -164,22 +177,22 @@ async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
             ending.append(asyncio.create_task(dba.execute("delete from sessions")))
         return True
 
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"), take)
+    subscriber = Subscriber(viewer, await FEED.current_position(pool), float("inf"), take)
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        listener = Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))
+        listener = make_listener(own_database_url, pool, hub)
         async with listening(listener):
-            while not listener.alive:  # noqa: ASYNC110
+            while not listener.is_polling:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             while not subscriber._idle:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await dba.execute(
                 "insert into tasks (user_id, title) select id, 'x' from users, generate_series(1, $1::int)", LONG
             )
-            with pytest.raises(EndedError):
+            with pytest.raises(SubscriptionEndedError):
                 await asked
-    assert subscriber.ended == GONE
+    assert subscriber.end_code == SESSION_ENDED
     assert 0 < len(heard) < LONG, "all of it"
 
 
@@ -208,11 +221,11 @@ async def test_a_dump_restored_under_a_running_listener_is_settled(
 ) -> None:
     hub = Hub(pool, FEED)
     dump = await dumped(dba, own_database_url, tmp_path)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    subscriber = Subscriber(viewer, await FEED.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(make_listener(own_database_url, pool, hub)):
             while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await restored(dump, own_database_url)
@@ -224,9 +237,9 @@ async def test_a_dump_restored_while_nobody_subscribes_is_settled(
     own_database_url: str, pool: Database, dba: Sql, tmp_path: Path
 ) -> None:
     dump = await dumped(dba, own_database_url, tmp_path)
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
-        while not listener.alive:  # noqa: ASYNC110
+        while not listener.is_polling:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await restored(dump, own_database_url)
         await settled(dba)
@@ -245,7 +258,7 @@ async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("how", ["read-only", "locked"])
-async def test_a_listener_looks_while_nothing_can_be_settled(
+async def test_a_listener_polls_while_nothing_can_be_repaired(
     own_database_url: str, pool: Database, dba: Sql, said: list[str], how: str
 ) -> None:
     await write(dba)
@@ -257,13 +270,14 @@ async def test_a_listener_looks_while_nothing_can_be_settled(
             await dba.execute("set local lock_timeout = 0; lock table task_events in share mode")
         else:
             url = await stack.enter_async_context(reader(own_database_url, dba))
-        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+        heartbeat = Heartbeat()
+        listener = make_listener(url, pool, heartbeat=heartbeat)
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
-            while not listener.current:  # noqa: ASYNC110
+            while not heartbeat.is_fresh():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             for _ in range(3):
-                await another_look(listener)
-    assert len([line for line in said if "nothing can be settled yet" in line]) == 1
+                await another_poll(listener)
+    assert len([line for line in said if "event repair postponed" in line]) == 1
 
 
 async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
@@ -271,11 +285,12 @@ async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
 ) -> None:
     await write(dba)
     async with reader(own_database_url, dba) as url:
-        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+        heartbeat = Heartbeat()
+        listener = make_listener(url, pool, heartbeat=heartbeat)
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
-            while not listener.current:  # noqa: ASYNC110
+            while not heartbeat.is_fresh():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-    assert [line for line in said if "settled" in line] == []
+    assert [line for line in said if "repair" in line] == []
 
 
 async def test_a_listener_settles_where_sessions_are_read_only_by_default(
@@ -286,26 +301,26 @@ async def test_a_listener_settles_where_sessions_are_read_only_by_default(
     name = await dba.fetchval("select quote_ident(current_database())")
     await dba.execute(f"alter database {name} set default_transaction_read_only = on")
     await dba.execute(f"alter database {name} set default_transaction_isolation = serializable")
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
         await settled(dba)
-    assert [line for line in said if "nothing can be settled yet" in line] == []
+    assert [line for line in said if "event repair postponed" in line] == []
 
 
-async def another_look(listener: Listener) -> None:
-    looked = listener._looked_at
-    listener._wake.set()
-    while listener._looked_at == looked:  # noqa: ASYNC110
+async def another_poll(listener: Listener) -> None:
+    polled_at = listener._polled_at
+    listener._poll_signal.set()
+    while listener._polled_at == polled_at:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
 async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_many(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener_module, "SETTLED_ROWS", 10)
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=Sessions(pool, TOKENS))
+    monkeypatch.setattr(listener_module, "MAX_REPAIRED_ROWS", 10)
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
-        while not listener.alive:  # noqa: ASYNC110
+        while not listener.is_polling:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await dba.execute(
             "insert into task_events (xid, type, task_id, user_id, task, size)"

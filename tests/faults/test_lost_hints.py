@@ -7,14 +7,12 @@ import asyncio
 import asyncpg
 import pytest
 
-from service.accounts.session_cache import Sessions
 from service.core.viewer import Viewer
 from service.db import pool as db
 from service.events.event import Event
 from service.events.hub import Hub, Ready
-from service.events.listener import Listener
-from service.events.subscriber import GONE, EndedError, Subscriber
-from tests.faults.test_joining import FEED, TOKENS, dba, listening, pool, soon, viewer, waiting, write
+from service.events.subscriber import SESSION_ENDED, Subscriber, SubscriptionEndedError
+from tests.faults.test_joining import FEED, dba, listening, make_listener, pool, soon, viewer, waiting, write
 from tests.support.gates import gate
 from tests.support.writers import Sql
 
@@ -26,10 +24,10 @@ async def test_an_event_without_a_notify_arrives_within_about_a_second(
     own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, FEED)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    subscriber = Subscriber(viewer, await FEED.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+        async with listening(make_listener(own_database_url, pool, hub)):
             asked = await waiting(items, subscriber)
             first = await write(dba)
             assert isinstance(event := await asked, Event)
@@ -52,11 +50,11 @@ async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_ope
     own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer, change: str
 ) -> None:
     hub = Hub(pool, FEED)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    subscriber = Subscriber(viewer, await FEED.current_position(pool), float("inf"))
     async with gate(own_database_url) as door:
         with hub.subscribed(subscriber) as items:
             assert isinstance(await soon(items), Ready)
-            async with listening(Listener(door.url, event_log=FEED, hub=hub, sessions=Sessions(pool, TOKENS))):
+            async with listening(make_listener(door.url, pool, hub)):
                 asked = await waiting(items, subscriber)
                 written = await write(dba)
                 assert isinstance(event := await asked, Event)
@@ -66,9 +64,9 @@ async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_ope
                 await dba.execute("insert into users (username, password_hash, role) values ('root', '', 'admin')")
                 await dba.execute(change.format(viewer.id))
                 await door.open()
-                with pytest.raises(EndedError) as ended:
+                with pytest.raises(SubscriptionEndedError) as ended:
                     _ = [await soon(items) for _ in range(2)]  # the first may be the deletion's
-                assert ended.value.code == GONE
+                assert ended.value.code == SESSION_ENDED
 
 
 async def until_away(sql: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -71,7 +71,7 @@ def test_a_schema_that_is_behind_is_said_once_and_waited_for(
         until(lambda: " ready\n" in server.log())
         until(lambda: server.status("/readyz") == 200)
         assert log_in(server, "root").status_code == 200
-        said = re.findall("not ready: (.*)", server.log())
+        said = re.findall("service not ready reason=(.*) cause=", server.log())
         assert all("python -m service migrate" in line for line in said)
         assert 1 <= len(set(said)) == len(said) <= 2  # two where it is seen between two migrations
 

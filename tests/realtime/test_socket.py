@@ -116,7 +116,7 @@ async def test_a_bad_token_is_refused_whichever_way_it_comes(address: str, make:
 async def test_who_does_not_say_who_it_is_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, first: str | bytes | None
 ) -> None:
-    monkeypatch.setattr(websocket, "AUTH_SECONDS", 0.1 if first is None else WAIT_SECONDS)
+    monkeypatch.setattr(websocket, "AUTH_TIMEOUT_SECONDS", 0.1 if first is None else WAIT_SECONDS)
     async with dialled(address) as socket:
         if first is not None:
             await socket.send(first)
@@ -413,7 +413,7 @@ async def test_neither_a_token_nor_a_query_is_logged(
             pass
     # What the client under test's own library says is its own matter.
     said = "\n".join([*log, *(one.getMessage() for one in caplog.records if not one.name.startswith("websockets"))])
-    assert "a listener has come" in said
+    assert "subscriber connected" in said
     for secret in (given, ada.token, "Atlantis"):
         assert secret not in said
 
@@ -425,8 +425,8 @@ async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
     sql: asyncpg.Connection[asyncpg.Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "POLL_SECONDS", 0.05)
     ada = await make.user()
     raw, _ = await dial(f"http://{address}", {"Authorization": f"Bearer {ada.token}"})
     await sql.execute(
@@ -458,7 +458,7 @@ async def test_who_leaves_is_forgotten(address: str, make: Factory, live_app: Fa
     async with asyncio.timeout(WAIT_SECONDS):
         while mine():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    assert ada.id not in hub._owners
+    assert ada.id not in hub._live_owners
 
 
 async def test_who_comes_before_the_listener_has_its_connection_misses_nothing(
@@ -470,7 +470,7 @@ async def test_who_comes_before_the_listener_has_its_connection_misses_nothing(
         app = create_app(make_settings(live_database_url, database_listen_url=door.url), passwords=Passwords(cost=4))
         async with app.router.lifespan_context(app), served(app) as address, listening(address, ada) as socket:
             async with asyncio.timeout(WAIT_SECONDS):
-                while not app.state.services.hub.followed:  # noqa: ASYNC110
+                while not app.state.services.hub.has_live_subscribers:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             tasks = [await make.task(ada)]
             await door.open()
