@@ -11,6 +11,7 @@ import pytest
 
 from service.accounts.passwords import Passwords
 from service.app import create_app
+from service.events.signals import Heartbeat
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory, User
 
@@ -18,11 +19,13 @@ NOWHERE = "postgresql://127.0.0.1:1/none"
 
 
 @pytest.fixture
-async def deaf(sql: asyncpg.Connection[asyncpg.Record], database_url: str) -> AsyncIterator[Factory]:
+async def deaf(
+    sql: asyncpg.Connection[asyncpg.Record], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Factory]:
     """An application that trusts its session cache and gets no notifications."""
+    monkeypatch.setattr(Heartbeat, "is_fresh", lambda _self: True)
     app = create_app(make_settings(database_url, database_listen_url=NOWHERE), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
-        app.state.services.session_cache.believed = lambda: True
         yield Factory(sql, app)
 
 

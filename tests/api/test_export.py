@@ -228,7 +228,7 @@ async def test_a_client_that_stalls_is_cut_off(
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
     (line,) = logged
-    assert line.startswith("INFO an export was cut off: ")
+    assert line.startswith("INFO export aborted")
 
 
 async def test_an_export_has_more_time_than_another_answer(
@@ -258,7 +258,7 @@ async def test_each_chunk_of_an_export_has_its_own_timeout(app: FastAPI, owner: 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(weighed), base_url="http://test") as client:
         answer = await client.get("/tasks/export", headers={"Authorization": f"Bearer {owner.token}"})
     assert (answer.text.count("\n"), len(answer.content)) == (2000, sum(sizes))
-    assert max(sizes) == exports.PIECE_BYTES
+    assert max(sizes) == exports.CHUNK_BYTES
 
 
 async def test_an_error_in_the_middle_breaks_the_connection_off(
@@ -272,7 +272,7 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(
     assert ended
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
-    assert [line.partition(": ")[0] for line in logged] == ["WARNING an export broke off"]
+    assert [line.partition(" {")[0] for line in logged] == ["WARNING export failed"]
 
 
 async def test_an_export_above_the_limit_gets_retry_after(

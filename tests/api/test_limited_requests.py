@@ -257,7 +257,7 @@ async def test_the_database_is_not_asked_about_keys_from_an_address_that_has_gue
             valid, new, *guessed = (
                 {"Authorization": f"Bearer {key}"} for key in [*made, *(f"tm_{n}" for n in range(4))]
             )
-            while not app.state.services.session_cache.believed():  # noqa: ASYNC110
+            while not app.state.services.session_cache.is_current():  # noqa: ASYNC110
                 await anyio.sleep(0.01)
             assert await statuses(client, valid, *guessed) == [200, 401, 401, 401, 429]
             problem(await client.get("/tasks", headers=new), 429)  # good, which only the database could say

@@ -113,7 +113,7 @@ async def test_metrics_show_the_last_poll_and_the_number_of_subscribers(app: Fas
             await asyncio.sleep(0.02)
     before = (await read_metrics(ada.client)).of("event_subscribers")
     state = app.state.services
-    subscriber = Subscriber(ada.viewer, await state.event_log.here(state.db), float("inf"))
+    subscriber = Subscriber(ada.viewer, await state.event_log.current_position(state.db), float("inf"))
     with state.hub.subscribed(subscriber):
         assert (await read_metrics(ada.client)).of("event_subscribers") == before + 1
     assert (await read_metrics(ada.client)).of("event_subscribers") == before

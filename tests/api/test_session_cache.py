@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -30,12 +30,25 @@ LATER = datetime(2999, 1, 1, tzinfo=UTC)
 Credential: TypeAlias = Callable[[User], Awaitable[str]]
 
 
+@dataclass
+class Listening:
+    """Whether the listener hears of all changes, as a test says."""
+
+    is_current: bool = True
+
+    def __call__(self) -> bool:
+        return self.is_current
+
+
 @pytest.fixture
-def sessions(database: Database) -> SessionCache:
-    """What a process remembers whose listener hears of all changes."""
-    sessions = SessionCache(database, TOKENS)
-    sessions.believed = lambda: True
-    return sessions
+def listening() -> Listening:
+    return Listening()
+
+
+@pytest.fixture
+def sessions(database: Database, listening: Listening) -> SessionCache:
+    """What a process remembers whose listener hears of all changes, until a test says otherwise."""
+    return SessionCache(database, TOKENS, is_current=listening)
 
 
 @pytest.fixture(params=["token", "key"])
@@ -76,14 +89,14 @@ async def test_a_session_and_a_key_have_the_current_role_of_their_account(
 
 
 async def test_cached_sessions_are_trusted_only_while_the_listener_is_connected(
-    sessions: SessionCache, make: Factory, credential: Credential
+    sessions: SessionCache, listening: Listening, make: Factory, credential: Credential
 ) -> None:
     ada = await make.user()
     bearer = await credential(ada)
     assert await sessions.authenticate(bearer) == ada.viewer
     await end_all(make)  # and nobody has told this process
     assert await sessions.authenticate(bearer) == ada.viewer
-    sessions.believed = lambda: False
+    listening.is_current = False
     with pytest.raises(UnauthorizedError):
         await sessions.authenticate(bearer)
 
@@ -91,7 +104,7 @@ async def test_cached_sessions_are_trusted_only_while_the_listener_is_connected(
 async def test_a_cache_that_was_never_enabled_reads_the_database_each_time(
     database: Database, make: Factory, credential: Credential
 ) -> None:
-    deaf, bearer = SessionCache(database, TOKENS), await credential(await make.user())
+    deaf, bearer = SessionCache(database, TOKENS, is_current=lambda: False), await credential(await make.user())
     await deaf.authenticate(bearer)
     await end_all(make)
     with pytest.raises(UnauthorizedError):
@@ -163,12 +176,13 @@ async def test_a_cached_session_does_not_outlive_its_token(sessions: SessionCach
         await sessions.authenticate(old.issue(user_id=ada.id, role="user", session_id=session_id))
 
 
-async def test_a_session_identifies_only_its_own_account(sessions: SessionCache, make: Factory) -> None:
+async def test_a_session_identifies_only_its_own_account(
+    sessions: SessionCache, listening: Listening, make: Factory
+) -> None:
     ada, bob = await make.user(), await make.user()
     session_id = await make.session(ada.id)
     await sessions.authenticate(TOKENS.issue(user_id=ada.id, role="user", session_id=session_id))
-    for believed in (True, False):
-        sessions.believed = lambda believed=believed: believed  # type: ignore[misc]
+    for listening.is_current in (True, False):
         with pytest.raises(UnauthorizedError):
             await sessions.authenticate(TOKENS.issue(user_id=bob.id, role="user", session_id=session_id))
 
@@ -184,10 +198,10 @@ async def test_an_invalid_credential_is_refused_and_not_cached(sessions: Session
 async def test_the_cache_keeps_no_more_entries_than_its_maximum(
     database: Database, make: Factory, credential: Credential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert SessionCache(database, TOKENS)._sessions.maxsize == SessionCache(database, TOKENS)._keys.maxsize == 50_000
+    many = SessionCache(database, TOKENS, is_current=lambda: True)
+    assert many._sessions.maxsize == many._keys.maxsize == 50_000
     monkeypatch.setattr(session_cache, "MAX_CACHED", 2)
-    few = SessionCache(database, TOKENS)
-    few.believed = lambda: True
+    few = SessionCache(database, TOKENS, is_current=lambda: True)
     users = [await make.user() for _ in range(3)]
     bearer = [await credential(user) for user in users]
     for one in bearer:
@@ -226,7 +240,7 @@ async def test_ended_credentials_are_checked_in_the_database(
 
 
 async def test_a_process_with_a_cached_key_writes_its_use_once(
-    database: Database, sessions: SessionCache, make: Factory, monkeypatch: pytest.MonkeyPatch
+    database: Database, sessions: SessionCache, listening: Listening, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()
     for key in (KEY, KEY + "other"):
@@ -242,8 +256,7 @@ async def test_a_process_with_a_cached_key_writes_its_use_once(
         return arguments(self, values)
 
     monkeypatch.setattr(Statement, "_arguments", counted)
-    for believed in (True, False):
-        sessions.believed = lambda believed=believed: believed  # type: ignore[misc]
+    for listening.is_current in (True, False):
         for key in (KEY, KEY + "other") * 3:
             await sessions.authenticate(key)
     sessions.forget()

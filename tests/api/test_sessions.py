@@ -380,8 +380,7 @@ async def test_a_removed_secret_key_invalidates_tokens_and_keeps_passwords(
 
 async def test_forgetting_one_account_does_not_scan_the_others(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     state = make.app.state.services
-    sessions = SessionCache(state.db, state.sessions.tokens)
-    monkeypatch.setattr(sessions, "believed", lambda: True)
+    sessions = SessionCache(state.db, state.sessions.tokens, is_current=lambda: True)
     ada = await make.user()
     await sessions.authenticate(ada.token)
     for n in range(MAX_CACHED):  # what is remembered is a part of it that none of the statements has a say in

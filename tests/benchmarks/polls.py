@@ -22,7 +22,7 @@ from service.core.viewer import Viewer
 from service.db import embedded, migrations, pool
 from service.db.pool import Connection
 from service.db.queries import q
-from service.events.log import ALL_TASKS_VIEWER, PAGE_ROWS, EventLog, Page
+from service.events.log import ALL_TASKS_VIEWER, MAX_PAGE_ROWS, EventLog, Page
 from service.events.position import Position
 
 BYTES = 4 * 1024 * 1024
@@ -70,11 +70,13 @@ class Polls:
 
     async def here(self) -> Position:
         """Return the present position."""
-        return await self.event_log.here(self._connection)
+        return await self.event_log.current_position(self._connection)
 
     async def page(self, position: Position, viewer: Viewer) -> Page:
         """Poll once."""
-        return await self.event_log.page(self._connection, position, viewer=viewer, rows=PAGE_ROWS, size=BYTES)
+        return await self.event_log.page(
+            self._connection, position, viewer=viewer, max_rows=MAX_PAGE_ROWS, max_bytes=BYTES
+        )
 
     async def measure(self, what: str, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER) -> Page:
         """Repeat the same poll and print its times; return the last page."""

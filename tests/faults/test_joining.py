@@ -23,7 +23,8 @@ from service.events.event import Event
 from service.events.hub import Hub, Item, Ready, Reset
 from service.events.listener import Listener
 from service.events.log import EventLog
-from service.events.subscriber import GONE, EndedError, Subscriber
+from service.events.signals import Heartbeat, PollSignal
+from service.events.subscriber import SESSION_ENDED, Subscriber, SubscriptionEndedError
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program
 from tests.support.writers import Sql, log_in, session
@@ -71,6 +72,18 @@ async def write(sql: Sql) -> int:
     return int(await sql.fetchval("select max(id) from task_events"))
 
 
+def make_listener(url: str, pool: Database, hub: Hub | None = None, heartbeat: Heartbeat | None = None) -> Listener:
+    heartbeat = heartbeat or Heartbeat()
+    return Listener(
+        url,
+        event_log=EVENT_LOG,
+        hub=hub or Hub(pool, EVENT_LOG),
+        sessions=SessionCache(pool, TOKENS, is_current=heartbeat.is_fresh),
+        poll_signal=PollSignal(),
+        heartbeat=heartbeat,
+    )
+
+
 @asynccontextmanager
 async def listening(listener: Listener) -> AsyncIterator[None]:
     work = asyncio.create_task(listener.run())
@@ -101,14 +114,12 @@ async def test_a_subscriber_before_the_listener_gets_earlier_events(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, EVENT_LOG)
-    subscriber = Subscriber(viewer, await EVENT_LOG.here(pool), float("inf"))
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
         written = await write(dba)
-        async with listening(
-            Listener(own_database_url, event_log=EVENT_LOG, hub=hub, sessions=SessionCache(pool, TOKENS))
-        ):
+        async with listening(make_listener(own_database_url, pool, hub)):
             event = await asked
             assert isinstance(event, Event)
             assert event.id == written
@@ -118,7 +129,7 @@ async def test_a_cursor_received_during_a_batch_does_not_repeat_events(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
     hub = Hub(pool, EVENT_LOG)
-    start = await EVENT_LOG.here(pool)
+    start = await EVENT_LOG.current_position(pool)
     async with session(own_database_url) as other:
         late = other.transaction()
         await late.start()
@@ -138,7 +149,7 @@ async def test_a_cursor_received_during_a_batch_does_not_repeat_events(
             assert first.id == early_id > late_id
             asked = await waiting(items, subscriber)
             await late.commit()
-            page = await EVENT_LOG.page(pool, start, size=1 << 20)
+            page = await EVENT_LOG.page(pool, start, max_bytes=1 << 20)
             assert [event.id for event in page.events] == [late_id, early_id]
             await hub.dispatch(page.events)
             async with asyncio.timeout(WAIT_SECONDS):
@@ -149,7 +160,7 @@ async def test_a_cursor_received_during_a_batch_does_not_repeat_events(
             resumed = EVENT_LOG.position(second.cursor)
             assert resumed
             assert resumed == second.position
-            following = await EVENT_LOG.page(pool, resumed, size=1 << 20)
+            following = await EVENT_LOG.page(pool, resumed, max_bytes=1 << 20)
             assert [event.id for event in following.events] == [], "the first one again"
 
 
@@ -166,22 +177,22 @@ async def test_a_logged_out_subscriber_gets_no_more_of_a_long_batch(
             ending.append(asyncio.create_task(dba.execute("delete from sessions")))
         return True
 
-    subscriber = Subscriber(viewer, await EVENT_LOG.here(pool), float("inf"), take)
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"), take)
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        listener = Listener(own_database_url, event_log=EVENT_LOG, hub=hub, sessions=SessionCache(pool, TOKENS))
+        listener = make_listener(own_database_url, pool, hub)
         async with listening(listener):
-            while not listener.alive:  # noqa: ASYNC110
+            while not listener.is_polling:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             while not subscriber._idle:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await dba.execute(
                 "insert into tasks (user_id, title) select id, 'x' from users, generate_series(1, $1::int)", LONG
             )
-            with pytest.raises(EndedError):
+            with pytest.raises(SubscriptionEndedError):
                 await asked
-    assert subscriber.ended == GONE
+    assert subscriber.end_code == SESSION_ENDED
     assert 0 < len(heard) < LONG, "all of it"
 
 
@@ -210,13 +221,11 @@ async def test_events_of_a_dump_restored_under_a_running_listener_are_repaired(
 ) -> None:
     hub = Hub(pool, EVENT_LOG)
     dump = await dumped(dba, own_database_url, tmp_path)
-    subscriber = Subscriber(viewer, await EVENT_LOG.here(pool), float("inf"))
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        async with listening(
-            Listener(own_database_url, event_log=EVENT_LOG, hub=hub, sessions=SessionCache(pool, TOKENS))
-        ):
+        async with listening(make_listener(own_database_url, pool, hub)):
             while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await restored(dump, own_database_url)
@@ -228,11 +237,9 @@ async def test_events_of_a_dump_restored_without_subscribers_are_repaired(
     own_database_url: str, pool: Database, dba: Sql, tmp_path: Path
 ) -> None:
     dump = await dumped(dba, own_database_url, tmp_path)
-    listener = Listener(
-        own_database_url, event_log=EVENT_LOG, hub=Hub(pool, EVENT_LOG), sessions=SessionCache(pool, TOKENS)
-    )
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
-        while not listener.alive:  # noqa: ASYNC110
+        while not listener.is_polling:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await restored(dump, own_database_url)
         await wait_for_repair(dba)
@@ -251,7 +258,7 @@ async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("how", ["read-only", "locked"])
-async def test_a_listener_polls_while_events_cannot_be_repaired(
+async def test_a_listener_polls_while_nothing_can_be_repaired(
     own_database_url: str, pool: Database, dba: Sql, logged: list[str], how: str
 ) -> None:
     await write(dba)
@@ -263,13 +270,14 @@ async def test_a_listener_polls_while_events_cannot_be_repaired(
             await dba.execute("set local lock_timeout = 0; lock table task_events in share mode")
         else:
             url = await stack.enter_async_context(reader(own_database_url, dba))
-        listener = Listener(url, event_log=EVENT_LOG, hub=Hub(pool, EVENT_LOG), sessions=SessionCache(pool, TOKENS))
+        heartbeat = Heartbeat()
+        listener = make_listener(url, pool, heartbeat=heartbeat)
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
-            while not listener.current:  # noqa: ASYNC110
+            while not heartbeat.is_fresh():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             for _ in range(3):
-                await next_poll(listener)
-    assert len([line for line in logged if "nothing can be settled yet" in line]) == 1
+                await another_poll(listener)
+    assert len([line for line in logged if "event repair postponed" in line]) == 1
 
 
 async def test_a_listener_changes_nothing_if_no_event_needs_repair(
@@ -277,11 +285,12 @@ async def test_a_listener_changes_nothing_if_no_event_needs_repair(
 ) -> None:
     await write(dba)
     async with reader(own_database_url, dba) as url:
-        listener = Listener(url, event_log=EVENT_LOG, hub=Hub(pool, EVENT_LOG), sessions=SessionCache(pool, TOKENS))
+        heartbeat = Heartbeat()
+        listener = make_listener(url, pool, heartbeat=heartbeat)
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
-            while not listener.current:  # noqa: ASYNC110
+            while not heartbeat.is_fresh():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-    assert [line for line in logged if "settled" in line] == []
+    assert [line for line in logged if "repair" in line] == []
 
 
 async def test_a_listener_settles_where_sessions_are_read_only_by_default(
@@ -292,30 +301,26 @@ async def test_a_listener_settles_where_sessions_are_read_only_by_default(
     name = await dba.fetchval("select quote_ident(current_database())")
     await dba.execute(f"alter database {name} set default_transaction_read_only = on")
     await dba.execute(f"alter database {name} set default_transaction_isolation = serializable")
-    listener = Listener(
-        own_database_url, event_log=EVENT_LOG, hub=Hub(pool, EVENT_LOG), sessions=SessionCache(pool, TOKENS)
-    )
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
         await wait_for_repair(dba)
-    assert [line for line in logged if "nothing can be settled yet" in line] == []
+    assert [line for line in logged if "event repair postponed" in line] == []
 
 
-async def next_poll(listener: Listener) -> None:
-    looked = listener._looked_at
-    listener._wake.set()
-    while listener._looked_at == looked:  # noqa: ASYNC110
+async def another_poll(listener: Listener) -> None:
+    polled_at = listener._polled_at
+    listener._poll_signal.set()
+    while listener._polled_at == polled_at:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
 async def test_rows_restored_after_their_table_are_repaired_in_batches(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener_module, "SETTLED_ROWS", 10)
-    listener = Listener(
-        own_database_url, event_log=EVENT_LOG, hub=Hub(pool, EVENT_LOG), sessions=SessionCache(pool, TOKENS)
-    )
+    monkeypatch.setattr(listener_module, "MAX_REPAIRED_ROWS", 10)
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
-        while not listener.alive:  # noqa: ASYNC110
+        while not listener.is_polling:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await dba.execute(
             "insert into task_events (xid, type, task_id, user_id, task, size)"

@@ -34,7 +34,7 @@ PASSWORD = "correct horse battery staple"
 AT_WORST_SECONDS = 1.0
 BUSY_SECONDS = 1.0  # what a busy machine may add
 ROUNDS = 5
-LOST = "the listener has lost the database"
+LOST = "listener disconnected"
 _numbers = count(1)
 
 

@@ -71,7 +71,7 @@ def test_an_outdated_schema_is_logged_once_and_waited_for(
         until(lambda: " ready\n" in server.log())
         until(lambda: server.status("/readyz") == 200)
         assert log_in(server, "root").status_code == 200
-        reasons = re.findall("not ready: (.*)", server.log())
+        reasons = re.findall("service not ready reason=(.*) cause=", server.log())
         assert all("python -m service migrate" in line for line in reasons)
         assert 1 <= len(set(reasons)) == len(reasons) <= 2  # two where it is seen between two migrations
 

@@ -76,8 +76,8 @@ async def test_an_unusable_cursor_is_answered_with_reset(make: Factory, live_app
     good = (await page(ada))["cursor"]
     event_log = live_app.state.services.event_log
     here = event_log.position(good)
-    before = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.open, here.seen.newest_id - 1)
-    lost = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.open, here.seen.newest_id + 1000)
+    before = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.running, here.seen.newest_id - 1)
+    lost = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.running, here.seen.newest_id + 1000)
     if kind == "expired":
         await make.sql.execute("update task_event_horizon set expired_id = $1", here.seen.newest_id)
     since = {
@@ -170,7 +170,7 @@ async def test_an_unusable_cursor_is_answered_with_reset_in_the_stream(address: 
 async def test_a_quiet_stream_sends_keep_alive_comments(
     address: str, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(subscriber, "KEEPALIVE_SECONDS", 0.05)
     async with streaming(address, (await make.user()).token) as stream:
         assert (await stream.next() or {}).get("event") == "ready"
         for _ in range(2):

@@ -116,7 +116,7 @@ async def test_a_bad_token_is_refused_whichever_way_it_comes(address: str, make:
 async def test_a_socket_that_does_not_authenticate_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, first: str | bytes | None
 ) -> None:
-    monkeypatch.setattr(websocket, "AUTH_SECONDS", 0.1 if first is None else WAIT_SECONDS)
+    monkeypatch.setattr(websocket, "AUTH_TIMEOUT_SECONDS", 0.1 if first is None else WAIT_SECONDS)
     async with dialled(address) as socket:
         if first is not None:
             await socket.send(first)
@@ -413,7 +413,7 @@ async def test_neither_a_token_nor_a_query_is_logged(
             pass
     # What the client under test's own library says is its own matter.
     log_text = "\n".join([*log, *(one.getMessage() for one in caplog.records if not one.name.startswith("websockets"))])
-    assert "a listener has come" in log_text
+    assert "subscriber connected" in log_text
     for secret in (issued, ada.token, "Atlantis"):
         assert secret not in log_text
 
@@ -458,7 +458,7 @@ async def test_a_disconnected_subscriber_is_removed(address: str, make: Factory,
     async with asyncio.timeout(WAIT_SECONDS):
         while mine():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    assert ada.id not in hub._owners
+    assert ada.id not in hub._live_owners
 
 
 async def test_a_subscriber_before_the_listener_connects_misses_nothing(make: Factory, live_database_url: str) -> None:
@@ -468,7 +468,7 @@ async def test_a_subscriber_before_the_listener_connects_misses_nothing(make: Fa
         app = create_app(make_settings(live_database_url, database_listen_url=door.url), passwords=Passwords(cost=4))
         async with app.router.lifespan_context(app), served(app) as address, listening(address, ada) as socket:
             async with asyncio.timeout(WAIT_SECONDS):
-                while not app.state.services.hub.followed:  # noqa: ASYNC110
+                while not app.state.services.hub.has_live_subscribers:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             tasks = [await make.task(ada)]
             await door.open()

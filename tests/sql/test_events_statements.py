@@ -15,7 +15,7 @@ from service.db.pool import Database
 from service.db.queries import q
 from service.events.event import Event
 from service.events.log import ALL_TASKS_VIEWER, EventLog
-from service.events.position import NOWHERE, Position, Snapshot
+from service.events.position import NO_POSITION, Position, Snapshot
 from tests.conftest import SECRET_KEY
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User
@@ -32,7 +32,7 @@ async def drained(
     ids: list[int] = []
     more = True
     while more:
-        page = await EVENT_LOG.page(db, position, viewer=viewer, rows=rows, size=size)
+        page = await EVENT_LOG.page(db, position, viewer=viewer, max_rows=rows, max_bytes=size)
         assert not page.reset
         assert len(page.events) <= rows
         ids += [event.id for event in page.events]
@@ -90,9 +90,9 @@ async def test_the_epoch_is_the_clusters_the_timelines_and_the_tables(sql: Sessi
 async def test_pages_are_cut_by_rows_and_go_on_with_nothing_lost_or_twice(
     database: Database, make: Factory, rows: int
 ) -> None:
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, await make.user(), 10)
-    page = await EVENT_LOG.page(database, here, rows=rows, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_rows=rows, max_bytes=LARGE)
     assert (len(page.events), page.more) == (min(rows, 10), rows <= 10)
     ids, end = await drained(database, here, rows=rows)
     assert ids == await kept(make.sql)
@@ -101,34 +101,34 @@ async def test_pages_are_cut_by_rows_and_go_on_with_nothing_lost_or_twice(
 
 @pytest.mark.parametrize("size", [1, 500, 1200, LARGE])
 async def test_pages_are_cut_by_bytes_and_have_one_event_at_least(database: Database, make: Factory, size: int) -> None:
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, await make.user(), 10)
     each = await make.sql.fetchval("select max(size) from task_events")
-    page = await EVENT_LOG.page(database, here, rows=1000, size=size)
+    page = await EVENT_LOG.page(database, here, max_rows=1000, max_bytes=size)
     assert (len(page.events), page.more) == (min(10, -(-size // each)), size != LARGE)
     assert (await drained(database, here, size=size))[0] == await kept(make.sql)
 
 
 async def test_a_batch_continues_after_its_cursor_and_later_events_follow(database: Database, make: Factory) -> None:
-    ada, here = await make.user(), await EVENT_LOG.here(database)
+    ada, here = await make.user(), await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 4)
-    page = await EVENT_LOG.page(database, here, rows=2, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_rows=2, max_bytes=LARGE)
     await insert(make.sql, ada, 3)
     rest, _ = await drained(database, page.position, rows=2)
     assert [event.id for event in page.events] + rest == await kept(make.sql)
     for event in page.events:
         after, _ = await drained(database, event.position)
         assert after == [one for one in await kept(make.sql) if one > event.id]
-        from_before, _ = await drained(database, event.before)
+        from_before, _ = await drained(database, event.previous_position)
         assert from_before == [event.id, *after]
 
 
 async def test_an_event_is_as_the_table_has_it(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     await make.task(ada)
     await make.sql.execute("update tasks set status = 'done', user_id = $1", bob.id)
-    page = await EVENT_LOG.page(database, here, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_bytes=LARGE)
     created, updated = page.events
     assert (created.owners, created.statuses) == ({ada.id}, {"todo", None})
     assert (updated.owners, updated.statuses) == ({ada.id, bob.id}, {"todo", "done"})
@@ -178,7 +178,7 @@ async def test_a_transaction_open_during_a_poll_is_new_to_the_next_poll_after_it
     end: str,
 ) -> None:
     ada = await make.user()
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     for _ in range(TRIES):
         late = await begin(make, session, ada)
         xid = int(await late.fetchval("select pg_current_xact_id()::text"))
@@ -186,7 +186,7 @@ async def test_a_transaction_open_during_a_poll_is_new_to_the_next_poll_after_it
         if (xid >= there.seen.xmax) is (begin is late_and_last):
             break
         await late.execute("rollback")
-    assert (xid in there.seen.open) is (begin is late_and_listed)
+    assert (xid in there.seen.running) is (begin is late_and_listed)
     assert (xid >= there.seen.xmax) is (begin is late_and_last)
     assert (await drained(database, there))[0] == []
     await late.execute(end)
@@ -206,10 +206,10 @@ async def test_a_batch_in_progress_does_not_include_later_commits(
     begin: Callable[[Factory, Sessions, User], Awaitable[Session]],
 ) -> None:
     ada = await make.user()
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 3)
     late = await begin(make, session, ada)
-    page = await EVENT_LOG.page(database, here, rows=1, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_rows=1, max_bytes=LARGE)
     await late.execute("commit")
     cursor = EVENT_LOG.cursor(page.position)
     for _ in range(2):  # the same from the same cursor
@@ -222,7 +222,7 @@ async def test_a_batch_in_progress_does_not_include_later_commits(
 
 async def test_a_user_reads_events_of_own_tasks_and_of_tasks_moved_to_others(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 2)
     await insert(make.sql, bob)
     first, second = [row["id"] for row in await make.sql.fetch("select id from tasks where user_id = $1", ada.id)]
@@ -240,20 +240,20 @@ async def test_old_events_leave_in_batches_and_positions_before_them_are_expired
     database: Database, make: Factory
 ) -> None:
     ada = await make.user()
-    start = await EVENT_LOG.here(database)
+    start = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 3)
-    at_the_end = await EVENT_LOG.here(database)
+    at_the_end = await EVENT_LOG.current_position(database)
     old = await kept(make.sql)
     await make.sql.execute("update task_events set at = now() - interval '90 days 1 minute'")
     await insert(make.sql, ada, 2)
     await make.sql.execute("update task_events set at = now() - interval '89 days' where id > $1", old[-1])
-    halfway = (await EVENT_LOG.page(database, start, rows=2, size=LARGE)).position
+    halfway = (await EVENT_LOG.page(database, start, max_rows=2, max_bytes=LARGE)).position
     assert [await q.events.expire(database, days=90, row_limit=2) for _ in range(3)] == [2, 1, 0]
     assert await make.sql.fetchval("select expired_id from task_event_horizon") == old[-1]
     new = await kept(make.sql)
     assert len(new) == 2
     for position in (start, halfway):
-        page = await EVENT_LOG.page(database, position, size=LARGE)
+        page = await EVENT_LOG.page(database, position, max_bytes=LARGE)
         assert page.reset
         assert not page.events
         assert (await drained(database, page.position))[0] == []
@@ -263,10 +263,10 @@ async def test_old_events_leave_in_batches_and_positions_before_them_are_expired
 async def test_a_table_whose_events_have_all_expired_is_read_on(database: Database, make: Factory) -> None:
     ada = await make.user()
     await insert(make.sql, ada)
-    before = await EVENT_LOG.here(database)
+    before = await EVENT_LOG.current_position(database)
     await make.sql.execute("update task_events set at = now() - interval '91 days'")
     assert await q.events.expire(database, days=90, row_limit=10) == 1
-    after = await EVENT_LOG.here(database)
+    after = await EVENT_LOG.current_position(database)
     for position in (before, after):
         assert (await drained(database, position))[0] == []
     await insert(make.sql, ada)
@@ -287,23 +287,23 @@ async def test_one_process_at_a_time_deletes_old_events(database: Database, make
 async def test_a_position_of_another_history_is_reset(database: Database, make: Factory) -> None:
     ada = await make.user()
     await insert(make.sql, ada, 2)
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     newest = here.seen.newest_id
     lost = replace(here, seen=replace(here.seen, newest_id=newest + 100))
     in_a_lost_batch = replace(here, batch=replace(here.seen, newest_id=newest + 100), after_id=newest)
-    for position in (NOWHERE, replace(here, epoch="another"), lost, in_a_lost_batch):
-        page = await EVENT_LOG.page(database, position, size=LARGE)
+    for position in (NO_POSITION, replace(here, epoch="another"), lost, in_a_lost_batch):
+        page = await EVENT_LOG.page(database, position, max_bytes=LARGE)
         assert (page.reset, page.events, page.more) == (True, [], False)
         assert page.position.seen.newest_id == newest
         assert (page.position.epoch, page.position.batch) == (here.epoch, None)
-    assert not (await EVENT_LOG.page(database, here, size=LARGE)).reset
+    assert not (await EVENT_LOG.page(database, here, max_bytes=LARGE)).reset
 
 
 async def test_after_a_crash_a_transaction_number_that_is_used_again_hides_nothing(
     database: Database, make: Factory
 ) -> None:
     """PostgreSQL reuses the number of a transaction that left nothing; an earlier position treats it as old."""
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, await make.user())
     await make.sql.execute("update task_events set xid = '5'")
     assert (await drained(database, here))[0] == await kept(make.sql)
@@ -321,7 +321,7 @@ async def test_events_with_future_transaction_ids_after_a_restore_are_repaired_o
         assert await q.events.has_future_xids(make.sql)
         assert [await q.events.repair_future_xids(make.sql, row_limit=9) for _ in range(2)] == [2, 0]
         assert not await q.events.has_future_xids(make.sql)
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada)
     assert (await drained(database, here))[0] == (await kept(make.sql))[2:]
 
@@ -355,14 +355,14 @@ async def test_snapshot_visibility_agrees_with_the_server(sql: Session) -> None:
         )
         snapshot = Snapshot.parse(text, 100)
         assert snapshot.text == text == await sql.fetchval("select ($1::text::pg_snapshot)::text", text)
-        assert [not snapshot.missed(1, xid) for xid in xids] == seen
-        assert all(snapshot.missed(101, xid) for xid in xids)
+        assert [not snapshot.lacks(1, xid) for xid in xids] == seen
+        assert all(snapshot.lacks(101, xid) for xid in xids)
 
 
 def event(number: int, xid: int) -> Event:
     names = ("type", "task_id", "user_id", "previous_user_id", "actor_id", "at", "changes", "task")
     row = dict.fromkeys((*names, "status_now", "status_before")) | {"id": number, "xid": str(xid)}
-    return Event(row, position=NOWHERE, cursor="")
+    return Event(row, position=NO_POSITION, cursor="")
 
 
 @dataclass
@@ -383,7 +383,7 @@ class Reader:
             self.position = found
             del self.got[length:], self.cursors[chosen + 1 :]
         rows, size = random.choice([1, 2, 3, 7, 1000]), random.choice([1, 700, 2000, LARGE])
-        page = await EVENT_LOG.page(db, self.position, viewer=self.viewer, rows=rows, size=size)
+        page = await EVENT_LOG.page(db, self.position, viewer=self.viewer, max_rows=rows, max_bytes=size)
         assert not page.reset
         for one in page.events:
             self.got.append((one.id, one.content["task_id"]))
@@ -425,7 +425,7 @@ async def test_every_committed_event_is_read_once_in_any_order_of_writes_commits
     random = Random(seed)
     owners = [await make.user(), await make.user()]
     writers = [Writer(await session(), is_open=False, holds=set()) for _ in range(5)]
-    here = await EVENT_LOG.here(database)
+    here = await EVENT_LOG.current_position(database)
     viewers = [ALL_TASKS_VIEWER, *(owner.viewer for owner in owners)]
     readers = [Reader(viewer, here, [], []) for viewer in viewers]
     for _ in range(400):

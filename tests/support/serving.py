@@ -24,6 +24,6 @@ async def serving(settings: Settings, *, listening: bool = True) -> AsyncIterato
         httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client,
     ):
         async with asyncio.timeout(WAIT_SECONDS):
-            while listening and not app.state.services.listener.alive:  # noqa: ASYNC110
+            while listening and not app.state.services.listener.is_polling:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         yield client

@@ -11,8 +11,8 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from service.core.pagination import Cursors
-from service.events.event import framed
-from service.events.log import BOUND_TO, EventLog
+from service.events.event import text_frame
+from service.events.log import CURSOR_PURPOSE, EventLog
 from service.events.position import Position, Snapshot
 
 CURSORS = Cursors(("a" * 32,))
@@ -42,7 +42,7 @@ def positions(draw: st.DrawFn) -> Position:
 )
 def test_a_snapshot_is_read_and_written_as_postgresql_does(text: str, still_open: list[int]) -> None:
     snapshot = Snapshot.parse(text, 5)
-    assert (sorted(snapshot.open), snapshot.newest_id, snapshot.text) == (still_open, 5, text)
+    assert (sorted(snapshot.running), snapshot.newest_id, snapshot.text) == (still_open, 5, text)
     xmin, xmax, _ = text.split(":")
     assert (snapshot.xmin, snapshot.xmax) == (int(xmin), int(xmax))
 
@@ -78,7 +78,7 @@ def test_a_cursor_of_another_key_or_list_is_invalid_and_one_of_the_previous_key_
     other, rotated = EventLog(Cursors(("b" * 32,))), EventLog(Cursors(("b" * 32, "a" * 32)))
     assert other.position(CURSOR) is None
     assert rotated.position(CURSOR) == EVENT_LOG.position(CURSOR) is not None
-    content = CURSORS.open(CURSOR, bound_to=BOUND_TO)
+    content = CURSORS.open(CURSOR, bound_to=CURSOR_PURPOSE)
     assert content
     assert EVENT_LOG.position(CURSORS.seal(content, bound_to=["tasks"])) is None
     assert EVENT_LOG.position(CURSORS.make(value=1, key=1, bound_to=["-created_at", {}])) is None
@@ -88,7 +88,7 @@ def test_a_cursor_of_another_key_or_list_is_invalid_and_one_of_the_previous_key_
 def test_a_frame_is_a_whole_unmasked_text_frame(size: int) -> None:
     body = bytes(32 + n % 90 for n in range(size))
     stream = StreamReader()
-    stream.feed_data(framed(body))
+    stream.feed_data(text_frame(body))
     parsing = Frame.parse(stream.read_exact, mask=False)
     with pytest.raises(StopIteration) as parsed:
         next(parsing)
@@ -97,4 +97,4 @@ def test_a_frame_is_a_whole_unmasked_text_frame(size: int) -> None:
     assert (frame.rsv1, frame.rsv2, frame.rsv3) == (False, False, False)
     stream.feed_eof()
     assert stream.buffer == b""
-    assert framed(body) == Frame(Opcode.TEXT, body).serialize(mask=False)
+    assert text_frame(body) == Frame(Opcode.TEXT, body).serialize(mask=False)
