@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,15 @@ def test_help_is_printed_with_any_settings(tmp_path: Path, name: str) -> None:
     ended = run(tmp_path, *name.split(), "--help", PORT="nonsense")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(f"usage: python -m service {name}".rstrip())
+
+
+def test_the_command_line_imports_nothing_that_help_does_not_need(tmp_path: Path) -> None:
+    """Importing these takes a second, in every command."""
+    script = "import sys, service.cli; print(sys.modules.keys() & {'fastapi', 'pydantic', 'asyncpg', 'yoyo', 'loguru'})"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "set()\n", ended.stderr
 
 
 @pytest.mark.parametrize("words", ["dance", "sql", "migrate --rollback 0"])

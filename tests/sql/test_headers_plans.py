@@ -26,9 +26,8 @@ EXPLAINED = plans.planned_statements()
 async def filled(module_database_url: str) -> AsyncIterator[tuple[Connection, list[float]]]:
     """A session on a database with many tasks, and the shares of the work that were reported while it was filled."""
     shares: list[float] = []
-    async with scratch_database.connected(
-        module_database_url
-    ) as connection:  # it writes each task anew: 10 s in place of 1
+    async with scratch_database.connected(module_database_url) as connection:
+        # It writes each task anew: 10 s in place of 1.
         await connection.execute("alter table attachments disable trigger attachments_change_task")
     await scratch_database.fill(module_database_url, rows=ROWS, advance=shares.append)
     async with scratch_database.connected(module_database_url) as connection:
