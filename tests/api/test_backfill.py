@@ -201,7 +201,7 @@ async def test_a_blank_city_is_marked_without_a_call(start: Start, provider: Pro
 
 
 async def test_lookups_of_many_cities_do_not_count_as_failures(
-    start: Start, provider: Provider, logged: list[str], monkeypatch: pytest.MonkeyPatch
+    start: Start, provider: Provider, json_log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Together they exceed the timeout of one lookup: 100 lookups of 0.1 s each, 6 at once, against 1.5 s."""
     monkeypatch.setattr(backfill, "CITIES_AT_ONCE", 6)
@@ -218,7 +218,7 @@ async def test_lookups_of_many_cities_do_not_count_as_failures(
             return bool(await make.sql.fetchval("select bool_and(weather is not null) from tasks"))
 
         await until(filled)
-    assert not [line for line in logged if "circuit" in line]
+    assert not [line for line in json_log if "circuit" in line]
 
 
 async def test_two_applications_at_once_ask_for_each_city_once(
@@ -272,13 +272,13 @@ async def test_a_city_changed_during_the_lookup_does_not_get_the_weather_of_the_
 
 
 async def test_the_loop_continues_after_a_database_outage(
-    start: Start, logged: list[str], own_database_url: str
+    start: Start, json_log: list[str], own_database_url: str
 ) -> None:
     async with gate(own_database_url) as door, start(database_url=door.url):
         await door.shut("refused")
 
         async def noticed() -> bool:
-            return any("weather backfill failed" in line for line in logged)
+            return any("weather backfill failed" in line for line in json_log)
 
         await until(noticed)
         await door.open()
@@ -290,7 +290,7 @@ async def test_the_loop_continues_after_a_database_outage(
 
 
 async def test_a_round_that_fails_for_whatever_reason_is_not_the_last_one(
-    start: Start, logged: list[str], own_database_url: str
+    start: Start, json_log: list[str], own_database_url: str
 ) -> None:
     sql = await asyncpg.connect(own_database_url)
     await sql.execute("""
@@ -302,7 +302,7 @@ async def test_a_round_that_fails_for_whatever_reason_is_not_the_last_one(
     async with start(database_url=own_database_url):
 
         async def noticed() -> bool:
-            return any("weather backfill failed" in line and "not today" in line for line in logged)
+            return any("weather backfill failed" in line and "not today" in line for line in json_log)
 
         await until(noticed)
         await sql.execute("drop trigger refuse on tasks")

@@ -207,9 +207,9 @@ async def test_a_client_that_leaves_ends_the_reading(
     path, _ = await put(make, ada, LARGE)
     _, writer = await begin(port, ada, path)
     running = app.state.services.attachments._downloads._slots
-    assert running.total == 1
+    assert running.used == 1
     writer.transport.abort()
-    await until(lambda: not running.total)
+    await until(lambda: not running.used)
     assert 0 < sum(reads) < len(LARGE) / 2
 
 
@@ -225,8 +225,8 @@ async def test_a_client_that_reads_too_slowly_loses_its_download_slot(
     monkeypatch.setattr(download, "MIN_BYTES_PER_SECOND", 1e12)
     reader, writer = await begin(port, ada, path)
     running = make.app.state.services.attachments._downloads._slots
-    assert running.total == 1
-    await until(lambda: not running.total)  # though it has not read on, and not left
+    assert running.used == 1
+    await until(lambda: not running.used)  # though it has not read on, and not left
     assert len(await rest(reader)) < len(LARGE)
     writer.close()
     assert logged[-1].startswith("INFO download aborted")

@@ -274,9 +274,9 @@ async def test_a_client_that_disconnects_during_its_upload_leaves_no_file(
         body = b"%x\r\n%b\r\n" % (len(body), body)
     _, writer = await dial(port, head(ada, path, length), body)
     await until(lambda: left() - before)
-    assert running.total == 1
+    assert running.used == 1
     writer.transport.abort() if how == "abort" else writer.close()
-    await until(lambda: not running.total)
+    await until(lambda: not running.used)
     assert left() == before
 
 

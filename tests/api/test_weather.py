@@ -66,7 +66,7 @@ async def test_a_task_has_its_weather_in_the_answer_that_makes_it(start: Start) 
 
 @pytest.mark.parametrize("mode", [*FAILING, *NO_CITY])
 async def test_a_failing_provider_leaves_a_task_without_weather_and_causes_no_other_failure(
-    start: Start, provider: Provider, logged: list[str], caplog: pytest.LogCaptureFixture, mode: str
+    start: Start, provider: Provider, json_log: list[str], caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     provider.mode = mode
     async with start(weather_timeout_seconds=BUDGET) as make:
@@ -77,8 +77,8 @@ async def test_a_failing_provider_leaves_a_task_without_weather_and_causes_no_ot
     assert (answer.status_code, answer.json()["weather"]) == (201, None)
     # A connection that is closed without a word may have been an old one, so the HTTP client asks once more.
     assert len(provider.calls) == (2 if mode == "closes at once" else 1)
-    assert KEY not in "".join([*logged, caplog.text, answer.text, *answer.headers.values()])
-    assert not [line for line in logged if orjson.loads(line)["record"]["level"]["no"] >= 40]
+    assert KEY not in "".join([*json_log, caplog.text, answer.text, *answer.headers.values()])
+    assert not [line for line in json_log if orjson.loads(line)["record"]["level"]["no"] >= 40]
     assert not [record for record in caplog.records if record.levelno >= 40]
 
 
@@ -179,14 +179,14 @@ async def test_without_a_city_there_is_no_call(start: Start, provider: Provider,
 
 
 async def test_without_an_api_key_no_call_is_made_and_this_is_logged_once(
-    start: Start, provider: Provider, logged: list[str]
+    start: Start, provider: Provider, json_log: list[str]
 ) -> None:
     async with start(openweather_api_key="") as make:
         ada = await make.user()
         assert [(await create(ada))["weather"] for _ in range(3)] == [None] * 3
         assert not make.app.state.services.weather.available
     assert provider.calls == []
-    assert len([line for line in logged if "OPENWEATHER_API_KEY is empty" in line]) == 1
+    assert len([line for line in json_log if "OPENWEATHER_API_KEY is empty" in line]) == 1
 
 
 @pytest.mark.parametrize("mode", ["ok", *NO_CITY])
@@ -255,7 +255,7 @@ async def test_nothing_is_cached_if_the_cache_is_disabled(
 
 
 async def test_with_redis_killed_the_process_serves_what_it_found(
-    forecaster: Forecaster, provider: Provider, logged: list[str]
+    forecaster: Forecaster, provider: Provider, json_log: list[str]
 ) -> None:
     with RedisServer() as server:
         async with forecaster(redis_url=server.url, weather_timeout_seconds=20) as client:
@@ -265,11 +265,11 @@ async def test_with_redis_killed_the_process_serves_what_it_found(
             assert (await fetch(client, "Paris"))["temperature"] == temperature("Paris")
             assert (await fetch(client, "Paris"))["temperature"] == temperature("Paris")
     assert provider.cities == ["Moscow", "Paris"]
-    assert len([line for line in logged if "redis disconnected" in line]) == 1
+    assert len([line for line in json_log if "redis disconnected" in line]) == 1
 
 
 async def test_a_lost_city_lock_does_not_mark_redis_unavailable(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, logged: list[str]
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, json_log: list[str]
 ) -> None:
     provider.mode = "held"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=20) as client:
@@ -278,7 +278,7 @@ async def test_a_lost_city_lock_does_not_mark_redis_unavailable(
         await redis.flushdb()
         provider.released.set()
         assert (await flight)["condition"] == "Clouds"
-    assert not [line for line in logged if "redis disconnected" in line]
+    assert not [line for line in json_log if "redis disconnected" in line]
 
 
 async def test_a_citys_name_does_not_reach_into_anothers_keys(
@@ -372,7 +372,7 @@ async def test_metrics_count_cache_hits_misses_and_request_outcomes(forecaster: 
 
 
 async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
-    forecaster: Forecaster, provider: Provider, logged: list[str]
+    forecaster: Forecaster, provider: Provider, json_log: list[str]
 ) -> None:
     provider.mode = "fails"
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
@@ -404,7 +404,7 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
         assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
         assert breaker.closed
         assert MetricSamples(metrics.text().decode()).of("weather_circuit_open") == 0
-    changes = [orjson.loads(line)["record"]["extra"]["state"] for line in logged if "weather circuit changed" in line]
+    changes = [orjson.loads(line)["record"]["extra"]["state"] for line in json_log if "weather circuit changed" in line]
     assert changes == ["open", "closed"]
 
 
@@ -648,9 +648,9 @@ async def test_foreign_cache_content_is_not_used_as_weather(
 
 
 async def test_a_key_of_another_kind_is_no_outage(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, logged: list[str]
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, json_log: list[str]
 ) -> None:
     await redis.rpush("weather:of:moscow", "x")
     async with forecaster(redis_url=redis_url) as client:
         assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
-    assert not [line for line in logged if "redis disconnected" in line]
+    assert not [line for line in json_log if "redis disconnected" in line]

@@ -45,7 +45,7 @@ def _patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+def json_log(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     """Yield the log lines as JSON with their bound fields; the log of the standard library is in `caplog`."""
     lines: list[str] = []
     caplog.set_level(0)
