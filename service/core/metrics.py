@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 INCOMPLETE = "taken-away"  # a marker in the folder: files of some workers were deleted
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the library reads it once, when it is imported
-if parent_process() is None:
+FOLDER_PREFIX = "task-manager-metrics-"
+folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
+# The name holds the pid of the process that starts the workers: a worker imports this module before multiprocessing
+# tells it that it has a parent.
+if not folder.name.startswith(f"{FOLDER_PREFIX}{os.getppid()}-"):
     os.environ.pop(FOLDER_VARIABLE, None)  # inherited from another program
-elif FOLDER_VARIABLE in os.environ and not (folder := Path(os.environ[FOLDER_VARIABLE])).exists():
+elif not folder.exists():
     folder.mkdir(mode=0o700, exist_ok=True)  # some program that cleans temporary folders deleted it
     (folder / INCOMPLETE).touch()
 
@@ -83,8 +86,8 @@ LIMIT_CHECKS = _counter("rate_limit_checks", "Rate limit checks by result.", "po
 @contextmanager
 def shared() -> Iterator[None]:
     """Create the folder for the metrics of the processes that start inside the block."""
-    with TemporaryDirectory(prefix="task-manager-metrics-") as folder:
-        os.environ[FOLDER_VARIABLE] = folder
+    with TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-") as created:
+        os.environ[FOLDER_VARIABLE] = created
         yield
 
 
