@@ -8,9 +8,6 @@ import signal
 import sys
 from importlib import import_module
 
-from loguru import logger
-
-from service.core import settings
 from service.core.errors import ServiceError
 from service.db.headers import HeaderError
 
@@ -38,8 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     parsed = _parser().parse_args(arguments)
-    logger.remove()  # loguru's default prints the values of variables; `serve` sets up its own log
-    # Imported late: the routes take 0.7 s, and only `serve` and `openapi` need them.
+    # Imported late: the settings take 0.3 s, which help does not need, and the routes 0.7 s, which only `serve` and
+    # `openapi` need.
+    settings = import_module("service.core.settings")
+    import_module("loguru").logger.remove()  # its default prints the values of variables; `serve` sets up its own log
     module, _, function = parsed.run.partition(".")
     try:
         return int(getattr(import_module(f"service.cli.{module}"), function)(parsed, settings.load()))

@@ -12,9 +12,9 @@ from loguru import logger
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from service.accounts.users import check_admin
+from service.accounts.users import check_admin_credentials
 from service.api import connection_limits
-from service.api.connection import bound
+from service.api.connection import limit_send_buffer
 from service.api.connection_limits import ConnectionLimits
 from service.api.protocols import MAX_MESSAGE_BYTES, protocols
 from service.attachments import operations
@@ -32,7 +32,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     descriptors.raise_limit()
     connection_limits.budget(settings)
     signing_keys.signing_keys(settings)
-    operations.check(settings)
+    operations.check_storage(settings)
     _check_first_admin(settings)
     # uvicorn raises the signal again after it stopped; SystemExit then lets the embedded database stop, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -58,7 +58,7 @@ def _check_first_admin(settings: Settings) -> None:
     if not settings.admin_username:
         return
     try:
-        check_admin(settings.admin_username, settings.admin_password.get_secret_value())
+        check_admin_credentials(settings.admin_username, settings.admin_password.get_secret_value())
     except StartError as error:
         raise StartError(f"ADMIN_USERNAME={settings.admin_username!r} ADMIN_PASSWORD='***': {error.detail}") from None
 
@@ -84,7 +84,7 @@ def _serve(settings: Settings) -> None:
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
     )
     listening_socket = config.bind_socket()
-    bound(listening_socket)
+    limit_send_buffer(listening_socket)
     server = uvicorn.Server(config)
     if settings.workers > 1:
         with suppress(KeyboardInterrupt), metrics.shared():

@@ -635,7 +635,7 @@ class _Accounts:
         hash: bytes,
         read_only: bool,
         expires_at: datetime | None,
-        most: int,
+        max_keys: int,
     ) -> AccountsCreateKeyRow | None: ...
     async def create_ticket(
         self,
@@ -713,13 +713,13 @@ class _Accounts:
         db: Executor,
         *,
         user_id: int,
-        known_hash: str,
+        verified_hash: str,
         refresh_hash: bytes,
         secret: bytes,
         days: int,
         client_address: str | None,
         user_agent: str | None,
-        most: int,
+        max_sessions: int,
     ) -> AccountsOpenSessionRow | None: ...
     async def password(
         self,
@@ -761,7 +761,7 @@ class _Accounts:
         *,
         user_id: int,
         password_hash: str,
-        known_hash: str,
+        verified_hash: str,
         kept_session_id: int | None,
     ) -> int: ...
     async def use_ticket(
@@ -808,7 +808,7 @@ class _Attachments:
         db: Executor,
         *,
         seconds: float,
-        has_turn: bool,
+        holds_lease: bool,
     ) -> AttachmentsAcquireSweepLeaseRow | None: ...
     async def check_upload(
         self,

@@ -121,7 +121,7 @@ class _ReferenceGraph:
                             yield f"{method.upper()} {prefix}{_text(path)}", {function, *shared}
         for node in module.tree.body:
             match node:
-                case ast.ClassDef(name="Sockets"):
+                case ast.ClassDef(name="WebSocketMiddleware"):
                     called, _ = self._find_references(ast.walk(node), *self._scope_of_alias(module, node))
                     yield "GET /ws", {*called, *shared}
 

@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "sql"
 
 
-async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Session) -> None:
+async def test_the_files_of_the_repository_are_valid_and_the_stub_is_current(sql: Session) -> None:
     assert await check(sql) == []
 
 
@@ -121,7 +121,7 @@ async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Sessi
         ),
     ],
 )
-async def test_a_mistake_is_told_with_its_file_and_line(
+async def test_a_mistake_is_reported_with_its_file_and_line(
     sql: Session, folder: Path, tmp_path: Path, *, old: str, new: str, problem: str
 ) -> None:
     stub = tmp_path / "queries.pyi"
@@ -134,21 +134,21 @@ async def test_a_mistake_is_told_with_its_file_and_line(
     assert "\n" not in found
 
 
-async def test_a_mistake_in_a_later_sort_is_told_at_the_line_of_its_expansion(sql: Session, folder: Path) -> None:
+async def test_a_mistake_in_a_later_sort_is_reported_at_the_line_of_its_expansion(sql: Session, folder: Path) -> None:
     file = folder / "tasks" / "title.sql"
     file.write_text(SORTED.replace("id: t.id bigint", f"id: t.{'i' * 80}d bigint", 1), encoding="utf-8")
     (found,) = await check(sql, folder=folder, stub_path=folder / "queries.pyi")
     assert found.startswith(f"{file}:8: column t.iii")
 
 
-async def test_a_parameter_of_a_type_without_a_python_name_is_told(sql: Session, folder: Path) -> None:
+async def test_a_parameter_of_an_unsupported_type_is_reported(sql: Session, folder: Path) -> None:
     file = folder / "tasks" / "title.sql"
     file.write_text("-- A sum.\n-- returns: value\n-- params: one numeric\nselect $1 > 1.5 as more;", encoding="utf-8")
     (found,) = await check(sql, folder=folder, stub_path=folder / "queries.pyi")
     assert found == f"{file}:3: params: numeric is a type that stub.PYTHON lacks: cast it to another, or add it there"
 
 
-async def test_every_mistake_is_told_and_the_stub_is_left_alone_until_there_is_none(
+async def test_every_mistake_is_reported_and_the_stub_is_kept_until_all_are_fixed(
     sql: Session, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "tasks" / "title.sql").write_text(GOOD.replace("t.weather", "t.w").replace("tasks_pkey", "x"), "utf-8")
@@ -164,7 +164,9 @@ async def test_every_mistake_is_told_and_the_stub_is_left_alone_until_there_is_n
     assert not (tmp_path / "queries.pyi").exists()
 
 
-async def test_a_stale_stub_is_told_and_renewed_where_asked(sql: Session, folder: Path, tmp_path: Path) -> None:
+async def test_an_outdated_stub_is_reported_and_rewritten_on_request(
+    sql: Session, folder: Path, tmp_path: Path
+) -> None:
     stub = tmp_path / "queries.pyi"
     told = [f"{stub}:1: differs from the files and the schema: run `python -m service sql check --write`"]
     assert await check(sql, folder=folder, stub_path=stub) == told
@@ -215,7 +217,7 @@ def test_every_statement_has_a_test_that_calls_it(name: str) -> None:
     assert any(re.search(rf"\bq\.{re.escape(name)}(\.stream)?\(", text) for text in tests)
 
 
-async def test_a_file_that_nothing_runs_and_an_entry_that_nothing_raises_are_told(
+async def test_unused_statements_and_unused_error_entries_are_reported(
     sql: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "callers", dict)
