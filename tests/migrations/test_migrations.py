@@ -25,7 +25,7 @@ from service.db.migrations import Status, migrate, release_ids, rollback, status
 MIGRATOR = """
 import json, sys
 from pathlib import Path
-from service.migrations import migrate
+from service.db.migrations import migrate
 print("ready", flush=True)
 sys.stdin.readline()
 print(json.dumps(migrate(sys.argv[1], folder=Path(sys.argv[2]))))
