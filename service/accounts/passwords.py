@@ -18,19 +18,19 @@ import bcrypt
 
 from service.core.fair_slots import FairSlots
 
-# bcrypt refuses more than 72 bytes and stops at NUL, so it is given a digest. The key is a constant of the application
-# and not SECRET_KEY, whose rotation must not lose passwords.
+# bcrypt refuses more than 72 bytes and stops at NUL, so it hashes a digest of the password. The digest's key is a
+# constant: with SECRET_KEY in its place, a rotation of that key would invalidate every password.
 PEPPER = b"task-manager/password/1"
-COST = 12
+BCRYPT_COST = 12
 MAX_WAITING = 64
-MAX_WAITING_PER_KEY = 16  # more than the log-ins that an address has at once by default
-NO_REQUEST = "no request"  # the key of the first administrator and of commands
-NICE = 10
+MAX_WAITING_PER_KEY = 16  # more than the log-ins per minute and address that the default limit allows
+COMMAND_KEY = "no request"  # the slot key of hashes that no request asks for: the first administrator, commands
+THREAD_NICENESS = 10
 T = TypeVar("T")
 
 
 class Payer(Protocol):
-    """Whom the hashes of one request are charged to, and `key`: hashes of one key run one after the other."""
+    """The request that a password hash is charged to."""
 
     @property
     def address(self) -> str:
@@ -38,46 +38,52 @@ class Payer(Protocol):
 
     @property
     def key(self) -> str:
-        """The account, or the client address where there is none."""
+        """The account that the request names, else the client address; hashes of one key run one after the other."""
 
     async def charge(self) -> None:
-        """Spend what a hash costs; RateLimitedError."""
+        """Charge one hash. Raises: RateLimitedError if the limit of log-ins is reached."""
 
 
 class Passwords:
-    """Hashes and verifies passwords with bcrypt in threads of its own, with a fair and bounded queue before them."""
+    """A bcrypt hasher with its own threads and a fair, bounded queue in front of them."""
 
-    def __init__(self, *, cost: int = COST, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, *, cost: int = BCRYPT_COST, max_waiting: int = MAX_WAITING) -> None:
         threads = max(1, (os.cpu_count() or 2) - 1)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt", initializer=_step_back)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt", initializer=_lower_priority)
         self._slots = FairSlots(
             "log-ins", slots=threads, max_waiting=max_waiting, max_waiting_per_key=MAX_WAITING_PER_KEY
         )
         self._cost = cost
-        # What an unknown user's password is verified against, so that the answer takes as long as for a known one.
-        self._nobody = bcrypt.hashpw(_digest(secrets.token_urlsafe()), bcrypt.gensalt(cost)).decode()
+        # The password of an unknown user is verified against this hash, so that both answers take the same time.
+        self._dummy_hash = bcrypt.hashpw(_digest(secrets.token_urlsafe()), bcrypt.gensalt(cost)).decode()
 
     async def hash(self, password: str, *, payer: Payer | None) -> str:
-        """Return the hash to keep. `payer` is None if no request asks for it.
+        """Return the hash to store; `payer` is None if no request asks for it.
 
-        Raises: RateLimitedError if the payer has spent its log-ins, UnavailableError if too many hashes wait.
+        Raises: RateLimitedError if the payer's limit of log-ins is reached, UnavailableError if too many hashes wait.
         """
         return await self._run(payer, lambda: bcrypt.hashpw(_digest(password), bcrypt.gensalt(self._cost)).decode())
 
-    async def verify(self, password: str, kept: str | None, *, payer: Payer | None) -> bool:
-        """Whether it is the password behind the kept hash; as slow where there is none. Arguments, errors: `hash`."""
-        return await self._run(payer, lambda: self._matches(_digest(password), kept))
+    async def verify(self, password: str, stored_hash: str | None, *, payer: Payer | None) -> bool:
+        """Return whether a password matches the stored hash, in the same time if there is none.
 
-    def _matches(self, digest: bytes, kept: str | None) -> bool:
+        Raises: as `hash`.
+        """
+        return await self._run(payer, lambda: self._matches(_digest(password), stored_hash))
+
+    def _matches(self, digest: bytes, stored_hash: str | None) -> bool:
         try:
-            return bcrypt.checkpw(digest, (kept or self._nobody).encode()) and bool(kept)
-        except ValueError:  # no hash, but a DBA's word in its place: it lets nobody in, and as slowly
-            bcrypt.checkpw(digest, self._nobody.encode())
+            return bcrypt.checkpw(digest, (stored_hash or self._dummy_hash).encode()) and bool(stored_hash)
+        except ValueError:  # a DBA has stored a word in place of a hash: refuse, and in the same time
+            bcrypt.checkpw(digest, self._dummy_hash.encode())
             return False
 
     async def _run(self, payer: Payer | None, work: Callable[[], T]) -> T:
-        """Charge, wait for a slot, and work in a thread, which keeps the slot to its end even if the caller leaves."""
-        key = payer.key if payer else NO_REQUEST
+        """Charge the payer, wait for a slot, and run `work` in a thread.
+
+        The thread keeps the slot until `work` ends, even if the caller is cancelled.
+        """
+        key = payer.key if payer else COMMAND_KEY
         if payer:
             await payer.charge()
         await self._slots.acquire(key)
@@ -86,16 +92,16 @@ class Passwords:
         return await asyncio.shield(future)
 
     def close(self) -> None:
-        """Let the threads go; what waits is dropped."""
+        """Stop the threads and cancel the hashes that wait."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _step_back() -> None:
-    """Let the event loop have the processor first; a thread has a priority of its own on Linux alone."""
+def _lower_priority() -> None:
+    """Lower the priority of this thread below the event loop's; only Linux has priorities per thread."""
     if sys.platform == "linux":
-        os.nice(NICE)
+        os.nice(THREAD_NICENESS)
 
 
 def _digest(password: str) -> bytes:
-    normal = unicodedata.normalize("NFC", password).encode()
-    return base64.b64encode(hmac.digest(PEPPER, normal, hashlib.sha256))
+    normalized = unicodedata.normalize("NFC", password).encode()
+    return base64.b64encode(hmac.digest(PEPPER, normalized, hashlib.sha256))

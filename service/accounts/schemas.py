@@ -1,4 +1,4 @@
-"""What clients send and get about accounts, log-in sessions, API keys and tickets."""
+"""The request bodies, parameters and responses of accounts, log-in sessions, API keys and tickets."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from service.core.validation import AS_DIGITS, VISIBLE, Future, Input, Text, not_blank
+from service.core.pagination import NextCursor, PageCursor, PageLimit
+from service.core.validation import VISIBLE, Future, Input, Text, not_blank
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
 PASSWORD_LENGTH = range(8, 257)
 MAX_DECOMPOSED_CHARACTERS = 4 * PASSWORD_LENGTH[-1]
 
 
-def _composed(password: str) -> str:
-    """Give the NFC form, whose characters are counted; far too long a text, slow to compose, stays as it is."""
+def normalize_password(password: str) -> str:
+    """Return the NFC form, whose characters count, or a far too long text as it is: normalizing it would be slow."""
     return unicodedata.normalize("NFC", password) if len(password) <= MAX_DECOMPOSED_CHARACTERS else password
 
 
 Role = Literal["user", "admin"]
-Composed = Annotated[Text, AfterValidator(_composed)]
-Password = Annotated[Composed, Field(min_length=PASSWORD_LENGTH[0], max_length=PASSWORD_LENGTH[-1])]
+NormalizedText = Annotated[Text, AfterValidator(normalize_password)]
+Password = Annotated[NormalizedText, Field(min_length=PASSWORD_LENGTH[0], max_length=PASSWORD_LENGTH[-1])]
+AnyPassword = Annotated[
+    NormalizedText, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])
+]
 
 
 class Registration(Input):
@@ -34,32 +38,30 @@ class Registration(Input):
 
 
 class PasswordChange(Input):
-    """A new password, by who knows the present one."""
+    """A new password, confirmed by the current one."""
 
-    current_password: Annotated[
-        Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])
-    ]
+    current_password: AnyPassword
     new_password: Annotated[Password, Field(examples=["another horse, another staple"])]
 
 
 class AccountChange(Input):
-    """Another role of an account, or whether it is active; what is absent stays."""
+    """A change of an account's role or activity; an absent member stays unchanged."""
 
     role: Role = Field(default_factory=lambda: "user")
     active: bool = Field(default_factory=lambda: True, strict=True, examples=[False])
 
 
-class AccountQuery(Input):
-    """A page of accounts."""
+class UserListParams(Input):
+    """The filter, order and page of a list of accounts."""
 
-    q: Annotated[str | None, Field(max_length=50, pattern="^[A-Za-z0-9._-]*$", description="How names begin.")] = None
+    q: Annotated[str | None, Field(max_length=50, pattern="^[A-Za-z0-9._-]*$", description="A prefix of names.")] = None
     sort: Annotated[Literal["username", "-username"], Field(description="`-` first: descending.")] = "username"
-    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
-    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
+    limit: PageLimit = 20
+    cursor: PageCursor = None
 
 
 class Account(BaseModel):
-    """An account as others see it."""
+    """An account as every user sees it."""
 
     id: int
     username: str
@@ -70,43 +72,45 @@ class Account(BaseModel):
 class Member(Account):
     """An account as administrators see it."""
 
-    active: Annotated[bool, Field(description="One that is not cannot log in, and nothing of it is good any more.")]
+    active: Annotated[
+        bool, Field(description="An inactive account cannot log in, and its sessions, keys and tickets are not valid.")
+    ]
 
 
 class MemberPage(BaseModel):
     """A page of accounts."""
 
     items: list[Member]
-    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
+    next_cursor: NextCursor
 
 
 class Credentials(Input):
-    """A log-in."""
+    """A username and a password."""
 
     username: Annotated[Text, Field(max_length=256, examples=["ada"])]
-    password: Annotated[Composed, Field(max_length=PASSWORD_LENGTH[-1], examples=["correct horse battery staple"])]
+    password: AnyPassword
 
 
 class Refresh(Input):
-    """A refresh token, to be spent."""
+    """A refresh token to exchange for new tokens."""
 
     refresh_token: Annotated[Text, Field(max_length=200, examples=["AAAAAAAAAAE…"])]
 
 
 class Token(BaseModel):
-    """An access token, which goes into `Authorization: Bearer …`, and what gives the next one."""
+    """An access token, sent as `Authorization: Bearer …`, and the refresh token for the next one."""
 
     access_token: Annotated[str, Field(examples=["eyJhbGciOiJIUzI1NiIs…"])]
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - RFC 6750's word
-    expires_in: Annotated[int, Field(description="Seconds, of the access token.", examples=[900])]
+    expires_in: Annotated[int, Field(description="The access token's lifetime in seconds.", examples=[900])]
     refresh_token: Annotated[
         str,
-        Field(description="Good once: `POST /auth/refresh` gives the next one.", examples=["AAAAAAAAAAE…"]),
+        Field(description="Valid once: `POST /auth/refresh` returns its successor.", examples=["AAAAAAAAAAE…"]),
     ]
 
 
 class Session(BaseModel):
-    """A log-in that is not over."""
+    """An active log-in session."""
 
     id: int
     created_at: datetime
@@ -114,29 +118,31 @@ class Session(BaseModel):
     expires_at: datetime
     client_address: str | None
     user_agent: str | None
-    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+    current: Annotated[bool, Field(description="Whether this request belongs to the session.")]
 
 
 class SessionList(BaseModel):
-    """One's own sessions, the newest first."""
+    """A user's own active sessions, the newest first."""
 
     items: list[Session]
 
 
 class NewKey(Input):
-    """An API key to be made."""
+    """A new API key."""
 
     name: Annotated[
         Text, Field(min_length=1, max_length=100, examples=["nightly report"]), AfterValidator(not_blank), VISIBLE
     ]
-    expires_at: Annotated[Future | None, Field(description="Null: it does not.", examples=["2030-01-01T00:00:00Z"])] = (
-        None
+    expires_at: Annotated[
+        Future | None, Field(description="Null: the key does not expire.", examples=["2030-01-01T00:00:00Z"])
+    ] = None
+    read_only: Annotated[bool, Field(strict=True, description="Whether the key may only read.", examples=[True])] = (
+        False
     )
-    read_only: Annotated[bool, Field(strict=True, description="Whether it may only read.", examples=[True])] = False
 
 
 class Key(BaseModel):
-    """An API key, without what it is."""
+    """An API key, without the key itself."""
 
     id: int
     name: str
@@ -149,19 +155,19 @@ class Key(BaseModel):
 
 
 class MadeKey(Key):
-    """An API key, shown this once."""
+    """A new API key with the key itself, which no later response contains."""
 
-    key: Annotated[str, Field(description="Goes into `Authorization: Bearer …`.", examples=["tm_…"])]
+    key: Annotated[str, Field(description="Sent as `Authorization: Bearer …`.", examples=["tm_…"])]
 
 
 class KeyList(BaseModel):
-    """One's own API keys, the newest first."""
+    """A user's own API keys, the newest first."""
 
     items: list[Key]
 
 
 class Ticket(BaseModel):
-    """Goes into the URL of `/ws` or `/events` as `?ticket=`; good once."""
+    """A ticket, valid once, for the URL of `/ws` or `/events`: `?ticket=…`."""
 
     ticket: Annotated[str, Field(examples=["XkQ2mW9c…"])]
-    expires_in: Annotated[int, Field(description="Seconds.")] = 30
+    expires_in: Annotated[int, Field(description="The ticket's lifetime in seconds.")] = 30

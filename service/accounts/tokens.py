@@ -1,4 +1,4 @@
-"""Access tokens and refresh tokens: how they are written and verified."""
+"""Access tokens and refresh tokens: how they are signed and verified."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from service.core.viewer import Viewer
 ALGORITHM = "HS256"
 ISSUER = "task-manager"
 AUDIENCE = "task-manager-api"
-TYPE = "at+jwt"  # RFC 9068, section 2.1
+TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068, section 2.1
 LEEWAY_SECONDS = 5
 CLAIMS = ["iss", "aud", "sub", "sid", "role", "iat", "exp", "jti"]
 SECRET_BYTES, SEAL_BYTES = 32, 16
-REFRESH_BYTES = 8 + SECRET_BYTES + SEAL_BYTES
+REFRESH_TOKEN_BYTES = 8 + SECRET_BYTES + SEAL_BYTES
 
 
 class Tokens:
-    """Signs access tokens with the first key and verifies them with any: JWT (RFC 7519), HS256 and nothing else."""
+    """Access tokens (JWT, RFC 7519, HS256 only): signed with the first key and verified with any key."""
 
     def __init__(self, keys: tuple[str, ...], *, minutes: int) -> None:
         self._keys = {_key_id(key): key for key in keys}
         self._kid = _key_id(keys[0])
-        self.seconds = minutes * 60
+        self.lifetime_seconds = minutes * 60
 
     def issue(self, *, user_id: int, role: str, session_id: int) -> str:
-        """Give an access token that is good for `seconds`."""
+        """Return an access token that is valid for `lifetime_seconds`."""
         now = int(time.time())
         claims = {
             "iss": ISSUER,
@@ -43,16 +43,19 @@ class Tokens:
             "sid": str(session_id),
             "role": role,
             "iat": now,
-            "exp": now + self.seconds,
+            "exp": now + self.lifetime_seconds,
             "jti": secrets.token_urlsafe(16),
         }
-        return jwt.encode(claims, self._keys[self._kid], ALGORITHM, headers={"kid": self._kid, "typ": TYPE})
+        return jwt.encode(claims, self._keys[self._kid], ALGORITHM, headers={"kid": self._kid, "typ": TOKEN_TYPE})
 
     def verify(self, token: str) -> Viewer:
-        """Give whom the token speaks for; UnauthorizedError where it is none of ours, or no longer good."""
+        """Return the viewer that the claims of a token name.
+
+        Raises: UnauthorizedError if the token is forged, malformed or expired.
+        """
         try:
             header = jwt.get_unverified_header(token)
-            if header.get("typ") != TYPE:
+            if header.get("typ") != TOKEN_TYPE:
                 raise jwt.InvalidTokenError
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -75,45 +78,53 @@ class Tokens:
             raise UnauthorizedError("The token is not valid.") from None
 
 
+def hash_secret(secret: str) -> bytes:
+    """Return the hash under which an API key or a ticket is stored: both are random and need no slow hash."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
 def _key_id(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class RefreshToken:
-    """256 random bits and the session that they are of; written down with a seal that nobody else can make."""
+    """The content of a refresh token: its session and 256 random bits."""
 
     session_id: int
     secret: bytes
 
     @property
     def hash(self) -> bytes:
-        """What is kept of it."""
+        """The hash under which the token is stored."""
         return hashlib.sha256(self.secret).digest()
 
 
 class RefreshTokens:
-    """Writes refresh tokens down, sealed with the first key."""
+    """The text form of refresh tokens, sealed with an HMAC of the first key."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._keys = tuple(hashlib.sha256(b"refresh:" + key.encode()).digest() for key in keys)
 
     def write(self, token: RefreshToken) -> str:
-        """Give the text that a client keeps."""
+        """Return the sealed text that a client stores."""
         content = token.session_id.to_bytes(8, "big") + token.secret
         return base64.urlsafe_b64encode(content + _seal(self._keys[0], content)).decode().rstrip("=")
 
     def read(self, text: str) -> tuple[RefreshToken, bool]:
-        """Give the token, and whether it was sealed here with a key that is still known; UnauthorizedError."""
+        """Return the token in a text, and whether one of the keys made its seal.
+
+        Raises: UnauthorizedError if the text does not have the form of a refresh token.
+        """
         try:
             sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except ValueError:
             sealed = b""
-        if len(sealed) != REFRESH_BYTES:
+        if len(sealed) != REFRESH_TOKEN_BYTES:
             raise UnauthorizedError("The refresh token is not valid.")
         content, seal = sealed[:-SEAL_BYTES], sealed[-SEAL_BYTES:]
-        genuine = any(hmac.compare_digest(seal, _seal(key, content)) for key in self._keys)
-        return RefreshToken(int.from_bytes(content[:8], "big", signed=True), content[8:]), genuine
+        is_genuine = any(hmac.compare_digest(seal, _seal(key, content)) for key in self._keys)
+        return RefreshToken(int.from_bytes(content[:8], "big", signed=True), content[8:]), is_genuine
 
 
 def _seal(key: bytes, content: bytes) -> bytes:

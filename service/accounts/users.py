@@ -13,11 +13,11 @@ from service.accounts.schemas import (
     PASSWORD_LENGTH,
     USERNAME,
     AccountChange,
-    AccountQuery,
     PasswordChange,
     Registration,
     Role,
-    _composed,
+    UserListParams,
+    normalize_password,
 )
 from service.core.errors import (
     ConflictError,
@@ -32,113 +32,128 @@ from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
 
-LAST = "\x7f"  # behind every character of a username
+AFTER_USERNAMES = "\x7f"  # sorts after every character of a username
 
 
 @dataclass(frozen=True)
-class Accounts:
+class Users:
     """The operations on accounts."""
 
     passwords: Passwords
 
-    async def register(self, db: Executor, viewer: Viewer | None, new: Registration, *, attempt: Payer) -> Any:
-        """Make an account and give its row; ForbiddenError for a role beyond the viewer, ConflictError where taken."""
+    async def register(self, db: Executor, viewer: Viewer | None, new: Registration, *, payer: Payer) -> Any:
+        """Create an account and return its row.
+
+        Raises: ForbiddenError if the viewer may not assign the role, ConflictError if the username is taken.
+        """
         if new.role == "admin" and not (viewer and viewer.is_admin):
             raise ForbiddenError("Only an administrator may register an administrator.")
-        hashed = await self.passwords.hash(new.password, payer=attempt)
+        password_hash = await self.passwords.hash(new.password, payer=payer)
         actor_id = viewer.id if viewer else None
-        return await self._create(db, username=new.username, hashed=hashed, role=new.role, actor_id=actor_id)
+        return await self._create(
+            db, username=new.username, password_hash=password_hash, role=new.role, actor_id=actor_id
+        )
 
-    async def me(self, db: Executor, viewer: Viewer) -> Any:
-        """Give the viewer's own row; UnauthorizedError where the account is gone."""
+    async def get_own(self, db: Executor, viewer: Viewer) -> Any:
+        """Return the viewer's own row. Raises: UnauthorizedError if the account no longer exists."""
         row = await q.accounts.get(db, user_id=viewer.id)
         if row is None:
             raise UnauthorizedError("The account of this token no longer exists.")
         return row
 
-    async def change_password(self, db: Executor, viewer: Viewer, change: PasswordChange, *, attempt: Payer) -> None:
-        """Set a new password; the account's other sessions end. InvalidError where the present one is wrong."""
-        kept = await q.accounts.password(db, user_id=viewer.id)
-        if not await self.passwords.verify(change.current_password, kept, payer=attempt):
-            raise InvalidError("is not the present password", pointer="/current_password")
-        hashed = await self.passwords.hash(change.new_password, payer=attempt)
+    async def change_password(self, db: Executor, viewer: Viewer, change: PasswordChange, *, payer: Payer) -> None:
+        """Set a new password and end the account's other sessions.
+
+        Raises: InvalidError if the current password is wrong, ConflictError if another request has changed it.
+        """
+        verified_hash = await q.accounts.password(db, user_id=viewer.id)
+        if not await self.passwords.verify(change.current_password, verified_hash, payer=payer):
+            raise InvalidError("is not the current password", pointer="/current_password")
         changed = await q.accounts.set_password(
-            db, user_id=viewer.id, password_hash=hashed, known_hash=kept, kept_session_id=viewer.session_id
+            db,
+            user_id=viewer.id,
+            password_hash=await self.passwords.hash(change.new_password, payer=payer),
+            verified_hash=verified_hash,
+            kept_session_id=viewer.session_id,
         )
         if not changed:
-            raise ConflictError("The password was changed by another request meanwhile.")
+            raise ConflictError("Another request has changed the password.")
         logger.bind(user_id=viewer.id).info("password changed")
 
-    async def page(self, db: Executor, query: AccountQuery, *, cursors: Cursors) -> dict[str, Any]:
-        """Give a page `{items, next_cursor}` of accounts; InvalidError for a foreign cursor."""
-        begin = query.q.lower() if query.q else None
-        bound_to = ["users", query.sort, begin]
-        after = cursors.read(query.cursor, bound_to=bound_to) if query.cursor else (None, None)
+    async def list(self, db: Executor, params: UserListParams, *, cursors: Cursors) -> dict[str, Any]:
+        """Return a page of accounts as `{items, next_cursor}`. Raises: InvalidError for a cursor of another list."""
+        prefix = params.q.lower() if params.q else None
+        page = cursors.page(params.cursor or None, limit=params.limit, bound_to=["users", params.sort, prefix])
         rows = await q.accounts.list(
             db,
-            sort=query.sort,
-            name_from=begin,
-            name_before=begin and begin + LAST,
-            after_value=after[0],
-            after_id=after[1],
-            row_limit=query.limit + 1,
+            sort=params.sort,
+            name_from=prefix,
+            name_before=prefix and prefix + AFTER_USERNAMES,
+            after_value=page.after_value,
+            after_id=page.after_id,
+            row_limit=page.row_limit,
         )
-        items = rows[: query.limit]
-        last = items[-1] if len(rows) > query.limit else None
-        return {
-            "items": items,
-            "next_cursor": last and cursors.make(value=last["username"].lower(), key=last["id"], bound_to=bound_to),
-        }
+        return page.cut(rows, sort_value=lambda row: row["username"].lower())
 
     async def get(self, db: Executor, user_id: int) -> Any:
-        """Give an account; NotFoundError."""
-        return _there(await q.accounts.get_account(db, user_id=user_id))
+        """Return the row of an account. Raises: NotFoundError."""
+        return _found_or_raise(await q.accounts.get_account(db, user_id=user_id))
 
     async def change(self, db: Executor, viewer: Viewer, user_id: int, change: AccountChange) -> Any:
-        """Change role or active, and give the account; NotFoundError, ConflictError for the last administrator."""
+        """Change an account's role or activity and return its row.
+
+        Raises: NotFoundError, ConflictError for the last active administrator.
+        """
         sent = change.model_dump(exclude_unset=True)
-        row = _there(await q.accounts.change(db, user_id=user_id, role=sent.get("role"), active=sent.get("active")))
+        row = _found_or_raise(
+            await q.accounts.change(db, user_id=user_id, role=sent.get("role"), active=sent.get("active"))
+        )
         logger.bind(actor_id=viewer.id, user_id=user_id, role=row["role"], active=row["active"]).info("account changed")
         return row
 
     async def create_admin(self, db: Executor, *, username: str, password: str) -> int:
-        """Make an administrator for the operator and give its id; StartError where the name or password will not do."""
-        check_admin(username, password)
-        hashed = await self.passwords.hash(password, payer=None)
+        """Create an administrator for the operator and return the account's id.
+
+        Raises: StartError if the username or password does not meet the rules, or if the username is taken.
+        """
+        check_admin_credentials(username, password)
+        password_hash = await self.passwords.hash(password, payer=None)
         try:
-            row = await self._create(db, username=username, hashed=hashed, role="admin")
+            row = await self._create(db, username=username, password_hash=password_hash, role="admin")
         except ConflictError:
             raise StartError(f"the username {username!r} is taken") from None
         return int(row["id"])
 
     async def ensure_admin(self, db: Executor, *, username: str, password: str) -> None:
-        """Make the first administrator where there is none."""
+        """Create the first administrator if there is none."""
         if await q.accounts.has_admin(db):
             return
-        hashed = await self.passwords.hash(password, payer=None)
-        made = await q.accounts.create_first_admin(db, username=username, password_hash=hashed)
-        if made:
-            logger.bind(username=username).info("first administrator made")
+        password_hash = await self.passwords.hash(password, payer=None)
+        created = await q.accounts.create_first_admin(db, username=username, password_hash=password_hash)
+        if created:
+            logger.bind(username=username).info("first administrator created")
         elif not await q.accounts.has_admin(db):
-            logger.bind(username=username).warning("there is no administrator, and ADMIN_USERNAME is taken by a user")
+            logger.bind(username=username, reason="ADMIN_USERNAME names a user").warning(
+                "first administrator not created"
+            )
 
     async def _create(
-        self, db: Executor, *, username: str, hashed: str, role: Role, actor_id: int | None = None
+        self, db: Executor, *, username: str, password_hash: str, role: Role, actor_id: int | None = None
     ) -> Any:
-        row = await q.accounts.create(db, username=username, password_hash=hashed, role=role)
+        row = await q.accounts.create(db, username=username, password_hash=password_hash, role=role)
         logger.bind(user_id=row["id"], role=role, actor_id=actor_id).info("user registered")
         return row
 
 
-def _there(row: Any) -> Any:
+def _found_or_raise(row: Any) -> Any:
     if row is None:
         raise NotFoundError("There is no such account.")
     return row
 
 
-def check_admin(username: str, password: str) -> None:
-    """StartError where an operator's choice of name or password will not do."""
+def check_admin_credentials(username: str, password: str) -> None:
+    """Raise StartError if an operator's choice of username or password does not meet the rules."""
     if not re.fullmatch(USERNAME, username):
         raise StartError(f"{username!r} is no username: 3 to 50 of A-Z a-z 0-9 . _ -")
-    if len(_composed(password)) not in PASSWORD_LENGTH:
+    if len(normalize_password(password)) not in PASSWORD_LENGTH:
         raise StartError(f"a password takes {PASSWORD_LENGTH[0]} to {PASSWORD_LENGTH[-1]} characters")

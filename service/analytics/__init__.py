@@ -1,1 +1,1 @@
-"""Counts over tasks, in all and by time."""
+"""Counts over tasks, in total and by time."""

@@ -1,4 +1,4 @@
-"""Days, weeks and months of a time zone: when each begins, whatever its clocks do."""
+"""The starts of days, weeks and months in a time zone, across every change of its clocks."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from itertools import chain, pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-# What systems have beside them: this machine's own zone, and that of one whose clock nobody has set.
+# Systems list these beside the IANA names: the machine's own zone, and that of a machine without one.
 NOT_IANA = {"localtime", "Factory"}
 
 SECOND = timedelta(seconds=1)
-FIRST = datetime.min.replace(tzinfo=UTC)
-LAST = datetime.max.replace(tzinfo=UTC)
+FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
-Bucket = Literal["day", "week", "month"]
+BucketUnit = Literal["day", "week", "month"]
 
 
 @cache
-def zones() -> frozenset[str]:
-    """Give the IANA names of all time zones."""
+def zone_names() -> frozenset[str]:
+    """Return the IANA names of all time zones."""
     return frozenset(available_timezones()) - NOT_IANA
 
 
-def start_of(day: date, zone: ZoneInfo) -> datetime:
-    """Give when a day begins: the first of two midnights, or the end of the gap where clocks skip midnight.
+def start_of_day(day: date, zone: ZoneInfo) -> datetime:
+    """Return the start of a day: the first of two midnights, or the end of the gap if the clocks skip midnight.
 
-    FIRST or LAST where that is not in the calendar.
+    A start outside the calendar becomes FIRST_MOMENT or LAST_MOMENT.
     """
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     try:
         by_clocks_before = midnight.astimezone(UTC)
         by_clocks_after = midnight.replace(fold=1).astimezone(UTC)
     except OverflowError:
-        return FIRST if day.year == 1 else LAST
+        return FIRST_MOMENT if day.year == 1 else LAST_MOMENT
     if by_clocks_before <= by_clocks_after:
         return by_clocks_before
     seconds = range((by_clocks_before - by_clocks_after) // SECOND)
@@ -46,18 +46,18 @@ def start_of(day: date, zone: ZoneInfo) -> datetime:
     )
 
 
-def end_of(day: date, zone: ZoneInfo) -> datetime:
-    """Give when the day after begins."""
-    return LAST if day == date.max else start_of(day + timedelta(days=1), zone)
+def end_of_day(day: date, zone: ZoneInfo) -> datetime:
+    """Return the start of the next day."""
+    return LAST_MOMENT if day == date.max else start_of_day(day + timedelta(days=1), zone)
 
 
-def starts(first: datetime, before: datetime, *, bucket: Bucket, zone: ZoneInfo) -> Iterator[datetime]:
-    """Give when the buckets begin that have a part of the period from `first` to before `before`.
+def bucket_starts(first: datetime, before: datetime, *, unit: BucketUnit, zone: ZoneInfo) -> Iterator[datetime]:
+    """Return the starts of all buckets that overlap the period from `first` to before `before`.
 
-    A day that the zone left out, changing sides of the date line, is left out.
+    A day that the zone skipped when it crossed the date line has no bucket.
     """
-    days = _first_days(_day_of(first, zone), bucket)
-    for start, end in pairwise(chain((start_of(day, zone) for day in days), [LAST])):
+    days = _first_days(_day_of(first, zone), unit)
+    for start, end in pairwise(chain((start_of_day(day, zone) for day in days), [LAST_MOMENT])):
         if start >= before:
             return
         if start < end and first < end:
@@ -71,22 +71,22 @@ def _day_of(moment: datetime, zone: ZoneInfo) -> date:
         return date.min if moment.year == 1 else date.max
 
 
-def _first_days(day: date, bucket: Bucket) -> Iterator[date]:
-    """Give the first day of the bucket that has `day`, and of all that follow."""
-    day = _first_day(day, bucket)
+def _first_days(day: date, unit: BucketUnit) -> Iterator[date]:
+    """Return the first day of the bucket that contains `day`, and of all later buckets."""
+    day = _first_day(day, unit)
     with suppress(OverflowError):
         while True:
             yield day
-            day = _next_day(day, bucket)
+            day = _next_day(day, unit)
 
 
-def _first_day(day: date, bucket: Bucket) -> date:
-    if bucket == "week":
+def _first_day(day: date, unit: BucketUnit) -> date:
+    if unit == "week":
         return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if bucket == "month" else day
+    return day.replace(day=1) if unit == "month" else day
 
 
-def _next_day(day: date, bucket: Bucket) -> date:
-    if bucket == "month":
+def _next_day(day: date, unit: BucketUnit) -> date:
+    if unit == "month":
         return (day.replace(day=1) + timedelta(days=31)).replace(day=1)
-    return day + timedelta(days=7 if bucket == "week" else 1)
+    return day + timedelta(days=7 if unit == "week" else 1)

@@ -51,7 +51,7 @@ async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceEr
     if credential is None:
         return None
     try:
-        return await state.logins.sessions.viewer(credential)
+        return await state.session_cache.authenticate(credential)
     except (UnauthorizedError, UnavailableError) as error:
         return error
 
@@ -102,4 +102,4 @@ Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
 async def address_of(request: HTTPConnection) -> str:
     """Return the client address that limits count a request under."""
     peer = request.client.host if request.client else None
-    return client_address(peer, request.headers.getlist("x-forwarded-for"), state_of(request).limits.trusted)
+    return client_address(peer, request.headers.getlist("x-forwarded-for"), state_of(request).limits.trusted_proxies)

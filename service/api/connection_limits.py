@@ -25,7 +25,7 @@ def budget(settings: Settings) -> DescriptorBudget:
     Raises: StartError if the limit of open files leaves too few.
     """
     listener = 1
-    pools = settings.database_pool_size + pool.REPORT_CONNECTIONS + pool.BULK_CONNECTIONS
+    pools = sum(profile.connections for profile in pool.profiles(settings).values())
     return descriptors.budget(database_connections=pools + listener)
 
 
@@ -36,7 +36,7 @@ class ConnectionLimits:
     """
 
     def __init__(self, total: int, *, trusted: tuple[Network, ...]) -> None:
-        self._slots = Slots[str](most=total, of_one=max(1, total // 2))
+        self._slots = Slots[str](total=total, per_key=max(1, total // 2))
         self._trusted = trusted
         self._refusals = Refusals()
 
@@ -44,9 +44,9 @@ class ConnectionLimits:
         """Count a connection of a socket's peer name, and return the address to release it by; None refuses it."""
         host = peer[0] if isinstance(peer, tuple) else None
         address = client_address(host, (), ())
-        bound = self._slots.full(address)
-        if bound == "all" or (bound and not is_trusted(address, self._trusted)):
-            self._refusals.add("process_connections" if bound == "all" else "address_connections")
+        bound = self._slots.exhausted(address)
+        if bound == "total" or (bound and not is_trusted(address, self._trusted)):
+            self._refusals.add("process_connections" if bound == "total" else "address_connections")
             return None
         self._slots.acquire(address)
         return address
@@ -60,8 +60,8 @@ class SubscriptionLimits:
     """The bounds on the WebSockets and event streams of one process: in total, half of it per address, and per user."""
 
     def __init__(self, total: int, *, per_user: int) -> None:
-        self._by_address = Slots[str](most=total, of_one=max(1, total // 2))
-        self._by_user = Slots[int](most=total, of_one=per_user)
+        self._by_address = Slots[str](total=total, per_key=max(1, total // 2))
+        self._by_user = Slots[int](total=total, per_key=per_user)
         self._per_user = per_user
         self._refusals = Refusals()
         metrics.SUBSCRIBERS_MAX.set(total)
@@ -72,22 +72,22 @@ class SubscriptionLimits:
 
         Raises: UnavailableError if the process has none left, RateLimitedError if the address has none.
         """
-        bound = self._by_address.full(address)
-        if bound == "all":
+        bound = self._by_address.exhausted(address)
+        if bound == "total":
             self._refusals.add("process_subscriptions")
             raise UnavailableError("Too many subscriptions are open.", retry_after=RETRY_SECONDS)
         if bound:
             self._refusals.add("address_subscriptions")
             raise RateLimitedError("Too many subscriptions are open from this address.", retry_after=RETRY_SECONDS)
-        with self._by_address.held(address):
+        with self._by_address.slot(address):
             yield
 
     @contextmanager
     def of_user(self, user_id: int) -> Iterator[None]:
         """Hold a slot of the user for the length of a block. Raises RateLimitedError if the user has none left."""
-        if self._by_user.full(user_id):
+        if self._by_user.exhausted(user_id):
             self._refusals.add("user_subscriptions")
             detail = f"A user has at most {self._per_user} subscriptions."
             raise RateLimitedError(detail, retry_after=RETRY_SECONDS)
-        with self._by_user.held(user_id):
+        with self._by_user.slot(user_id):
             yield

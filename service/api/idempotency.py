@@ -51,7 +51,7 @@ class IdempotentRequest:
         holder = token_bytes(16)
         # Time for the weather, a connection, the statement and the commit. If the work takes longer, a repetition may
         # claim the key and run the work. This request then fails when it saves its response.
-        seconds = wait_seconds + self.state.weather.budget + on.acquire_seconds + 2 * on.statement_seconds
+        seconds = wait_seconds + self.state.weather.timeout_seconds + on.acquire_seconds + 2 * on.statement_seconds
         row_id: dict[str, Any] = {"user_id": self.user_id, "route": self.route, "key": self.key}
         claim = await q.idempotency.claim(
             self.state.db, **row_id, fingerprint=_fingerprint(body), holder=holder, seconds=seconds

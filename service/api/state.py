@@ -8,8 +8,11 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
-from service.accounts.sessions import Logins
-from service.accounts.users import Accounts
+from service.accounts.api_keys import ApiKeys
+from service.accounts.session_cache import SessionCache
+from service.accounts.sessions import Sessions
+from service.accounts.tickets import Tickets
+from service.accounts.users import Users
 from service.api.connection_limits import SubscriptionLimits
 from service.attachments.operations import Attachments
 from service.core.concurrency import ConcurrencyLimiter
@@ -20,7 +23,7 @@ from service.events.hub import Hub
 from service.events.listener import Listener
 from service.events.log import EventLog
 from service.ratelimit.login_limiter import Limits
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,13 @@ class AppState:
     exports: ConcurrencyLimiter
     bulks: ConcurrencyLimiter
     searches: ConcurrencyLimiter
-    accounts: Accounts
-    logins: Logins
+    users: Users
+    sessions: Sessions
+    api_keys: ApiKeys
+    tickets: Tickets
+    session_cache: SessionCache
     cursors: Cursors
-    weather: Weather
+    weather: WeatherClient
     attachments: Attachments
     limits: Limits
     subscriptions: SubscriptionLimits

@@ -1,1 +1,1 @@
-"""Attachments of tasks: their rows, their files, and how both stay in step."""
+"""Attachments of tasks: their rows, their files, and the reconciliation of both."""

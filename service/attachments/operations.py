@@ -1,10 +1,10 @@
-"""The operations on attachments, and how many run at once."""
+"""The operations on attachments, and their store."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -13,10 +13,10 @@ from typing import Any
 from loguru import logger
 
 from service.attachments import content_type
-from service.attachments.schemas import Attachment, AttachmentQuery
+from service.attachments.schemas import Attachment, AttachmentListParams
 from service.attachments.storage.base import MissingError, Store
-from service.attachments.storage.local import Folder
-from service.attachments.upload import Receiving, Upload, beyond, file_name
+from service.attachments.storage.local import LocalFolder
+from service.attachments.upload import Upload, UploadReceiver, clean_filename, quota_exceeded
 from service.core.concurrency import ConcurrencyLimiter
 from service.core.errors import NotFoundError, ServiceError, StartError, UnavailableError
 from service.core.pagination import Cursors
@@ -26,50 +26,51 @@ from service.db.pool import Database, Executor
 from service.db.queries import q
 from service.db.verdicts import permitted
 
-S3 = "s3://"
+S3_SCHEME = "s3://"
 MAX_RESTORED = 1000
 CLOSE_SECONDS = 3.0
 
 
 class Attachments:
-    """The files, and how many may be under way."""
+    """The operations on attachments of one process, with limits of concurrent uploads and downloads.
 
-    def __init__(self, store: Store, *, largest: int, quota: int) -> None:
+    removed: set when an operation of this process leaves files to remove.
+    """
+
+    def __init__(self, store: Store, *, max_bytes: int, quota_bytes: int) -> None:
         self.store = store
-        self.largest = largest
+        self.max_bytes = max_bytes
         self.removed = asyncio.Event()
-        """Set where a file may be left to be removed."""
-        self._quota = quota
-        self._uploads = ConcurrencyLimiter("uploads", most=16, of_one=6)
-        self._downloads = ConcurrencyLimiter("downloads", most=96, of_one=16)
+        self._quota_bytes = quota_bytes
+        self._uploads = ConcurrencyLimiter("uploads", total=16, per_user=6)
+        self._downloads = ConcurrencyLimiter("downloads", total=96, per_user=16)
 
     async def add(self, db: Database, viewer: Viewer, task_id: int, upload: Upload) -> dict[str, Any]:
-        """Take a file in and give what is known of it.
+        """Receive a file and return its attachment; after an error neither row nor file remains.
 
-        Raises NotFoundError, ForbiddenError, InvalidError, TooLargeError, QuotaError, UnavailableError; then nothing is
-        left behind.
+        Raises: NotFoundError, ForbiddenError, InvalidError, TooLargeError, QuotaError, UnavailableError.
         """
         row = await q.attachments.check_upload(
             db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin
         )
-        admitted = _permitted(row)
-        receiving = Receiving(self.store, largest=self.largest, left=self._left(admitted["used"]))
+        target = _permitted(row)
+        receiver = UploadReceiver(self.store, max_bytes=self.max_bytes, quota_left=self._quota_left(target["used"]))
         with self._uploads.slot(viewer.id):
-            filename = file_name(await upload.name())
-            key = f"{admitted['folder']}/{secrets.token_hex(16)}"
-            await receiving.into(key, upload.content())
+            filename = clean_filename(await upload.name())
+            key = f"{target['folder']}/{secrets.token_hex(16)}"
+            await receiver.receive(key, upload.content())
             try:
-                added = await self._record(
+                added = await self._insert(
                     db,
                     viewer,
                     task_id=task_id,
                     key=key,
                     filename=filename,
-                    content_type=content_type.type_of(bytes(receiving.head), filename),
-                    size=receiving.size,
-                    sha256=receiving.sha256.hexdigest(),
+                    content_type=content_type.detect(bytes(receiver.head), filename),
+                    size=receiver.size,
+                    sha256=receiver.sha256.hexdigest(),
                 )
-            except UnavailableError:  # whether it was committed is not known: the sweep will see
+            except UnavailableError:  # the row may be committed: the file stays, and the sweep decides later
                 raise
             except ServiceError:
                 with suppress(UnavailableError):
@@ -80,43 +81,42 @@ class Attachments:
         )
         return added
 
-    async def _record(self, db: Database, viewer: Viewer, **values: Any) -> dict[str, Any]:
+    async def _insert(self, db: Database, viewer: Viewer, **values: Any) -> dict[str, Any]:
         async with db.transaction() as transaction:
-            if self._quota:
+            if self._quota_bytes:
                 await q.attachments.lock_quota(transaction, user_id=viewer.id)
             row = await q.attachments.create(
-                transaction, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, quota=self._quota, **values
+                transaction, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, quota=self._quota_bytes, **values
             )
         added = _permitted(row)
         if added.pop("verdict") == "full":
-            raise beyond(self._left(added["used"]) or 0)
-        return _shown(added)
+            raise quota_exceeded(self._quota_left(added["used"]) or 0)
+        return _public(added)
 
-    def _left(self, used: int) -> int | None:
-        return max(0, self._quota - used) if self._quota else None
+    def _quota_left(self, used: int) -> int | None:
+        return max(0, self._quota_bytes - used) if self._quota_bytes else None
 
-    async def page(
-        self, db: Executor, viewer: Viewer, task_id: int, query: AttachmentQuery, *, cursors: Cursors
+    async def list(
+        self, db: Executor, viewer: Viewer, task_id: int, params: AttachmentListParams, *, cursors: Cursors
     ) -> dict[str, Any]:
-        """Give a page `{items, next_cursor}`; NotFoundError, ForbiddenError, InvalidError for a foreign cursor."""
-        bound_to = ["attachments", task_id]
-        after = cursors.read(query.cursor, bound_to=bound_to)[1] if query.cursor is not None else None
+        """Return a page of a task's attachments as `{items, next_cursor}`.
+
+        Raises: NotFoundError, ForbiddenError, InvalidError for a cursor of another list.
+        """
+        page = cursors.page(params.cursor, limit=params.limit, bound_to=["attachments", task_id])
         rows = await q.attachments.list(
             db,
             task_id=task_id,
             viewer_id=viewer.id,
             viewer_is_admin=viewer.is_admin,
-            after_id=after,
-            row_limit=query.limit + 1,
+            after_id=page.after_id,
+            row_limit=page.row_limit,
         )
         _permitted(rows[0] if rows else None)
-        found = [_shown(row) for row in rows if row["is_attachment"]]
-        items, more = found[: query.limit], len(found) > query.limit
-        last = items[-1]["id"] if more else None
-        return {"items": items, "next_cursor": last and cursors.make(value=last, key=last, bound_to=bound_to)}
+        return page.cut([_public(row) for row in rows if row["is_attachment"]])
 
     async def get(self, db: Executor, viewer: Viewer, task_id: int, attachment_id: int) -> dict[str, Any]:
-        """Give what is known of an attachment, its key included; NotFoundError, ForbiddenError."""
+        """Return the row of an attachment with its storage key. Raises: NotFoundError, ForbiddenError."""
         row = await q.attachments.get(
             db,
             task_id=task_id,
@@ -130,11 +130,11 @@ class Attachments:
     def reading(
         self, db: Executor, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
     ) -> Iterator[AsyncGenerator[bytes]]:
-        """Give an attachment's bytes from start to before stop; UnavailableError where there are too many readers."""
+        """Open an attachment's bytes from `start` to before `stop`. Raises: UnavailableError for too many downloads."""
         with self._downloads.slot(viewer.id):
-            yield self._pieces(db, viewer, attachment, start=start, stop=stop)
+            yield self._read(db, viewer, attachment, start=start, stop=stop)
 
-    async def _pieces(
+    async def _read(
         self, db: Executor, viewer: Viewer, attachment: dict[str, Any], *, start: int, stop: int
     ) -> AsyncGenerator[bytes]:
         reading = self.store.read(attachment["key"], size=attachment["size"], start=start, stop=stop)
@@ -147,7 +147,7 @@ class Attachments:
                 raise
 
     async def delete(self, db: Executor, viewer: Viewer, task_id: int, attachment_id: int) -> None:
-        """Delete an attachment; NotFoundError, ForbiddenError. Its file goes behind the commit."""
+        """Delete an attachment; its file is removed after the commit. Raises: NotFoundError, ForbiddenError."""
         row = await q.attachments.delete(
             db,
             task_id=task_id,
@@ -160,14 +160,14 @@ class Attachments:
         logger.bind(task_id=task_id, attachment_id=attachment_id, actor_id=viewer.id).info("attachment deleted")
 
     async def ended(self) -> None:
-        """Wait until what is under way has ended, and taken back what it must."""
-        await self._uploads.ended()
-        await self._downloads.ended()
+        """Wait until all uploads and downloads have ended."""
+        await self._uploads.wait_until_idle()
+        await self._downloads.wait_until_idle()
 
-    async def still_there(self, db: Executor, viewer: Viewer, task_id: int) -> list[str]:
-        """Give the keys of what went with the viewer's task and is still in the store.
+    async def restorable_keys(self, db: Executor, viewer: Viewer, task_id: int) -> Sequence[str]:
+        """Return the storage keys of the viewer's deleted task whose files still exist.
 
-        Raises UnavailableError where the store cannot say.
+        Raises: UnavailableError if the store does not answer.
         """
         rows = await q.attachments.restorable(
             db,
@@ -179,7 +179,7 @@ class Attachments:
         return [row["key"] for row in rows if not row["is_doubtful"] or await self.store.exists(row["key"])]
 
 
-def _shown(row: Any) -> dict[str, Any]:
+def _public(row: Any) -> dict[str, Any]:
     return {name: row[name] for name in Attachment.model_fields}
 
 
@@ -190,33 +190,37 @@ def _permitted(row: Any) -> dict[str, Any]:
     return found
 
 
-def check(given: Settings) -> None:
-    """StartError where what the store of ATTACHMENTS_URL takes is missing."""
-    if given.attachments_url.startswith(S3):
-        _bucket(given)
+def check_storage(settings: Settings) -> None:
+    """Raise StartError if the store of ATTACHMENTS_URL needs a package that is not installed."""
+    if settings.attachments_url.startswith(S3_SCHEME):
+        _import_s3(settings)
 
 
-def _bucket(given: Settings) -> ModuleType:
-    """Load what speaks S3, a large library and an option."""
+def _import_s3(settings: Settings) -> ModuleType:
+    """Import the S3 store only where it is used: its library is large and optional."""
     try:
         from service.attachments.storage import s3  # noqa: PLC0415
     except ImportError:
-        line = f"ATTACHMENTS_URL={given.attachments_url!r}: takes aiobotocore, which is not installed: see the README"
+        line = (
+            f"ATTACHMENTS_URL={settings.attachments_url!r}: takes aiobotocore, which is not installed: see the README"
+        )
         raise StartError(line) from None
     return s3
 
 
 @asynccontextmanager
-async def opened(given: Settings) -> AsyncIterator[Attachments]:
-    """Open the store that ATTACHMENTS_URL names."""
+async def opened(settings: Settings) -> AsyncIterator[Attachments]:
+    """Open the store of ATTACHMENTS_URL."""
     async with AsyncExitStack() as stack:
         store: Store
-        if given.attachments_url.startswith(S3):
-            store = await stack.enter_async_context(_bucket(given).opened(given))
+        if settings.attachments_url.startswith(S3_SCHEME):
+            store = await stack.enter_async_context(_import_s3(settings).opened(settings))
         else:
-            store = folder = Folder(Path(given.attachments_url.removeprefix("file://")))
+            store = folder = LocalFolder(Path(settings.attachments_url.removeprefix("file://")))
             stack.callback(folder.close)
-        attachments = Attachments(store, largest=given.attachment_max_bytes, quota=given.attachment_quota_bytes)
+        attachments = Attachments(
+            store, max_bytes=settings.attachment_max_bytes, quota_bytes=settings.attachment_quota_bytes
+        )
         try:
             yield attachments
         finally:

@@ -1,4 +1,4 @@
-"""What clients send and get about attachments."""
+"""The parameters and responses of attachments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from service.core.validation import AS_DIGITS, Input
+from service.core.pagination import NextCursor, PageCursor, PageLimit
+from service.core.validation import Input
 
 
 class Attachment(BaseModel):
@@ -15,10 +16,12 @@ class Attachment(BaseModel):
 
     id: int
     task_id: int
-    filename: Annotated[str, Field(description="The client's name for it, without a path.", examples=["report.pdf"])]
-    content_type: Annotated[str, Field(description="What its content shows.", examples=["application/pdf"])]
-    size: Annotated[int, Field(description="Bytes.", examples=[48_213])]
-    sha256: Annotated[str, Field(description="Of its bytes; the entity tag of a download.")]
+    filename: Annotated[str, Field(description="The client's filename, without a path.", examples=["report.pdf"])]
+    content_type: Annotated[
+        str, Field(description="The media type, detected from the content.", examples=["application/pdf"])
+    ]
+    size: Annotated[int, Field(description="The size in bytes.", examples=[48_213])]
+    sha256: Annotated[str, Field(description="The SHA-256 of the content; the entity tag of a download.")]
     created_at: datetime
 
 
@@ -26,11 +29,11 @@ class AttachmentPage(BaseModel):
     """A page of a task's attachments."""
 
     items: list[Attachment]
-    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
+    next_cursor: NextCursor
 
 
-class AttachmentQuery(Input):
-    """Page of a task's attachments."""
+class AttachmentListParams(Input):
+    """The page of a task's attachments."""
 
-    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
-    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
+    limit: PageLimit = 20
+    cursor: PageCursor = None

@@ -1,4 +1,4 @@
-"""A file that comes in: counted, hashed and written on the way."""
+"""The upload of a file: it is counted and hashed while it is written to the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.attachments.storage.base import Store
 from service.core.errors import InvalidError, QuotaError, TooLargeError
 
 MAX_NAME_CHARACTERS = 255
-# What is no character of a name, or turns what follows it round: C0, C1, separators, bidirectional overrides.
+# C0, C1, separators and bidirectional overrides: they are invisible or change how the text after them is shown.
 UNSHOWABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -21,52 +21,61 @@ class Upload(Protocol):
     """A file that a client sends."""
 
     async def name(self) -> str:
-        """Read as far as the name that the client gives it."""
+        """Read as far as the filename, and return it."""
 
     def content(self) -> AsyncIterator[bytes]:
-        """Read the rest; what ends too early is an error and no end."""
+        """Return the content piece by piece; a body that ends early raises an error."""
 
 
-def file_name(given: str) -> str:
-    """Give a file's name without its path; InvalidError where nothing is left, or what cannot be shown."""
-    name = re.split(r"[/\\]", given)[-1]
+def clean_filename(path: str) -> str:
+    """Return a filename without its path.
+
+    Raises: InvalidError if the name is empty, too long or has characters that cannot be shown.
+    """
+    name = re.split(r"[/\\]", path)[-1]
     if not name.strip() or name in {".", ".."} or len(name) > MAX_NAME_CHARACTERS or UNSHOWABLE.search(name):
         raise InvalidError("takes a file name of 1 to 255 characters without control characters", pointer="/file")
     return name
 
 
-class Receiving:
-    """What has come in of a file."""
+class UploadReceiver:
+    """The receiver of one upload: writes it to the store and knows its size, hash and first bytes.
 
-    def __init__(self, store: Store, *, largest: int, left: int | None) -> None:
+    quota_left: the bytes that are left of the user's quota, None without a quota.
+    """
+
+    def __init__(self, store: Store, *, max_bytes: int, quota_left: int | None) -> None:
         self._store = store
-        self._largest, self._left = largest, left
+        self._max_bytes, self._quota_left = max_bytes, quota_left
         self.size = 0
         self.sha256 = hashlib.sha256()
         self.head = bytearray()
 
-    async def into(self, key: str, content: AsyncIterator[bytes]) -> None:
-        """Write all of it to the store; where that comes to nothing, nothing is left there."""
-        writing = await self._store.begin(key)
+    async def receive(self, key: str, content: AsyncIterator[bytes]) -> None:
+        """Write the content to the store under `key`; after an error nothing of it remains there.
+
+        Raises: TooLargeError, QuotaError, UnavailableError, and the errors of `content`.
+        """
+        writer = await self._store.begin(key)
         try:
             async for data in content:
                 self._count(data)
-                await writing.write(data)
-            await writing.finish()
+                await writer.write(data)
+            await writer.finish()
         except BaseException:
-            await asyncio.shield(writing.abandon())
+            await asyncio.shield(writer.abandon())
             raise
 
     def _count(self, data: bytes) -> None:
         self.size += len(data)
-        if self.size > self._largest:
-            raise TooLargeError(f"The file is too large: {self._largest} bytes at most.")
-        if self._left is not None and self.size > self._left:
-            raise beyond(self._left)
+        if self.size > self._max_bytes:
+            raise TooLargeError(f"The file is too large: {self._max_bytes} bytes at most.")
+        if self._quota_left is not None and self.size > self._quota_left:
+            raise quota_exceeded(self._quota_left)
         self.sha256.update(data)
         self.head += data[: content_type.HEAD_BYTES - len(self.head)]
 
 
-def beyond(left: int) -> QuotaError:
-    """Give the error for a file that is larger than what is left of a quota."""
-    return QuotaError(f"The file is too large: {left} bytes are left of your quota.")
+def quota_exceeded(quota_left: int) -> QuotaError:
+    """Return the error for a file that is larger than the rest of the quota, in bytes."""
+    return QuotaError(f"The file is too large: {quota_left} bytes are left of your quota.")

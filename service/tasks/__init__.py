@@ -1,1 +1,1 @@
-"""Tasks: what clients send and get, and what they can do with them."""
+"""Tasks: their schemas and operations, lists, bulk creation and history."""

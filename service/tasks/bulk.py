@@ -1,4 +1,4 @@
-"""Many tasks in one request: all of them or none."""
+"""Many tasks created by one request: all of them or none."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
 from service.tasks.schemas import NewTask, Task
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 MAX_TASKS = 1000
 
 
-def _few(tasks: object) -> object:
-    """Refuse many tasks, or many unknown fields, at once: an error for each would take seconds."""
+def _check_size(tasks: object) -> object:
+    """Refuse too many tasks or unknown fields as a whole: one error for each would take seconds."""
     if isinstance(tasks, list):
         if len(tasks) > MAX_TASKS:
             raise ValueError(f"takes at most {MAX_TASKS} tasks; these are {len(tasks)}")
-        given = (one.keys() for one in tasks if isinstance(one, dict))
-        if sum(len(fields - NewTask.model_fields.keys()) for fields in given) > MAX_FIELDS:
+        names = (one.keys() for one in tasks if isinstance(one, dict))
+        if sum(len(fields - NewTask.model_fields.keys()) for fields in names) > MAX_FIELDS:
             raise ValueError(f"takes tasks without unknown fields; these have more than {MAX_FIELDS}")
     return tasks
 
 
 class NewTasks(Input):
-    """Tasks to be created."""
+    """The tasks to create."""
 
     tasks: Annotated[
         list[NewTask],
-        BeforeValidator(_few),
+        BeforeValidator(_check_size),
         Field(min_length=1, max_length=MAX_TASKS, examples=[[{"title": "Prepare Report"}, {"title": "Send it"}]]),
     ]
 
 
 class TaskList(BaseModel):
-    """The tasks, in the order in which they were sent."""
+    """The created tasks, in the order of the request."""
 
     items: list[Task]
 
 
-async def create(db: Executor, viewer: Viewer, new: NewTasks, *, weather: Weather) -> Sequence[Mapping[str, Any]]:
-    """Make tasks of the viewer's own and give their rows, with weather where it is found in time."""
-    found = await weather.of({one.city for one in new.tasks if one.city is not None})
+async def create(db: Executor, viewer: Viewer, new: NewTasks, *, weather: WeatherClient) -> Sequence[Mapping[str, Any]]:
+    """Create tasks that the viewer owns and return their rows, with the weather that is found in time."""
+    found = await weather.find_many({one.city for one in new.tasks if one.city is not None})
     rows = await q.tasks.create_many(
         db,
         user_id=viewer.id,

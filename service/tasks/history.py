@@ -1,4 +1,4 @@
-"""What has happened to one task, as its events say, and how the last of them brings back one that is gone."""
+"""The history of one task, and its restoration after a deletion."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from service.attachments.operations import Attachments
 from service.core.errors import ConflictError, NotFoundError
-from service.core.pagination import Cursors
-from service.core.validation import AS_DIGITS, Input
+from service.core.pagination import Cursors, NextCursor, PageCursor, PageLimit
+from service.core.validation import Input
 from service.core.viewer import Viewer
 from service.db.pool import Database, Executor
 from service.db.queries import q
@@ -28,66 +28,73 @@ class HistoryEvent(BaseModel):
     id: int
     type: Annotated[str, Field(examples=["task.updated"])]
     task_id: int
-    user_id: Annotated[int, Field(description="The task's owner, after the change.")]
-    actor_id: Annotated[int | None, Field(description="Who made it; null for a change made past the API.")]
+    user_id: Annotated[int, Field(description="The task's owner after the change.")]
+    actor_id: Annotated[int | None, Field(description="Who made the change; null for one made outside the API.")]
     at: datetime
     changes: Annotated[
         dict[str, list[Any]] | None,
-        Field(description="On updates alone: value before, value after.", examples=[{"status": ["todo", "done"]}]),
+        Field(
+            description="Only in updates: each changed field's values before and after.",
+            examples=[{"status": ["todo", "done"]}],
+        ),
     ] = None
-    task: Annotated[Task, Field(description="After the change; the last one of a task that is gone.")]
+    task: Annotated[Task, Field(description="The task after the change, or as it was before its deletion.")]
 
 
 class HistoryPage(BaseModel):
     """A page of a task's history."""
 
     items: list[HistoryEvent]
-    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
+    next_cursor: NextCursor
 
 
-class HistoryQuery(Input):
-    """Page of a task's history."""
+class HistoryParams(Input):
+    """The page of a task's history."""
 
-    limit: Annotated[
-        int, Field(ge=1, le=100, description="Of a page, which has fewer where they come to 1 MB."), AS_DIGITS
-    ] = 20
-    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
+    limit: Annotated[PageLimit, Field(description="The size of a page, which has fewer events if they reach 1 MB.")] = (
+        20
+    )
+    cursor: PageCursor = None
 
 
-async def page(db: Executor, viewer: Viewer, task_id: int, query: HistoryQuery, *, cursors: Cursors) -> dict[str, Any]:
-    """Give a page `{items, next_cursor}`, the newest first, of a deleted task too, some 1 MB at most.
+async def page(
+    db: Executor, viewer: Viewer, task_id: int, params: HistoryParams, *, cursors: Cursors
+) -> dict[str, Any]:
+    """Return a page of a task's history as `{items, next_cursor}`, the newest first and about 1 MB at most.
 
-    Raises InvalidError for a foreign cursor, ForbiddenError, and NotFoundError where nothing is left of the task.
+    A deleted task keeps its history until its events expire.
+
+    Raises: InvalidError for a cursor of another list, ForbiddenError, NotFoundError if no history is left.
     """
-    bound_to = ["history", viewer.id, task_id]
-    before = cursors.read(query.cursor, bound_to=bound_to)[1] if query.cursor is not None else None
+    request = cursors.page(params.cursor, limit=params.limit, bound_to=["history", viewer.id, task_id])
     rows = await q.tasks.history(
         db,
         task_id=task_id,
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
-        before_id=before,
-        row_limit=query.limit + 1,
+        before_id=request.after_id,
+        row_limit=request.row_limit,
         byte_limit=PAGE_BYTES,
     )
     first = permitted(rows[0] if rows else None)
-    items = [_event(row) for row in rows if row["is_event"]][: query.limit]
-    last = items[-1]["id"] if items and first["found_count"] > len(items) else None
-    return {"items": items, "next_cursor": last and cursors.make(value=last, key=last, bound_to=bound_to)}
+    events = [_event(row) for row in rows if row["is_event"]]
+    return request.cut(events, row_count=first["found_count"])
 
 
 async def restore(db: Database, viewer: Viewer, task_id: int, *, attachments: Attachments) -> dict[str, Any]:
-    """Bring a deleted task back as it was, and give it; its version goes on. Attachments come as far as they are there.
+    """Restore a deleted task as it was, with the attachments whose files still exist, and return it.
 
-    Raises ForbiddenError, ConflictError where it is not deleted or its owner's account is gone, and NotFoundError where
-    nothing is left of it or it was deleted too long ago.
+    Its version continues.
+
+    Raises: ForbiddenError, ConflictError if it is not deleted or its owner's account no longer exists, NotFoundError if
+    it was deleted too long ago or never existed.
     """
-    there = await attachments.still_there(db, viewer, task_id)
+    keys = await attachments.restorable_keys(db, viewer, task_id)
     async with db.transaction() as transaction:
         await q.tasks.lock_restoration(transaction, task_id=task_id)
         row = await q.tasks.restore(transaction, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
         if row and row["verdict"] == "ok":
-            await q.attachments.restore(transaction, task_id=task_id, keys=there)
+            await q.attachments.restore(transaction, task_id=task_id, keys=keys)
     task = permitted(row)
     match task.pop("verdict"):
         case "present":

@@ -12,37 +12,44 @@ from service.db.pool import Executor
 from service.db.queries import q
 from service.db.verdicts import permitted
 from service.tasks.schemas import NewTask, TaskPatch
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 
-async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: Weather) -> Any:
-    """Make a task of the viewer's own and give its row, with the weather where it is found in time."""
-    found = await weather.now(new.city)
-    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=found)
+async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: WeatherClient) -> Any:
+    """Create a task that the viewer owns and return its row, with the weather if it is found in time."""
+    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=await weather.find(new.city))
     _log(viewer, row["id"], "task created")
     return row
 
 
 async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
-    """Give a task; NotFoundError, ForbiddenError."""
+    """Return a task. Raises: NotFoundError, ForbiddenError."""
     row = await q.tasks.get(db, task_id=task_id, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin)
     return _current(row)
 
 
 async def replace(
-    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: Weather
+    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: WeatherClient
 ) -> dict[str, Any]:
-    """Replace all that a client may set; versions: those expected (`If-Match`), None for any.
+    """Replace all fields that a client may set, and return the task.
 
-    Raises NotFoundError, ForbiddenError, PreconditionFailedError.
+    versions: the versions that the client expects (`If-Match`), None for any.
+
+    Raises: NotFoundError, ForbiddenError, PreconditionFailedError.
     """
     return await _update(db, viewer, task_id, new.model_dump(), versions=versions, weather=weather)
 
 
 async def patch(
-    db: Executor, viewer: Viewer, task_id: int, changes: TaskPatch, *, versions: list[int] | None, weather: Weather
+    db: Executor,
+    viewer: Viewer,
+    task_id: int,
+    changes: TaskPatch,
+    *,
+    versions: list[int] | None,
+    weather: WeatherClient,
 ) -> dict[str, Any]:
-    """Change what was sent and nothing else; versions and errors as in `replace`."""
+    """Change the fields that the client sent, and return the task; versions and errors as in `replace`."""
     return await _update(
         db, viewer, task_id, changes.model_dump(exclude_unset=True), versions=versions, weather=weather
     )
@@ -64,7 +71,7 @@ async def _update(
     changes: dict[str, Any],
     *,
     versions: list[int] | None,
-    weather: Weather,
+    weather: WeatherClient,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in NewTask.model_fields:
@@ -75,7 +82,7 @@ async def _update(
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
         expected_versions=versions,
-        weather=await weather.now(await _new_city(db, viewer, task_id, changes.get("city"))),
+        weather=await weather.find(await _new_city(db, viewer, task_id, changes.get("city"))),
         **values,
     )
     task = _current(row)
@@ -84,7 +91,7 @@ async def _update(
 
 
 async def _new_city(db: Executor, viewer: Viewer, task_id: int, city: str | None) -> str | None:
-    """Give the city where the viewer may change the task and it is not there yet: nobody waits for other weather."""
+    """Return the city if it is new to the task and the viewer may change the task: only then weather is needed."""
     if city is None:
         return None
     task = await get(db, viewer, task_id)
@@ -100,5 +107,5 @@ def _current(row: Any) -> dict[str, Any]:
     return task
 
 
-def _log(viewer: Viewer, task_id: int, what: str, **fields: Any) -> None:
-    logger.bind(task_id=task_id, actor_id=viewer.id, **fields).info(what)
+def _log(viewer: Viewer, task_id: int, message: str, **fields: Any) -> None:
+    logger.bind(task_id=task_id, actor_id=viewer.id, **fields).info(message)

@@ -1,4 +1,4 @@
-"""What clients send and get about tasks."""
+"""The request bodies, parameters and responses of tasks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from service.core.pagination import NextCursor, PageCursor, PageLimit
 from service.core.validation import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
 
 Status = Literal["todo", "in_progress", "done"]
@@ -27,11 +28,13 @@ Title = Annotated[
     Text, Field(min_length=1, max_length=100, examples=["Prepare Report"]), AfterValidator(not_blank), VISIBLE
 ]
 Description = Annotated[Text | None, Field(max_length=10_000, examples=["Collect monthly data"])]
-City = Annotated[Text | None, Field(max_length=100, examples=["Moscow"], description="Where the weather is looked up.")]
+City = Annotated[
+    Text | None, Field(max_length=100, examples=["Moscow"], description="The place whose weather is shown.")
+]
 
 
 class NewTask(Input):
-    """A task to be created; as the body of PUT it replaces all of these fields, and what is absent is cleared."""
+    """The fields of a task that a client sets. PUT replaces all of them; an absent one gets its default."""
 
     title: Title
     description: Description = None
@@ -40,7 +43,7 @@ class NewTask(Input):
 
 
 class TaskPatch(Input):
-    """A merge patch (RFC 7396): absent is unchanged, null is cleared."""
+    """A merge patch (RFC 7396): an absent field stays unchanged, null clears it."""
 
     title: Title = Field(default_factory=str)
     description: Description = Field(default_factory=lambda: None)
@@ -49,7 +52,7 @@ class TaskPatch(Input):
 
 
 class TaskWeather(BaseModel):
-    """The weather in the task's city, set by the service alone."""
+    """The weather in the task's city, which only the service sets."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -70,51 +73,55 @@ class Task(NewTask):
     user_id: int
     created_at: datetime
     updated_at: datetime
-    version: Annotated[int, Field(description="Moved on by every change; the entity tag.")]
+    version: Annotated[int, Field(description="Increased by every change; the entity tag.")]
 
 
 class TaskPage(BaseModel):
     """A page of tasks."""
 
     items: list[Task]
-    next_cursor: Annotated[str | None, Field(description="Gives the next page; null on the last one.")]
-    total: Annotated[int | None, Field(description="How many there are on all pages; null unless `count` asks for it.")]
+    next_cursor: NextCursor
+    total: Annotated[
+        int | None, Field(description="The number of tasks on all pages; null unless `count` asks for it.")
+    ]
 
 
 class TaskFilters(Period):
-    """Which tasks."""
+    """The filters of a list of tasks."""
 
     status: Annotated[list[Status] | None, Field(description="Repeatable.")] = None
-    user_id: Annotated[Id | None, Field(description="Another's, asked by a user: 403.")] = None
-    city: Annotated[Text | None, Field(max_length=100, description="As it is written in the task.")] = None
+    user_id: Annotated[Id | None, Field(description="The owner. A user may name only their own id (else 403).")] = None
+    city: Annotated[Text | None, Field(max_length=100, description="The task's city, spelled the same.")] = None
     q: Annotated[
         Text | None,
         Field(
             max_length=10_000,
             description=(
-                'Words of title and description: all of them, `"a phrase"`, `or`, `-not`; English by stems. '
-                "The first 32 words count."
+                'The words to search in title and description: all of them, `"a phrase"`, `or`, `-not`. '
+                "English words match by stem. The first 32 words count."
             ),
             examples=["monthly reports"],
         ),
     ] = None
 
 
-class TaskQuery(TaskFilters):
-    """Filters, order and page of a list of tasks."""
+class TaskListParams(TaskFilters):
+    """The filters, order and page of a list of tasks."""
 
     sort: Annotated[Sort, Field(description="`-` first: descending.")] = "-created_at"
-    limit: Annotated[int, Field(ge=1, le=100, description="Of a page."), AS_DIGITS] = 20
-    cursor: Annotated[str | None, Field(max_length=2000, description="`next_cursor` of the page before.")] = None
+    limit: PageLimit = 20
+    cursor: PageCursor = None
     offset: Annotated[
-        int | None, Field(ge=0, le=10_000, description="Rows to skip; not together with `cursor`."), AS_DIGITS
+        int | None,
+        Field(ge=0, le=10_000, description="The number of tasks to skip; not together with `cursor`."),
+        AS_DIGITS,
     ] = None
-    count: Annotated[Count, Field(description="Whether `total` is counted, estimated by the planner, or left out.")] = (
+    count: Annotated[Count, Field(description="Whether `total` is counted, estimated by the planner, or null.")] = (
         "none"
     )
 
 
-class ExportQuery(TaskFilters):
-    """Filters and form of an export."""
+class ExportParams(TaskFilters):
+    """The filters and format of an export."""
 
-    format: Annotated[Literal["ndjson", "csv"], Field(description="A JSON object, or a row, in each line.")] = "ndjson"
+    format: Annotated[Literal["ndjson", "csv"], Field(description="One JSON object or CSV row per line.")] = "ndjson"

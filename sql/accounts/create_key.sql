@@ -1,6 +1,6 @@
 -- Create an API key, stored as its hash, if the account has fewer than the maximum.
 -- returns: row?
--- params: user_id bigint, name text, hash bytea, read_only boolean, expires_at timestamptz?, most bigint
+-- params: user_id bigint, name text, hash bytea, read_only boolean, expires_at timestamptz?, max_keys bigint
 -- index: api_keys_user_idx
 -- raises: api_keys_user_id_fkey -> unauthorized, api_keys_name_check -> invalid, api_keys_expires_at_check -> invalid
 with owned as (

@@ -1,7 +1,7 @@
 -- Create a session if the verified password is still the account's; end the oldest beyond the maximum.
 -- returns: row?
--- params: user_id bigint, known_hash text, refresh_hash bytea, secret bytea, days integer, client_address text?,
---   user_agent text?, most bigint
+-- params: user_id bigint, verified_hash text, refresh_hash bytea, secret bytea, days integer, client_address text?,
+--   user_agent text?, max_sessions bigint
 -- index: users_pkey, sessions_user_idx, sessions_pkey
 -- raises: sessions_user_id_fkey -> unauthorized
 -- why: the account is held, so that a change of its password comes before, and there is no session, or after, and ends

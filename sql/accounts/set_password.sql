@@ -1,6 +1,6 @@
 -- Set a new password if nobody has changed it since; the account's other sessions end.
 -- returns: count
--- params: user_id bigint, password_hash text, known_hash text, kept_session_id bigint?
+-- params: user_id bigint, password_hash text, verified_hash text, kept_session_id bigint?
 -- index: users_pkey
 -- why: the trigger users_end_sessions ends them, but for the one that the setting names.
 with kept as materialized (

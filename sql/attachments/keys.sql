@@ -2,7 +2,7 @@
 -- returns: rows
 -- params: after_key text, last_key text?, row_limit bigint
 -- index: attachments_key_key
--- why: held against the store's own list, which may have been read before a file came.
+-- why: compared with the store's own list, which may have been read before a file was added.
 select
     a.key,
     a.id

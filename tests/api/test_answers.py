@@ -13,7 +13,7 @@ from tests.support.factories import Factory
 from tests.support.problems import problem
 
 
-async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
+async def test_a_few_large_responses_of_one_reader_are_sent_at_once(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backpressure, "LARGE_RESPONSE_BYTES", 10)
@@ -38,6 +38,6 @@ async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
             await asyncio.sleep(0)
         refused = problem(await ada.client.get("/tasks"), 503)
         taken.set()
-    assert refused["detail"].startswith("There are as many large answers")
+    assert refused["detail"].startswith("Too many large answers")
     assert begun == [200] * backpressure.MAX_LARGE_RESPONSES_PER_USER
     assert (await ada.client.get("/tasks")).status_code == 200

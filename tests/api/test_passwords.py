@@ -51,7 +51,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """One hash at a time, whatever the machine has."""
-    monkeypatch.setattr("service.security.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("service.accounts.passwords.os.cpu_count", lambda: 2)
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ async def test_guesses_at_a_present_password_reach_bcrypt_as_seldom_as_log_ins(
         assert len(hashed) == 10
         assert problem(guesses[-1], 429)["code"] == "rate_limited"
         assert int(guesses[-1].headers["Retry-After"]) >= 1
-        said = '"requests";q=100;w=60, "log-ins";q=10;w=60'
-        assert guesses[0].headers["RateLimit-Policy"] == f'{said}, "account";q=100;w=60'
+        policies = '"requests";q=100;w=60, "log-ins";q=10;w=60'
+        assert guesses[0].headers["RateLimit-Policy"] == f'{policies}, "account";q=100;w=60'
         assert guesses[9].headers["RateLimit"] == '"requests";r=90;t=6, "log-ins";r=0;t=60, "account";r=90;t=6'
-        assert guesses[10].headers["RateLimit-Policy"] == said
+        assert guesses[10].headers["RateLimit-Policy"] == policies
         assert (await log_in(browser(app), bob)).status_code == 429  # the address has spent its log-ins
         assert (await log_in(browser(app, peer=OTHER_ADDRESS), bob)).status_code == 200
         assert (await log_in(browser(app, peer=OTHER_ADDRESS), ada)).status_code == 200
@@ -194,7 +194,7 @@ async def test_a_change_that_was_admitted_is_not_refused_halfway(database_url: s
 
 def queue_of(app: FastAPI) -> Counter[str]:
     """Return how many hashes of each key wait."""
-    passwords: Passwords = app.state.services.accounts.passwords
+    passwords: Passwords = app.state.services.users.passwords
     return Counter({key: len(queue) for key, queue in passwords._slots._waiting.items()})
 
 
@@ -204,7 +204,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_three_accounts_that_guess_hold_up_a_log_in_by_a_hash_each(
+async def test_three_guessing_accounts_delay_a_log_in_by_one_hash_each(
     database_url: str, sql: Sql, one_thread: None, gate: threading.Event, hashed: list[bytes]
 ) -> None:
     async with limited(database_url) as app:  # as if they came from many addresses
@@ -234,7 +234,7 @@ async def test_a_log_in_and_a_change_of_one_account_are_hashed_one_after_the_oth
     async with limited(database_url) as app:
         ada = await Factory(sql, app).user(username="Ada")
         first = asyncio.create_task(change(ada, current="wrong"))
-        await until(lambda: "account:ada" in app.state.services.accounts.passwords._slots._holders)
+        await until(lambda: "account:ada" in app.state.services.users.passwords._slots._holders)
         second = asyncio.create_task(log_in(browser(app), User(0, "aDA", "", ada.client, ada.viewer)))
         await until(lambda: queue_of(app) == {"account:ada": 1})
         gate.set()
@@ -248,7 +248,7 @@ async def test_a_hash_that_waits_is_dropped_when_its_client_leaves(
         ada = await Factory(sql, app).user()
         hashed.clear()
         first = asyncio.create_task(log_in(browser(app), ada))
-        await until(lambda: len(app.state.services.accounts.passwords._slots._holders) == 1)
+        await until(lambda: len(app.state.services.users.passwords._slots._holders) == 1)
         leaves, sent = asyncio.Event(), []
         body = orjson.dumps({"username": ada.username, "password": "of who leaves"})
         messages = iter([{"type": "http.request", "body": body}])

@@ -33,7 +33,7 @@ async def compare(users: Factory, files: Attachments, database: Database) -> Any
         with pytest.MonkeyPatch.context() as later:
             later.setattr(reconciler, "ORPHAN_AGE", timedelta(days=1 - days))
             folder = await users.sql.fetchval("select folder from attachment_store")
-            await reconciler.hold(
+            await reconciler.compare_folder(
                 database, files.store, folder
             )  # at once, though the application's own may have the turn
             await users.sql.execute(LATER)
@@ -51,7 +51,7 @@ async def orphan(make: Factory, store: Store) -> str:
     return key
 
 
-async def test_a_file_without_a_row_goes_after_a_day_and_no_other(
+async def test_only_files_without_a_row_are_deleted_after_a_day(
     users: Factory, files: Attachments, kind: Kind, compare: Any, logged: list[str]
 ) -> None:
     ada = await users.user()
@@ -64,7 +64,7 @@ async def test_a_file_without_a_row_goes_after_a_day_and_no_other(
     assert await kind.held(files.store) == sorted([*before, *lost, foreign])
     await compare()
     assert await kind.held(files.store) == sorted([*before, foreign])
-    assert [line.partition(" ")[0] for line in logged if "files without rows" in line] == ["INFO"]
+    assert [line.partition(" ")[0] for line in logged if "orphan files removed" in line] == ["INFO"]
     for one in made:
         assert (await ada.client.get(f"/tasks/{task}/attachments/{one['id']}")).status_code == 200
 
@@ -78,16 +78,18 @@ async def test_a_row_without_a_file_is_reported_and_stays(
     for one in (made[0], made[2]):
         await files.store.remove(await users.sql.fetchval("select key from attachments where id = $1", one["id"]))
     await compare()
-    assert not [line for line in logged if "no files" in line]  # they may have come after the list was read
+    assert not [
+        line for line in logged if "attachment files missing" in line
+    ]  # they may have come after the list was read
     await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
     await compare()
-    (line,) = [line for line in logged if "no files" in line]
-    assert line.startswith("ERROR attachments: 2 rows have no files in the store")
+    (line,) = [line for line in logged if "attachment files missing" in line]
+    assert line.startswith("ERROR attachment files missing {'count': 2,")
     assert all(str(one["id"]) in line for one in (made[0], made[2]))
     assert await users.sql.fetchval("select count(*) from attachments") == 4
 
 
-async def test_an_empty_store_loses_nothing_but_is_told(
+async def test_an_empty_store_is_reported_and_no_row_is_deleted(
     users: Factory, files: Attachments, compare: Any, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await users.user()
@@ -98,13 +100,13 @@ async def test_an_empty_store_loses_nothing_but_is_told(
         await files.store.remove(row["key"])
     await users.sql.execute("update attachments set created_at = now() - interval '2 hours'")
     monkeypatch.setattr(reconciler, "BATCH_ROWS", 2)
-    monkeypatch.setattr(reconciler, "MOST_LOST", 3)
+    monkeypatch.setattr(reconciler, "MAX_LOST", 3)
     await compare()
-    assert "3 rows have no files" in " ".join(logged)
+    assert "attachment files missing {'count': 3," in " ".join(logged)
     assert await users.sql.fetchval("select count(*) from attachments") == 5
 
 
-async def test_many_files_are_held_against_many_rows(
+async def test_many_files_are_compared_with_many_rows(
     users: Factory,
     files: Attachments,
     kind: Kind,
@@ -128,12 +130,12 @@ async def test_many_files_are_held_against_many_rows(
     kept = await kind.held(files.store)
     assert kept == sorted(row["key"] for row in rows if row not in gone)
     assert not set(kept) & set(lost)
-    (line,) = [line for line in logged if "no files" in line]
-    assert "4 rows have no files" in line
+    (line,) = [line for line in logged if "attachment files missing" in line]
+    assert "'count': 4," in line
     assert all(str(row["id"]) in line for row in gone)
 
 
-async def test_what_is_still_to_be_removed_is_left_to_its_own(
+async def test_files_queued_for_removal_are_left_to_the_remover(
     users: Factory, files: Attachments, kind: Kind, compare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciler, "CLAIM_ROWS", 0)
@@ -162,16 +164,18 @@ async def test_parts_that_a_dead_writer_left_go_too(
     await writing.abandon()
 
 
-async def test_of_two_sweeps_one_does_nothing(users: Factory, files: Attachments, database: Database) -> None:
+async def test_one_of_two_concurrent_sweeps_does_nothing(
+    users: Factory, files: Attachments, database: Database
+) -> None:
     listed: list[str] = []
 
     class Counted:
-        async def listed(self, folder: str) -> AsyncIterator[list[Any]]:
+        async def list_files(self, folder: str) -> AsyncIterator[list[Any]]:
             listed.append(folder)
             yield []
             await asyncio.sleep(0)
 
-        async def clear(self, folder: str, *, before: datetime) -> int:
+        async def remove_unfinished(self, folder: str, *, before: datetime) -> int:
             assert folder == listed[0]
             assert before < datetime.now(UTC)
             return 0
@@ -225,14 +229,14 @@ async def test_a_link_is_no_file_of_ours(tmp_path: Path, kind: Kind, store: Stor
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     key = await put(store, b"mine!!")
-    place: Path = store._place(key)  # type: ignore[attr-defined]
+    place: Path = store._path(key)  # type: ignore[attr-defined]
     place.unlink()
     place.symlink_to(secret)
     with pytest.raises(UnavailableError):
         await anext(store.read(key, size=6, start=0, stop=6))
-    assert [page async for page in store.listed(key.partition("/")[0])] == []
+    assert [page async for page in store.list_files(key.partition("/")[0])] == []
     place.parent.joinpath("..", "x").touch()
     place.parent.parent.joinpath("zz").symlink_to(tmp_path)
-    assert [page async for page in store.listed(key.partition("/")[0])] == []
+    assert [page async for page in store.list_files(key.partition("/")[0])] == []
     await store.remove(key)
     assert secret.read_bytes() == b"secret"

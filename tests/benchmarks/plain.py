@@ -7,7 +7,7 @@ import sys
 from service.api.streaming import websocket
 from service.cli import main
 
-setattr(websocket, "wire_of", lambda _scope: None)  # noqa: B010 - which is none of what `websocket` exports
+setattr(websocket, "client_connection_of", lambda _scope: None)  # noqa: B010 - which is none of what `websocket` exports
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Applications of this process, served on a socket as the command line serves them."""
+"""Applications of this process, served on a socket like those of the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CONNECTIONS = 1000
 
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an application that is started, and give host and port."""
+    """Serve a started application; yield its address as `host:port`."""
     http, ws = protocols(ConnectionLimits(MAX_CONNECTIONS, trusted=()))
     config = uvicorn.Config(
         app,
@@ -48,7 +48,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
 async def on_port(
     app: ASGIApp, *, sockets: bool = False, protocol: type[HttpProtocol] = HttpProtocol
 ) -> AsyncIterator[int]:
-    """Serve on a port of its own."""
+    """Serve an application on a free port; yield the port."""
     limits = ConnectionLimits(MAX_CONNECTIONS, trusted=())
     ws: Any = partial(WebSocketProtocol, limits=limits) if sockets else "none"
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)

@@ -1,4 +1,4 @@
-"""Answers that are large: whose turn it is, and for how long."""
+"""Slots for large responses: who gets one, and for how long."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADA, BOB = Viewer(id=1, is_admin=False), Viewer(id=2, is_admin=False)
 
 
 class Served:
-    """An application whose clients take nothing of its answers until they are let."""
+    """An application whose clients read nothing of its responses until `taken` is set."""
 
     def __init__(self, *bodies: bytes) -> None:
         self.bodies = bodies or (BODY,)
@@ -35,7 +35,7 @@ class Served:
         self._answers = BackpressureMiddleware(self._app)
 
     async def ask(self, identity: Any, *, method: str = "GET") -> list[Message]:
-        """Send a request and give what was answered."""
+        """Send a request and return what was answered."""
         answered: list[Message] = []
 
         async def send(message: Message) -> None:
@@ -89,7 +89,7 @@ async def test_a_few_of_each_reader_are_sent_at_once_and_others_wait() -> None:
         assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
 
 
-async def test_so_many_are_sent_at_once_in_all() -> None:
+async def test_a_limited_number_of_responses_is_sent_at_once() -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         for user_id in range(MAX_LARGE_RESPONSES + 5):
@@ -99,7 +99,7 @@ async def test_so_many_are_sent_at_once_in_all() -> None:
         served.taken.set()
 
 
-async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_waited_too_long_gets_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backpressure, "SLOT_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
@@ -116,7 +116,7 @@ async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.
     assert b'"code":"unavailable"' in body["body"]
 
 
-async def test_an_answer_that_is_not_taken_is_broken_off_and_its_turn_is_the_next_ones(
+async def test_an_unread_response_is_aborted_and_its_slot_passes_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0.05)
@@ -139,7 +139,7 @@ async def test_an_answer_that_is_not_taken_is_broken_off_and_its_turn_is_the_nex
         (ADA, "GET", [b""]),
     ],
 )
-async def test_others_need_no_turn(identity: Any, method: str, bodies: list[bytes]) -> None:
+async def test_other_responses_need_no_slot(identity: Any, method: str, bodies: list[bytes]) -> None:
     served = Served(*bodies)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         asked = [
@@ -151,7 +151,7 @@ async def test_others_need_no_turn(identity: Any, method: str, bodies: list[byte
     assert {b"".join(message.get("body", b"") for message in one.result()) for one in asked} == {b"".join(bodies)}
 
 
-async def test_what_is_streamed_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_streamed_response_has_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0)
     served = Served(BODY[: 2 * PIECE_BYTES], b"")
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:

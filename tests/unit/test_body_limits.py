@@ -1,4 +1,4 @@
-"""Bodies that are larger than others': whose turn it is, and for how long."""
+"""Slots for large request bodies: who gets one, and for how long."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from service.api.pipeline.body_limits import (
 )
 from service.core.viewer import Viewer
 
-LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
+MAX_BULK_BYTES = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 ANSWER = bytes(range(256)) * 1000
 
 
 class Served:
-    """An application whose clients take nothing of its answers until they are let."""
+    """An application whose clients read nothing of its responses until `taken` is set."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -35,7 +35,7 @@ class Served:
         self._limited = BackpressureMiddleware(BodyLimitMiddleware(self._app, max_attachment_bytes=0))
 
     async def ask(self, user_id: int, *headers: tuple[bytes, bytes]) -> bytes:
-        """Send a request and give its answer's body."""
+        """Send a request and return its answer's body."""
         viewer = Viewer(id=user_id, is_admin=False)
         scope = {"type": "http", "method": "POST", "path": "/tasks/bulk", "headers": headers, IDENTITY: viewer}
         await self._limited(scope, self._receive, self._send)
@@ -64,13 +64,13 @@ def length(size: int) -> tuple[bytes, bytes]:
     "header",
     [
         length(MAX_BODY_BYTES + 1),
-        length(LARGEST),
-        (b"content-length", b"%015d" % LARGEST),
-        (b"content-length", b"%05000d" % LARGEST),
+        length(MAX_BULK_BYTES),
+        (b"content-length", b"%015d" % MAX_BULK_BYTES),
+        (b"content-length", b"%05000d" % MAX_BULK_BYTES),
         (b"transfer-encoding", b"chunked"),
     ],
 )
-async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[bytes, bytes]) -> None:
+async def test_a_slot_is_held_until_the_client_reads_the_response(header: tuple[bytes, bytes]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         asked = [group.create_task(served.ask(user, header)) for user in (1, 1, 1, 2, 2, 3, 3, 4)]
@@ -84,7 +84,7 @@ async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[byte
     assert max(len(piece) for pieces in served.answers.values() for piece in pieces) == PIECE_BYTES
 
 
-async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slot_is_not_held_longer_than_the_response_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
@@ -96,11 +96,11 @@ async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytes
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
 
 
-OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(LARGEST + 1)]
+OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(MAX_BULK_BYTES + 1)]
 
 
 @pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])
-async def test_others_need_no_turn(headers: list[tuple[bytes, bytes]]) -> None:
+async def test_other_requests_need_no_slot(headers: list[tuple[bytes, bytes]]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         for sent in [[length(MAX_BODY_BYTES + 1)]] * MAX_LARGE_BODIES_PER_USER + [headers]:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from service.analytics import time_buckets
-from service.analytics.time_buckets import Bucket, start_of, starts
+from service.analytics.time_buckets import BucketUnit, bucket_starts, start_of_day
 
 MINUTE = timedelta(minutes=1)
 # Berlin; no hour at midnight (Beirut), none from 23:30 on (Toronto), midnight twice (Havana, Azores), a half hour (Lord
@@ -28,21 +28,21 @@ CASES = [
 ]
 
 
-def shown(moment: datetime, bucket: Bucket) -> date:
-    """Give the first day of the bucket that a clock shows."""
+def shown(moment: datetime, bucket: BucketUnit) -> date:
+    """Return the first day of the bucket that a clock shows."""
     day = moment.date()
     if bucket == "week":
         return date.fromisocalendar(*day.isocalendar()[:2], 1)
     return date(day.year, day.month, 1) if bucket == "month" else day
 
 
-@pytest.mark.parametrize("bucket", get_args(Bucket))
+@pytest.mark.parametrize("bucket", get_args(BucketUnit))
 @pytest.mark.parametrize(("name", "day"), CASES)
-def test_buckets_are_those_that_clocks_show(name: str, day: date, bucket: Bucket) -> None:
+def test_buckets_are_those_that_clocks_show(name: str, day: date, bucket: BucketUnit) -> None:
     zone = ZoneInfo(name)
     first = datetime(day.year, day.month, day.day, 7, tzinfo=UTC)
     minutes = [first + n * MINUTE for n in range(6 * 24 * 60)]
-    begun = list(starts(first, minutes[-1] + MINUTE, bucket=bucket, zone=zone))
+    begun = list(bucket_starts(first, minutes[-1] + MINUTE, unit=bucket, zone=zone))
     expected = [shown(minute.astimezone(zone), bucket) for minute in minutes]
     assert [shown(start.astimezone(zone), bucket) for start in begun] == sorted(set(expected))
     found = [max(start for start in begun if start <= minute) for minute in minutes]
@@ -53,18 +53,18 @@ def test_buckets_are_those_that_clocks_show(name: str, day: date, bucket: Bucket
 def test_days_of_23_24_and_25_hours() -> None:
     zone = ZoneInfo("Europe/Berlin")
     for day, hours in ((date(2025, 3, 30), 23), (date(2025, 6, 1), 24), (date(2025, 10, 26), 25)):
-        assert start_of(day + timedelta(days=1), zone) - start_of(day, zone) == timedelta(hours=hours)
+        assert start_of_day(day + timedelta(days=1), zone) - start_of_day(day, zone) == timedelta(hours=hours)
 
 
-@pytest.mark.parametrize("bucket", get_args(Bucket))
-def test_a_period_without_length_has_no_bucket(bucket: Bucket) -> None:
+@pytest.mark.parametrize("bucket", get_args(BucketUnit))
+def test_a_period_without_length_has_no_bucket(bucket: BucketUnit) -> None:
     moment = datetime(2025, 5, 24, 12, tzinfo=UTC)
-    assert not list(starts(moment, moment - timedelta(days=100), bucket=bucket, zone=ZoneInfo("UTC")))
+    assert not list(bucket_starts(moment, moment - timedelta(days=100), unit=bucket, zone=ZoneInfo("UTC")))
 
 
-def test_zones_have_the_names_that_iana_gives_them() -> None:
-    assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+12"} <= time_buckets.zones()
+def test_zones_have_their_iana_names() -> None:
+    assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+12"} <= time_buckets.zone_names()
     assert (
         not {"", "utc", "europe/berlin", "posixrules", "localtime", "Factory", "../UTC", "America"}
-        & time_buckets.zones()
+        & time_buckets.zone_names()
     )

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from service.attachments.content_type import HEAD_BYTES, MEDIA_TYPE, type_of
+from service.attachments.content_type import HEAD_BYTES, MEDIA_TYPE, detect
 
 
 def zipped(*names: str) -> bytes:
@@ -56,10 +56,10 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
     ],
 )
 def test_the_content_shows_it(content: bytes, name: str, kind: str) -> None:
-    assert type_of(content[:HEAD_BYTES], name) == kind
+    assert detect(content[:HEAD_BYTES], name) == kind
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", __file__, "a" * 255, ".", "\N{GRINNING FACE}.docx", "a.\0"])
 def test_a_name_opens_no_file_and_is_no_type(name: str) -> None:
-    assert type_of(b"hello", name) == "text/plain"
-    assert MEDIA_TYPE.fullmatch(type_of(OFFICE, name))
+    assert detect(b"hello", name) == "text/plain"
+    assert MEDIA_TYPE.fullmatch(detect(OFFICE, name))

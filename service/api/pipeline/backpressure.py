@@ -29,7 +29,9 @@ class BackpressureMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._slots = ConcurrencyLimiter("large answers", most=MAX_LARGE_RESPONSES, of_one=MAX_LARGE_RESPONSES_PER_USER)
+        self._slots = ConcurrencyLimiter(
+            "large answers", total=MAX_LARGE_RESPONSES, per_user=MAX_LARGE_RESPONSES_PER_USER
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection of any type."""

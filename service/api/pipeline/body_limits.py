@@ -36,7 +36,7 @@ class LargeBodyMiddleware:
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._slots = ConcurrencyLimiter("large bodies", most=MAX_LARGE_BODIES, of_one=MAX_LARGE_BODIES_PER_USER)
+        self._slots = ConcurrencyLimiter("large bodies", total=MAX_LARGE_BODIES, per_user=MAX_LARGE_BODIES_PER_USER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request of an authenticated user."""

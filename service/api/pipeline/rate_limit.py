@@ -16,7 +16,8 @@ from service.api.pipeline.request_context import LIMIT_DECISIONS
 from service.api.state import state_of
 from service.core.errors import RateLimitedError
 from service.core.viewer import Viewer
-from service.ratelimit.limiter import Limit, LimitDecision
+from service.ratelimit import limiter
+from service.ratelimit.limiter import LimitDecision
 from service.ratelimit.login_limiter import LogInAttempt
 
 UNLIMITED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -46,10 +47,10 @@ def enforce(request: HTTPConnection, decision: LimitDecision) -> None:
 async def attempt_of(request: HTTPConnection, *, account: str | None = None) -> LogInAttempt:
     """Return the log-in attempt that pays for a request's password hashes; `account` is the username, if any."""
     return LogInAttempt(
-        state_of(request).limits.logins_limit,
+        state_of(request).limits.logins,
         address=await address_of(request),
         account=account,
-        verdicts=request.scope.setdefault(LIMIT_DECISIONS, {}),
+        decisions=request.scope.setdefault(LIMIT_DECISIONS, {}),
     )
 
 
@@ -61,7 +62,7 @@ class PerKeyRateLimiter(RateLimiter):
     """
 
     @override
-    async def __call__(self, request: HTTPConnection, limit: Limit) -> None:  # type: ignore[override]
+    async def __call__(self, request: HTTPConnection, limit: limiter.RateLimiter) -> None:  # type: ignore[override]
         enforce(request, await limit.check(await self.identifier(request)))
 
 
@@ -92,18 +93,18 @@ class RateLimitMiddleware:
 
     async def _check(self, request: HTTPConnection) -> None:
         limits = state_of(request).limits
-        if limits.logins_limit and request.scope.get("method") == "POST" and request.scope["path"] in LOG_IN_PATHS:
-            await self._log_ins(request, limits.logins_limit.by_address)
+        if limits.logins and request.scope.get("method") == "POST" and request.scope["path"] in LOG_IN_PATHS:
+            await self._log_ins(request, limits.logins.by_address)
         elif limits.requests:
             await _refuse_guesses(request, limits.requests)
             await self._requests(request, limits.requests)
 
 
-async def _refuse_guesses(request: HTTPConnection, limit: Limit) -> None:
+async def _refuse_guesses(request: HTTPConnection, limit: limiter.RateLimiter) -> None:
     """Refuse a token that only the database can verify, if its address has used up its budget on others.
 
     Raises: RateLimitedError.
     """
     credential, key = credential_of(request), await address_key(request)
-    if credential and not state_of(request).logins.sessions.knows(credential) and limit.is_exhausted(key):
+    if credential and state_of(request).session_cache.is_uncached_key(credential) and limit.is_exhausted(key):
         enforce(request, await limit.check(key))

@@ -1,1 +1,1 @@
-"""Where the bytes of attachments are kept: a folder or an S3 bucket."""
+"""Stores of files: a folder of this machine, or an S3 bucket."""

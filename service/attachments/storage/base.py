@@ -1,4 +1,4 @@
-"""What a store of files can do, whichever it is."""
+"""The protocol of file stores, and the errors that they share."""
 
 from __future__ import annotations
 
@@ -14,61 +14,64 @@ RETRY_SECONDS = 10
 
 
 class MissingError(UnavailableError):
-    """The store does not have the file, or not as it was written."""
+    """The error of a file that the store does not have, or has with another size."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A whole file that is in the store."""
+class StoredFile:
+    """A finished file in the store."""
 
     key: str
     modified_at: datetime
 
 
-class Writing(Protocol):
-    """A file that is being written. Nobody sees it before it is finished; every call may raise UnavailableError."""
+class Writer(Protocol):
+    """A file that is being written, invisible until it is finished; every call may raise UnavailableError."""
 
     async def write(self, data: bytes) -> None:
-        """Add bytes to its end."""
+        """Append bytes to the file."""
 
     async def finish(self) -> None:
-        """Give it its name. From here on it is there, whatever ends."""
+        """Make the file durable and visible."""
 
     async def abandon(self) -> None:
-        """Leave nothing of it, as far as the store can be reached."""
+        """Remove the file, finished or not, if the store can be reached."""
 
 
 class Store(Protocol):
-    """Files under keys `FOLDER/NAME`; every call may raise UnavailableError."""
+    """A store of files under keys `FOLDER/NAME`; every call may raise UnavailableError."""
 
-    async def begin(self, key: str) -> Writing:
+    async def begin(self, key: str) -> Writer:
         """Begin to write a file."""
 
     def read(self, key: str, *, size: int, start: int, stop: int) -> AsyncGenerator[bytes]:
-        """Give the bytes from start to before stop of a file of this size; MissingError before the first one."""
+        """Return the bytes from `start` to before `stop` of a file that has this size.
+
+        Raises: MissingError before the first bytes.
+        """
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether the file exists."""
 
     async def remove(self, key: str) -> None:
-        """Take a file away; that it is gone already is no error."""
+        """Remove a file if it exists."""
 
-    def listed(self, folder: str) -> AsyncIterator[list[Found]]:
-        """Give a folder's files in the order of their keys, some at a time."""
+    def list_files(self, folder: str) -> AsyncIterator[list[StoredFile]]:
+        """Return a folder's files in batches, in the order of their keys."""
 
-    async def clear(self, folder: str, *, before: datetime) -> int:
-        """Take away what writers of a folder left that died before then; how much it was."""
+    async def remove_unfinished(self, folder: str, *, before: datetime) -> int:
+        """Remove the unfinished files that writers left in a folder before a moment, and return their number."""
 
 
-def away(cause: BaseException) -> UnavailableError:
-    """Give the error for a store that cannot be reached, or does not do as it is told."""
-    error = UnavailableError("The store for attachments is away.", retry_after=RETRY_SECONDS)
+def unavailable(cause: BaseException) -> UnavailableError:
+    """Return the error for a store that cannot be reached or fails."""
+    error = UnavailableError("The store for attachments is unavailable.", retry_after=RETRY_SECONDS)
     error.__cause__ = cause
     return error
 
 
-def missing(key: str) -> MissingError:
-    """Give the error for a file that is not there as it should be; the log is told which."""
+def not_found(key: str) -> MissingError:
+    """Return the error for a missing file; its cause, which only the log shows, names the key."""
     error = MissingError("The store does not have this file now.", retry_after=RETRY_SECONDS)
     error.__cause__ = LookupError(key)
     return error

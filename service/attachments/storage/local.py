@@ -1,4 +1,4 @@
-"""Files in a folder of this machine: written beside their place, synced, then put into it."""
+"""Files in a folder of this machine, each written under another name, synced and then renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from service.attachments.storage.base import CHUNK_BYTES, RETRY_SECONDS, Found, away, missing
+from service.attachments.storage.base import CHUNK_BYTES, RETRY_SECONDS, StoredFile, not_found, unavailable
 from service.core.errors import UnavailableError
 
 THREADS = 8
@@ -26,126 +26,126 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 T = TypeVar("T")
 
 
-class Folder:
-    """The store. Its calls to the file system are made in threads of its own: a disk may hang."""
+class LocalFolder:
+    """A store in a local folder; its own threads make the calls to the file system, because a disk may hang."""
 
     def __init__(self, root: Path) -> None:
-        """Make the folder, once: one that is gone later on is away, as where its volume is not mounted."""
+        """Create the folder, only now: if it disappears later, like an unmounted volume, the store is unavailable."""
         self._root = root
-        with suppress(OSError):  # whoever uses it is told
+        with suppress(OSError):  # the first use reports it
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="attachments")
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def begin(self, key: str) -> _Part:
+    async def begin(self, key: str) -> _PartWriter:
         """Begin to write a file."""
-        place = self._place(key)
-        part = place.with_name(f"{place.name}.part")
-        return _Part(self, part, place, await self.run(self._opened, part))
+        path = self._path(key)
+        part = path.with_name(f"{path.name}.part")
+        return _PartWriter(self, part, path, await self.run(self._create, part))
 
     async def read(self, key: str, *, size: int, start: int, stop: int) -> AsyncGenerator[bytes]:
-        """Give bytes of a file; who has begun goes on where the file is removed meanwhile."""
-        file = await self.run(_whole, self._place(key), size)
+        """Return bytes of a file; a reader that has begun continues after the file's removal."""
+        file = await self.run(_open, self._path(key), size)
         if file is None:
-            raise missing(key)
+            raise not_found(key)
         try:
             while start < stop:
                 data = await self.run(os.pread, file.fileno(), min(CHUNK_BYTES, stop - start), start)
                 if not data:
-                    raise missing(key)
+                    raise not_found(key)
                 start += len(data)
                 yield data
         finally:
             await self.run(file.close)
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a file."""
-        return await self.run(self._exists, self._place(key))
+        """Return whether the file exists."""
+        return await self.run(self._exists, self._path(key))
 
     async def remove(self, key: str) -> None:
-        """Take a file away."""
-        await self.run(self._remove, self._place(key))
+        """Remove a file if it exists."""
+        await self.run(self._remove, self._path(key))
 
-    async def listed(self, folder: str) -> AsyncIterator[list[Found]]:
-        """Give a folder's files, those of one shelf at a time."""
-        for shelf in await self.run(_shelves, self._root / folder):
-            if found := await self.run(_files, shelf, NAME):
-                yield [Found(f"{folder}/{name}", modified_at) for name, modified_at in found]
+    async def list_files(self, folder: str) -> AsyncIterator[list[StoredFile]]:
+        """Return a folder's files, one subfolder per batch."""
+        for subfolder in await self.run(_subfolders, self._root / folder):
+            if files := await self.run(_files, subfolder, NAME):
+                yield [StoredFile(f"{folder}/{name}", modified_at) for name, modified_at in files]
 
-    async def clear(self, folder: str, *, before: datetime) -> int:
-        """Take away what was not written to its end."""
-        cleared = 0
-        for shelf in await self.run(_shelves, self._root / folder):
-            for name, modified_at in await self.run(_files, shelf, PART):
+    async def remove_unfinished(self, folder: str, *, before: datetime) -> int:
+        """Remove the unfinished files that were last written before a moment, and return their number."""
+        removed = 0
+        for subfolder in await self.run(_subfolders, self._root / folder):
+            for name, modified_at in await self.run(_files, subfolder, PART):
                 if modified_at < before:
-                    await self.run(partial((shelf / name).unlink, missing_ok=True))
-                    cleared += 1
-        return cleared
+                    await self.run(partial((subfolder / name).unlink, missing_ok=True))
+                    removed += 1
+        return removed
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """Do it in a thread, to its end even where nobody waits for it any more."""
-        doing = asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *arguments))
+        """Run a function in a thread to its end, even if the caller is cancelled. Raises: UnavailableError."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *arguments))
         try:
-            return await asyncio.shield(doing)
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
-            await asyncio.wait([doing])
+            await asyncio.wait([future])
             raise
         except OSError as error:
             if error.errno in FULL:
                 raise UnavailableError("The store for attachments is full.", retry_after=RETRY_SECONDS) from error
-            raise away(error) from error
+            raise unavailable(error) from error
 
-    def _place(self, key: str) -> Path:
+    def _path(self, key: str) -> Path:
         folder, name = key.split("/")
-        return self._root / folder / name[:2] / name  # on one of 256 shelves
+        return self._root / folder / name[:2] / name  # in one of 256 subfolders
 
-    def _exists(self, place: Path) -> bool:
-        self._root.stat()  # where it is gone, all of it is away, and not only this file
-        return place.is_file()
+    def _exists(self, path: Path) -> bool:
+        self._root.stat()  # without its root the whole store is unavailable, and not only this file missing
+        return path.is_file()
 
-    def _remove(self, place: Path) -> None:
-        if self._exists(place):
-            place.unlink(missing_ok=True)
+    def _remove(self, path: Path) -> None:
+        if self._exists(path):
+            path.unlink(missing_ok=True)
 
-    def _opened(self, part: Path) -> io.FileIO:
-        shelf = part.parent
-        if not shelf.is_dir():
-            for made in (shelf.parent, shelf):
-                made.mkdir(mode=0o700, exist_ok=True)
-                _sync(made.parent)
+    def _create(self, part: Path) -> io.FileIO:
+        subfolder = part.parent
+        if not subfolder.is_dir():
+            for folder in (subfolder.parent, subfolder):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                _sync(folder.parent)
         return io.FileIO(part, "x", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600))
 
 
-class _Part:
-    """A file that is not in its place yet."""
+class _PartWriter:
+    """A file that is written as `NAME.part` and renamed at its end."""
 
-    def __init__(self, folder: Folder, part: Path, place: Path, file: io.FileIO) -> None:
+    def __init__(self, folder: LocalFolder, part: Path, path: Path, file: io.FileIO) -> None:
         self._folder = folder
-        self._part, self._place = part, place
+        self._part, self._path = part, path
         self._file = file
-        self._waiting = bytearray()
+        self._buffer = bytearray()
 
     async def write(self, data: bytes) -> None:
-        """Write it with the next full chunk."""
-        self._waiting += data
-        if len(self._waiting) >= CHUNK_BYTES:
+        """Append bytes to the file, as soon as a chunk is full."""
+        self._buffer += data
+        if len(self._buffer) >= CHUNK_BYTES:
             await self._folder.run(self._write)
 
     async def finish(self) -> None:
-        """Write the rest, sync, and put the file into its place."""
+        """Write the rest, sync the file and rename it."""
         await self._folder.run(self._finish)
 
     async def abandon(self) -> None:
-        """Remove it, whether it is in its place or not."""
+        """Remove the file, renamed or not."""
         with suppress(UnavailableError):
             await self._folder.run(self._abandon)
 
     def _write(self) -> None:
-        rest = memoryview(bytes(self._waiting))
-        self._waiting.clear()
+        rest = memoryview(bytes(self._buffer))
+        self._buffer.clear()
         while rest:
             rest = rest[self._file.write(rest) or 0 :]
 
@@ -153,14 +153,14 @@ class _Part:
         self._write()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._part.rename(self._place)
-        _sync(self._place.parent)
+        self._part.rename(self._path)
+        _sync(self._path.parent)
 
     def _abandon(self) -> None:
         with suppress(OSError):
             self._file.close()
-        for one in (self._part, self._place):
-            one.unlink(missing_ok=True)
+        for path in (self._part, self._path):
+            path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
@@ -171,9 +171,10 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _whole(place: Path, size: int) -> io.FileIO | None:
+def _open(path: Path, size: int) -> io.FileIO | None:
+    """Open a file that has this size; return None if there is none."""
     try:
-        file = io.FileIO(place, opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW))
+        file = io.FileIO(path, opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW))
     except FileNotFoundError:
         return None
     if os.fstat(file.fileno()).st_size == size:
@@ -182,19 +183,19 @@ def _whole(place: Path, size: int) -> io.FileIO | None:
     return None
 
 
-def _shelves(folder: Path) -> list[Path]:
+def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(shelf for shelf in folder.iterdir() if shelf.is_dir() and not shelf.is_symlink())
-    except FileNotFoundError:  # nothing was written yet
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    except FileNotFoundError:  # no file was written yet
         return []
 
 
-def _files(shelf: Path, named: re.Pattern[str]) -> list[tuple[str, datetime]]:
+def _files(subfolder: Path, pattern: re.Pattern[str]) -> list[tuple[str, datetime]]:
     found = []
-    with os.scandir(shelf) as entries:
+    with os.scandir(subfolder) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):  # removed since
-                if named.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with suppress(FileNotFoundError):  # removed since the folder was read
+                if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     modified_at = entry.stat(follow_symlinks=False).st_mtime
                     found.append((entry.name, datetime.fromtimestamp(modified_at, UTC)))
     return sorted(found)
