@@ -21,7 +21,7 @@ from service.core.errors import ConflictError, InvalidError, ServiceError
 from service.db.pool import Database, Executor
 from service.db.queries import q
 
-NAME = "idempotency-key"
+HEADER = "idempotency-key"
 REPLAYED = {"Idempotency-Replayed": "true"}
 SAVED_HEADERS = ("location", "etag", "cache-control", "content-type")
 
@@ -59,7 +59,7 @@ class IdempotentRequest:
         if claim is None or claim["verdict"] == "running":
             raise ConflictError("The first request with this Idempotency-Key is still running.")
         if claim["verdict"] == "other":
-            raise InvalidError("was sent before, with another body", pointer=f"/header/{NAME}")
+            raise InvalidError("was sent before, with another body", pointer=f"/header/{HEADER}")
         if claim["verdict"] == "answered":
             logger.bind(actor_id=self.user_id, route=self.route).info("response replayed")
             return Response(
@@ -110,8 +110,8 @@ async def _idempotent_request(
         ),
     ] = None,
 ) -> IdempotentRequest:
-    if len(request.headers.getlist(NAME)) > 1:
-        error = {"type": "value_error", "loc": ("header", NAME), "msg": "appears more than once"}
+    if len(request.headers.getlist(HEADER)) > 1:
+        error = {"type": "value_error", "loc": ("header", HEADER), "msg": "appears more than once"}
         raise RequestValidationError([error])
     return IdempotentRequest(state, viewer.id, f"{request.method} {request.url.path}", idempotency_key)
 
