@@ -1,1 +1,1 @@
-"""A task manager's REST API over hand-written SQL."""
+"""A task manager: a REST API and live events over hand-written SQL."""

@@ -1,4 +1,4 @@
-"""`python -m service`: runs the command line."""
+"""`python -m service`: the command line."""
 
 from __future__ import annotations
 

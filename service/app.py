@@ -1,4 +1,4 @@
-"""The application and its life: what is opened when it starts, in what order, and closed when it stops."""
+"""The application: its routes and middleware, and what its lifespan opens in order and closes in reverse."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -37,24 +38,26 @@ from service.api.routes import attachments as attachment_routes
 from service.api.routes import sessions as session_routes
 from service.api.state import AppState
 from service.attachments import operations, reconciler
-from service.core import descriptors, logs, settings, signing_keys
+from service.core import descriptors, logs, signing_keys
 from service.core import redis as redis_client
+from service.core import settings as settings_module
 from service.core.concurrency import ConcurrencyLimiter
 from service.core.errors import ServiceError
 from service.core.pagination import Cursors
 from service.core.refusals import Refusals
 from service.core.settings import Settings
 from service.db import cleanup, embedded, pool, readiness
-from service.db.pool import Database
 from service.events.hub import Hub
 from service.events.listener import Listener
 from service.events.log import EventLog
+from service.events.signals import Heartbeat, PollSignal
 from service.ratelimit.login_limiter import Limits
 from service.weather import backfill, client
 
 VERSION = "0.1.0"
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.25, 5.0
-ACCEPTED = [
+CORS_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+CORS_REQUEST_HEADERS = [
     "Authorization",
     "Content-Type",
     "Idempotency-Key",
@@ -65,7 +68,7 @@ ACCEPTED = [
     "Range",
     "X-Request-ID",
 ]
-EXPOSED = [
+CORS_RESPONSE_HEADERS = [
     "Accept-Ranges",
     "Content-Disposition",
     "Content-Range",
@@ -81,94 +84,30 @@ EXPOSED = [
 
 
 def from_environment() -> FastAPI:
-    """Make the application of one process: its settings are read anew, its log lines set up."""
-    given = settings.load()
+    """Create the application of one process with the settings of its environment, and set up the log of a worker."""
+    settings = settings_module.load()
     if parent := parent_process():  # one of several workers
-        logs.setup(given)
-        Thread(target=_end_with, args=[parent], daemon=True).start()
-    return create_app(given)
+        logs.setup(settings)
+        Thread(target=_stop_with, args=[parent], daemon=True).start()
+    return create_app(settings)
 
 
-def _end_with(parent: BaseProcess) -> None:
-    """Stop where the parent was killed, so that no worker keeps the port."""
+def _stop_with(parent: BaseProcess) -> None:
+    """Stop this worker when its parent ends, even if the parent was killed, so that no worker keeps the port."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAPI:
-    """Make the application; nothing is opened before its lifespan."""
-    keys = signing_keys.signing_keys(given)
+def create_app(settings: Settings, *, passwords: Passwords | None = None) -> FastAPI:
+    """Create the application. Its lifespan opens the database and all else."""
+    keys = signing_keys.signing_keys(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            url = await asyncio.to_thread(stack.enter_context, embedded.database(given))
-            pooled = given.database_url.get_secret_value() or url
-            database = await stack.enter_async_context(pool.connected(pooled, given, pooler=given.database_pooler))
-            reports = await stack.enter_async_context(pool.for_reports(pooled, pooler=given.database_pooler))
-            many = await stack.enter_async_context(pool.for_bulk(pooled, pooler=given.database_pooler))
-            hashing = passwords or Passwords()
-            stack.callback(hashing.close)
-            users = Users(passwords=hashing)
-            tokens = Tokens(keys, minutes=given.access_token_minutes)
-            session_cache = SessionCache(database, tokens)
-            redis = await stack.enter_async_context(redis_client.connected(given.redis_url.get_secret_value()))
-            forecaster = await stack.enter_async_context(client.opened(given, redis))
-            files = await stack.enter_async_context(operations.opened(given))
-            cursors = Cursors(keys)
-            event_log = EventLog(cursors)
-            hub = Hub(database, event_log)
-            listener = Listener(
-                given.database_listen_url.get_secret_value() or url,
-                event_log=event_log,
-                hub=hub,
-                sessions=session_cache,
-            )
-            database.changed = many.changed = listener.changed
-            app.state.services = AppState(
-                db=database,
-                bulk=many,
-                reports=reports,
-                exports=ConcurrencyLimiter("exports", most=pool.EXPORTS, of_one=1),
-                bulks=ConcurrencyLimiter("bulk creations", most=pool.BULK_CONNECTIONS, of_one=1),
-                searches=ConcurrencyLimiter(
-                    "searches",
-                    most=max(1, given.database_pool_size * 4 // 5),
-                    of_one=max(1, given.database_pool_size * 2 // 5),
-                ),
-                users=users,
-                sessions=Sessions(
-                    passwords=hashing,
-                    tokens=tokens,
-                    refresh_tokens=RefreshTokens(keys),
-                    session_cache=session_cache,
-                    lifetime_days=given.refresh_token_days,
-                ),
-                api_keys=ApiKeys(forget_user=session_cache.forget),
-                tickets=Tickets(session_cache),
-                session_cache=session_cache,
-                cursors=cursors,
-                weather=forecaster,
-                attachments=files,
-                limits=Limits.of(given, redis),
-                subscriptions=SubscriptionLimits(
-                    connection_limits.budget(given).subscriptions, per_user=given.max_subscriptions_per_user
-                ),
-                redis=redis,
-                event_log=event_log,
-                hub=hub,
-                listener=listener,
-                origins=given.cors_origins,
-            )
-            await stack.enter_async_context(_running(listener.run()))
-            await stack.enter_async_context(_running(descriptors.watch(Refusals())))
-            await stack.enter_async_context(_running(cleanup.run(database, days=given.event_retention_days)))
-            await stack.enter_async_context(_running(reconciler.run(database, files)))
-            if given.openweather_api_key:
-                await stack.enter_async_context(_running(backfill.run(database, forecaster)))
-            preparation = _Preparation(database, users, given)
-            if not await preparation.done():
-                await stack.enter_async_context(_running(preparation.wait()))
+            state = await _open_services(stack, settings, keys=keys, passwords=passwords or Passwords())
+            app.state.services = state
+            await _start_tasks(stack, state, settings)
             yield
 
     app: FastAPI = FastAPIOffline(
@@ -180,30 +119,114 @@ def create_app(given: Settings, *, passwords: Passwords | None = None) -> FastAP
         redirect_slashes=False,
         swagger_ui_parameters={"persistAuthorization": True},
     )
-    for room in (auth, session_routes, users, tasks, attachment_routes, events, websocket, analytics, health):
-        app.include_router(room.router)
-    if given.sql_admin:
+    _add_routes(app, settings)
+    _add_middleware(app, settings)
+    openapi.describe(app)
+    return app
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
+    for routes in (auth, session_routes, users, tasks, attachment_routes, events, websocket, analytics, health):
+        app.include_router(routes.router)
+    if settings.sql_admin:
         app.include_router(statements.router)
     app.add_exception_handler(ServiceError, problems.on_service_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
-    app.add_middleware(websocket.Sockets)
-    app.add_middleware(BodyLimitMiddleware, max_attachment_bytes=given.attachment_max_bytes)
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """Add the middleware. The one added last receives a request first."""
+    app.add_middleware(websocket.WebSocketMiddleware)
+    app.add_middleware(BodyLimitMiddleware, max_attachment_bytes=settings.attachment_max_bytes)
     app.add_middleware(BackpressureMiddleware)
-    app.add_middleware(
-        RateLimitMiddleware
-    )  # inside of CORS, which answers a preflight: a browser takes its 429 for no permission
-    if given.cors_origins:
+    app.add_middleware(RateLimitMiddleware)
+    if settings.cors_origins:  # answers a preflight before the rate limit: a browser takes a 429 for a refusal
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=given.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=ACCEPTED,
-            expose_headers=EXPOSED,
+            allow_origins=settings.cors_origins,
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_RESPONSE_HEADERS,
         )
     app.add_middleware(RequestContextMiddleware)
-    openapi.describe(app)
-    return app
+
+
+async def _open_services(
+    stack: AsyncExitStack, settings: Settings, *, keys: tuple[str, ...], passwords: Passwords
+) -> AppState:
+    """Open what requests need, in order; the stack closes it in reverse."""
+    direct_url = await asyncio.to_thread(stack.enter_context, embedded.database(settings))
+    url, pooler = settings.database_url.get_secret_value() or direct_url, settings.database_pooler
+    poll_signal, heartbeat = PollSignal(), Heartbeat()
+    connected = partial(pool.connected, url, settings, pooler=pooler, on_change=poll_signal.on_commit)
+    database = await stack.enter_async_context(connected())
+    reports = await stack.enter_async_context(connected("reports"))
+    bulk_database = await stack.enter_async_context(connected("bulk"))
+    stack.callback(passwords.close)
+    redis = await stack.enter_async_context(redis_client.connected(settings.redis_url.get_secret_value()))
+    weather = await stack.enter_async_context(client.opened(settings, redis))
+    attachments = await stack.enter_async_context(operations.opened(settings))
+    tokens = Tokens(keys, minutes=settings.access_token_minutes)
+    session_cache = SessionCache(database, tokens, is_current=heartbeat.is_fresh)
+    cursors = Cursors(keys)
+    event_log = EventLog(cursors)
+    hub = Hub(database, event_log)
+    return AppState(
+        db=database,
+        bulk=bulk_database,
+        reports=reports,
+        exports=ConcurrencyLimiter("exports", total=pool.MAX_EXPORTS, per_user=1),
+        bulks=ConcurrencyLimiter("bulk creations", total=pool.BULK_CONNECTIONS, per_user=1),
+        searches=ConcurrencyLimiter(
+            "searches",
+            total=max(1, settings.database_pool_size * 4 // 5),
+            per_user=max(1, settings.database_pool_size * 2 // 5),
+        ),
+        users=Users(passwords=passwords),
+        sessions=Sessions(
+            passwords=passwords,
+            tokens=tokens,
+            refresh_tokens=RefreshTokens(keys),
+            session_cache=session_cache,
+            lifetime_days=settings.refresh_token_days,
+        ),
+        api_keys=ApiKeys(forget_user=session_cache.forget),
+        tickets=Tickets(session_cache),
+        session_cache=session_cache,
+        cursors=cursors,
+        weather=weather,
+        attachments=attachments,
+        limits=Limits.of(settings, redis),
+        subscriptions=SubscriptionLimits(
+            connection_limits.budget(settings).subscriptions, per_user=settings.max_subscriptions_per_user
+        ),
+        redis=redis,
+        event_log=event_log,
+        hub=hub,
+        listener=Listener(
+            settings.database_listen_url.get_secret_value() or direct_url,
+            event_log=event_log,
+            hub=hub,
+            sessions=session_cache,
+            poll_signal=poll_signal,
+            heartbeat=heartbeat,
+        ),
+        origins=settings.cors_origins,
+    )
+
+
+async def _start_tasks(stack: AsyncExitStack, state: AppState, settings: Settings) -> None:
+    """Start the background tasks; the stack cancels them in reverse."""
+    await stack.enter_async_context(_running(state.listener.run()))
+    await stack.enter_async_context(_running(descriptors.watch(Refusals())))
+    await stack.enter_async_context(_running(cleanup.run(state.db, days=settings.event_retention_days)))
+    await stack.enter_async_context(_running(reconciler.run(state.db, state.attachments)))
+    if settings.openweather_api_key:
+        await stack.enter_async_context(_running(backfill.run(state.db, state.weather)))
+    first_check = _FirstReadinessCheck(state, settings)
+    if not await first_check.succeeds():
+        await stack.enter_async_context(_running(first_check.retry()))
 
 
 @asynccontextmanager
@@ -216,37 +239,36 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-class _Preparation:
-    """What is done once, as soon as the database is ready: the first administrator is made."""
+class _FirstReadinessCheck:
+    """The check that the database is ready, repeated until it succeeds; then it creates the first administrator."""
 
-    def __init__(self, database: Database, users: Users, given: Settings) -> None:
-        self._database = database
-        self._users = users
-        self._given = given
-        self._said = ""
+    def __init__(self, state: AppState, settings: Settings) -> None:
+        self._state = state
+        self._settings = settings
+        self._logged_reason = ""
 
-    async def done(self) -> bool:
-        """Do it where the database is ready; else say once what is in the way."""
+    async def succeeds(self) -> bool:
+        """Create the first administrator if the database is ready; else log the reason once and return False."""
         try:
-            await readiness.check(self._database)
-            if self._given.admin_username:
-                await self._users.ensure_admin(
-                    self._database,
-                    username=self._given.admin_username,
-                    password=self._given.admin_password.get_secret_value(),
+            await readiness.check(self._state.db)
+            if self._settings.admin_username:
+                await self._state.users.ensure_admin(
+                    self._state.db,
+                    username=self._settings.admin_username,
+                    password=self._settings.admin_password.get_secret_value(),
                 )
         except ServiceError as error:
-            if error.detail != self._said:
-                self._said = error.detail
-                logger.bind(cause=str(error.__cause__)).warning("not ready: {}", error.detail)
+            if error.detail != self._logged_reason:
+                self._logged_reason = error.detail
+                logger.bind(reason=error.detail, cause=str(error.__cause__)).warning("service not ready")
             return False
-        logger.info("ready")
+        logger.info("service ready")
         return True
 
-    async def wait(self) -> None:
-        """Try again until it is done."""
+    async def retry(self) -> None:
+        """Repeat the check until it succeeds."""
         pause = FIRST_PAUSE_SECONDS
         await asyncio.sleep(pause)
-        while not await self.done():
+        while not await self.succeeds():
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
             await asyncio.sleep(pause)

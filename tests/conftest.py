@@ -145,12 +145,12 @@ def _docker_answers() -> bool:
 
 
 def _at(url: str, database: str) -> str:
-    """Give the URL of another database on the same server."""
+    """Return the URL of another database on the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
 
 
 def as_service(url: str) -> str:
-    """Give the URL with which the service connects to a database of the tests; who migrates one itself is its owner."""
+    """Return the URL of a test database for the role of the service; the URL itself is that of the owner."""
     if not ROLE or "/test_" not in url:
         return url
     parts = urlsplit(url)
@@ -176,16 +176,16 @@ def _database(template: str) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _held_to_its_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold what every statement gives here to the stub: no column is NULL that mypy takes for a value."""
+    """Compare the rows of every statement with the stub: no column that it declares as not null is NULL."""
     call = Statement.__call__
 
     async def calling(self: Statement, db: Any, **values: Any) -> Any:
-        given, returns = await call(self, db, **values), self.header.returns
-        rows = given if returns == "rows" else [given] if returns in {"row", "row?"} and given else []
+        result, returns = await call(self, db, **values), self.header.returns
+        rows = result if returns == "rows" else [result] if returns in {"row", "row?"} and result else []
         for row in rows:
             wrong = [name for name, value in row.items() if value is None and name in NEVER_NULL.get(self.name, ())]
             assert not wrong, f"{self.path}:1: {wrong} may be null: say so in `nullable`"
-        return given
+        return result
 
     monkeypatch.setattr(Statement, "__call__", calling)
 
@@ -200,6 +200,13 @@ def empty_database_url() -> Iterator[str]:
 @pytest.fixture
 def own_database_url() -> Iterator[str]:
     """A migrated database of the test's own, for what would disturb others: DDL, outages."""
+    with _database(os.environ[TEMPLATE]) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url() -> Iterator[str]:
+    """A migrated database of the file's own."""
     with _database(os.environ[TEMPLATE]) as url:
         yield url
 
@@ -231,7 +238,7 @@ def settings(database_url: str) -> Settings:
 
 
 def make_settings(database_url: str, **values: object) -> Settings:
-    """Give settings that nothing outside the test has a say in, without limits where the test sets none."""
+    """Return settings independent of the environment, without limits unless the test sets them."""
     unlimited = {"rate_limit_per_minute": 0, "login_limit_per_minute": 0, "max_subscriptions_per_user": 1_000_000}
     own = {
         "database_url": as_service(database_url),
@@ -239,8 +246,8 @@ def make_settings(database_url: str, **values: object) -> Settings:
         "log_file": "",
         "attachments_url": f"file://{FILES}",
     }
-    given = {**own, **unlimited, **values}
-    return Settings(_env_file=None, **given)  # type: ignore[arg-type, call-arg]
+    merged = {**own, **unlimited, **values}
+    return Settings(_env_file=None, **merged)  # type: ignore[arg-type, call-arg]
 
 
 @pytest.fixture(scope="session")

@@ -50,8 +50,8 @@ class SessionCache:
     The entries are used only while the process's listener receives such changes.
     """
 
-    def __init__(self, db: Executor, tokens: Tokens) -> None:
-        self.believed: Callable[[], bool] = lambda: False
+    def __init__(self, db: Executor, tokens: Tokens, *, is_current: Callable[[], bool]) -> None:
+        self.is_current = is_current
         self._db = db
         self._tokens = tokens
         self._sessions, self._keys = _ViewerCache(), _ViewerCache()
@@ -69,7 +69,7 @@ class SessionCache:
 
         An access token is never one: the cache verifies its signature first, so a forged token causes no query.
         """
-        return credential.startswith(KEY_PREFIX) and not (self.believed() and hash_secret(credential) in self._keys)
+        return credential.startswith(KEY_PREFIX) and not (self.is_current() and hash_secret(credential) in self._keys)
 
     async def revalidate(self, viewer: Viewer) -> Viewer:
         """Return the viewer with the present role of its account.
@@ -80,7 +80,7 @@ class SessionCache:
             if await self.find_ended([viewer]):
                 raise UnauthorizedError("The key is no longer valid.")
             return viewer
-        current = self._sessions.get(viewer.session_id) if self.believed() else None
+        current = self._sessions.get(viewer.session_id) if self.is_current() else None
         if current is None:
             current = await self._fetch_session(viewer.session_id)
         if current.id != viewer.id:
@@ -99,7 +99,7 @@ class SessionCache:
         return viewer
 
     async def _authenticate_key(self, key_hash: bytes) -> Viewer:
-        viewer = self._keys.get(key_hash) if self.believed() else None
+        viewer = self._keys.get(key_hash) if self.is_current() else None
         if viewer is None:
             viewer = await self._fetch_key(key_hash)
         if viewer.expires_at <= time.time():

@@ -1,4 +1,4 @@
-"""Who sends a request: the viewer behind its token or API key."""
+"""Authentication: the user that the token or API key of a request stands for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from service.api.state import AppState, state_of
 from service.core.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
 from service.core.viewer import Viewer
 
-READING = {"/auth/ticket"}  # what a key that may only read may ask for by another method
-IDENTITY = "service.identity"  # where a request's scope keeps it
+READ_ONLY_KEY_PATHS = {"/auth/ticket"}
+"""The paths that a read-only API key may request with another method than GET."""
+IDENTITY = "service.identity"
+"""Where a request's scope keeps what `identity_of` returns."""
 _bearer = OAuth2PasswordBearer(
     "auth/login",
     scheme_name="Bearer",
@@ -25,18 +27,19 @@ _bearer = OAuth2PasswordBearer(
 
 
 async def identity_of(request: HTTPConnection) -> Viewer | ServiceError | None:
-    """Give whom the token speaks for, None without one, and what is wrong with it: it is counted before it is refused.
+    """Return the user of a request, None without a credential, or the error of a credential that is not valid.
 
-    It is verified once for each request, by whoever asks first.
+    It returns the error, because the rate limiter counts a request before the route refuses it. The first call verifies
+    the credential, and later calls return the same.
     """
     if IDENTITY not in request.scope:
-        request.scope[IDENTITY] = await _identity(state_of(request), credential_of(request))
+        request.scope[IDENTITY] = await _verify(state_of(request), credential_of(request))
     identity: Viewer | ServiceError | None = request.scope[IDENTITY]
     return identity
 
 
 def credential_of(request: HTTPConnection) -> str | None:
-    """Give the token or key of a request; None where it has no Authorization, empty where that is something else."""
+    """Return the token or API key of a request: None without `Authorization`, empty if its scheme is not Bearer."""
     authorization = request.headers.get("authorization")
     if authorization is None:
         return None
@@ -44,7 +47,7 @@ def credential_of(request: HTTPConnection) -> str | None:
     return credential if scheme.lower() == "bearer" else ""
 
 
-async def _identity(state: AppState, credential: str | None) -> Viewer | ServiceError | None:
+async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceError | None:
     if credential is None:
         return None
     try:
@@ -53,42 +56,50 @@ async def _identity(state: AppState, credential: str | None) -> Viewer | Service
         return error
 
 
-async def _optional_user(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
-    return await _optional_user_of(request)
-
-
-async def _optional_user_of(request: HTTPConnection) -> Viewer | None:
+async def _permitted_identity(request: HTTPConnection) -> Viewer | None:
     identity = await identity_of(request)
     if isinstance(identity, ServiceError):
         raise identity
-    if identity and identity.read_only and request.scope["method"] != "GET" and request.url.path not in READING:
+    is_write = request.scope["method"] != "GET" and request.url.path not in READ_ONLY_KEY_PATHS
+    if identity and identity.read_only and is_write:
         raise ForbiddenError("This API key may only read.")
     return identity
 
 
 async def require_viewer(request: HTTPConnection) -> Viewer:
-    """Give who may ask for this; ServiceError where the token is none, not good, or for reading alone."""
-    return await _viewer(await _optional_user_of(request))
+    """Return the user of a request.
+
+    Raises: UnauthorizedError without a valid credential, ForbiddenError for a write with a read-only API key,
+    UnavailableError if the database cannot verify the credential.
+    """
+    return await _current_user(await _permitted_identity(request))
 
 
-async def _viewer(viewer: Annotated[Viewer | None, Depends(_optional_user)]) -> Viewer:
+async def _optional_user(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
+    return await _permitted_identity(request)
+
+
+async def _current_user(viewer: Annotated[Viewer | None, Depends(_optional_user)]) -> Viewer:
     if viewer is None:
-        raise UnauthorizedError("A token is needed: `Authorization: Bearer …`.")
+        raise UnauthorizedError("A token is required: `Authorization: Bearer …`.")
     return viewer
 
 
-async def _administrator(viewer: Annotated[Viewer, Depends(_viewer)]) -> Viewer:
+async def _administrator(viewer: Annotated[Viewer, Depends(_current_user)]) -> Viewer:
     if not viewer.is_admin:
-        raise ForbiddenError("This is for administrators.")
+        raise ForbiddenError("Only administrators may do this.")
     return viewer
 
 
-Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
 OptionalUser: TypeAlias = Annotated[Viewer | None, Depends(_optional_user)]
-CurrentUser: TypeAlias = Annotated[Viewer, Depends(_viewer)]
+"""The authenticated user of a route, or None for a request without a credential; else as `require_viewer`."""
+CurrentUser: TypeAlias = Annotated[Viewer, Depends(_current_user)]
+"""The authenticated user of a route, as `require_viewer` returns it."""
+Administrator: TypeAlias = Annotated[Viewer, Depends(_administrator)]
+"""The authenticated user of a route, who is an administrator; others receive 403."""
 
 
 async def address_of(request: HTTPConnection) -> str:
-    """Give the address that a request is counted under."""
+    """Return the client address that limits count a request under."""
     peer = request.client.host if request.client else None
-    return client_address(peer, request.headers.getlist("x-forwarded-for"), state_of(request).limits.trusted)
+    return client_address(peer, request.headers.getlist("x-forwarded-for"), state_of(request).limits.trusted_proxies)

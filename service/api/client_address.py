@@ -1,4 +1,4 @@
-"""The address that a request is counted under."""
+"""The address that limits count a client under."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ WITH_PORT = re.compile(r"^(?:([0-9.]+):\d+|\[([0-9a-fA-F:.]+)\](?::\d+)?)$")
 
 
 def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Network, ...]) -> str:
-    """Give the address that a request is counted under.
+    """Return the address of the client: the peer's, unless the peer is a trusted proxy.
 
-    The peer's, or, where the peer is trusted, the right-most entry of `X-Forwarded-For` that is not; an IPv6 client is
-    its /64, of which it has every address.
+    After trusted proxies it is the right-most entry of `X-Forwarded-For` that is not trusted. An IPv6 address becomes
+    its /64, because one client has all addresses of it.
     """
     hops = [
-        bare for line in forwarded for hop in line.split(",") if (bare := WITH_PORT.sub(r"\1\2", hop.strip(' \t"')))
+        address
+        for line in forwarded
+        for hop in line.split(",")
+        if (address := WITH_PORT.sub(r"\1\2", hop.strip(' \t"')))
     ]
     address = peer or "unknown"
     while is_trusted(address, trusted) and hops:
@@ -28,19 +31,19 @@ def client_address(peer: str | None, forwarded: Iterable[str], trusted: tuple[Ne
 
 
 def is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
-    """Return whether the address is one of a trusted proxy."""
-    parsed = _parsed(address)
+    """Return whether the address belongs to a trusted proxy."""
+    parsed = _parse(address)
     return parsed is not None and any(parsed in network for network in trusted)
 
 
 def _grouped(address: str) -> str:
-    parsed = _parsed(address)
+    parsed = _parse(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed), 64), strict=False))
     return str(parsed or "unknown")
 
 
-def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+def _parse(address: str) -> IPv4Address | IPv6Address | None:
     try:
         parsed = ip_address(address)
     except ValueError:

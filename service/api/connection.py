@@ -1,4 +1,4 @@
-"""A connection on its socket: whether its peer takes what is sent to it, and frames that go out as they are."""
+"""A client's connection on its socket: whether its peer reads, and how bytes are written that are already encoded."""
 
 from __future__ import annotations
 
@@ -13,88 +13,84 @@ with suppress(ImportError):  # Windows has neither
     import fcntl
     import termios
 
-STALLED_SECONDS = 10.0
-CLOSE_SECONDS = 3.0
-POLL_SECONDS = 1.0
-BYTES_ACKED = 120  # where Linux has it in its struct tcp_info
-SEND_BUFFER = 128 * 1024
-CONNECTION_EXTENSION = "service.wire"
-"""The extension under which an ASGI scope carries its connection's Wire."""
+MAX_STALL_SECONDS = 10.0
+CLOSE_TIMEOUT_SECONDS = 3.0
+POLL_INTERVAL_SECONDS = 1.0
+BYTES_ACKED_OFFSET = 120  # of `tcpi_bytes_acked` in Linux's struct tcp_info
+SEND_BUFFER_BYTES = 128 * 1024
+CONNECTION_EXTENSION = "service.connection"
+"""The extension under which an ASGI scope carries its ClientConnection."""
 
 
-def bound(listening: socket.socket) -> None:
-    """Set what accepted connections inherit: the kernel holds little for a peer that does not read.
+def limit_send_buffer(listening: socket.socket) -> None:
+    """Bound the bytes that the kernel holds for each accepted connection whose peer does not read.
 
-    No TCP_USER_TIMEOUT: it also ends a peer that reads, slowly, through a window that is often closed.
+    TCP_USER_TIMEOUT stays unset: it would also end a peer that reads slowly through a window that is often closed.
     """
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER // 2)  # the kernel doubles it
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES // 2)  # the kernel doubles it
 
 
 class ClientConnection:
-    """A connection as a handler may use it: whether its peer takes what is sent, and whether the server stops.
+    """The connection of a request or WebSocket, polled once a second for progress of its peer.
 
-    on_stuck: called where the peer has taken no byte for as long as `patience` while something waited to be sent.
+    It calls `on_stall` if bytes wait to be sent and the peer acknowledges none for `stalled_after_seconds`. It aborts
+    the connection CLOSE_TIMEOUT_SECONDS later.
     """
 
-    def __init__(self, transport: asyncio.Transport, on_stuck: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, on_stall: Callable[[], None]) -> None:
         self._transport = transport
-        self._on_stuck = on_stuck
+        self._on_stall = on_stall
         self._loop = asyncio.get_running_loop()
-        self._paused = False
-        self.wait_seconds = STALLED_SECONDS
-        self._taken, self._moved_at = 0, self._loop.time()
-        self._watch = self._loop.call_later(POLL_SECONDS, self._look)
+        self.is_paused = False
+        """The transport's buffer is full."""
+        self.stalled_after_seconds = MAX_STALL_SECONDS
+        self._progress, self._progressed_at = 0, self._loop.time()
+        self._timer = self._loop.call_later(POLL_INTERVAL_SECONDS, self._poll)
 
     @cached_property
     def stopping(self) -> asyncio.Event:
-        """Set where the server stops. Made at first use: a WebSocket is told otherwise, and there are many."""
+        """The event that the server sets when it stops, for responses without an end.
+
+        It is created at its first use, because no WebSocket needs it and there are many.
+        """
         return asyncio.Event()
 
     @property
-    def blocked(self) -> bool:
-        """Whether what is sent now would wait behind much that waits already."""
-        return self._paused or self._transport.is_closing()
+    def is_blocked(self) -> bool:
+        """Return whether the connection accepts no more bytes now."""
+        return self.is_paused or self._transport.is_closing()
 
     def write(self, data: bytes) -> bool:
-        """Write bytes as they are; False, and nothing written, where they would wait."""
-        transport = self._transport
-        if self._paused or transport.is_closing():
+        """Write bytes as they are, unless the connection is blocked; return whether it wrote them."""
+        if self.is_blocked:
             return False
-        transport.write(data)
+        self._transport.write(data)
         return True
 
-    def pause(self) -> None:
-        """Note that much waits to be sent."""
-        self._paused = True
+    def stop_polling(self) -> None:
+        """Cancel the next poll, or the abort that a stall has scheduled."""
+        self._timer.cancel()
 
-    def resume(self) -> None:
-        """Note that there is room again."""
-        self._paused = False
-
-    def ended(self) -> None:
-        """Watch the peer no longer."""
-        self._watch.cancel()
-
-    def _look(self) -> None:
-        waiting, taken = self._progress()
+    def _poll(self) -> None:
+        unsent, progress = self._measure()
         now = self._loop.time()
-        if not waiting or taken != self._taken:
-            self._taken, self._moved_at = taken, now
-        if now - self._moved_at >= self.wait_seconds:
-            self._watch = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
-            self._on_stuck()
+        if not unsent or progress != self._progress:
+            self._progress, self._progressed_at = progress, now
+        if now - self._progressed_at >= self.stalled_after_seconds:
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT_SECONDS, self._transport.abort)
+            self._on_stall()
         else:
-            self._watch = self._loop.call_later(POLL_SECONDS, self._look)
+            self._timer = self._loop.call_later(POLL_INTERVAL_SECONDS, self._poll)
 
-    def _progress(self) -> tuple[int, int]:
-        """Give how many bytes wait for the peer, and a number that is another one once it has taken some."""
-        waiting = int(self._transport.get_write_buffer_size())
-        taken = -waiting
+    def _measure(self) -> tuple[int, int]:
+        """Return how many bytes wait for the peer, and a number that changes whenever the peer has read some."""
+        unsent = int(self._transport.get_write_buffer_size())
+        progress = -unsent
         with suppress(OSError, NameError, AttributeError, struct.error):
             connection = self._transport.get_extra_info("socket")
             queued = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
-            waiting += struct.unpack("i", queued)[0]
-            taken = -waiting
-            information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED + 8)
-            (taken,) = struct.unpack_from("Q", information, BYTES_ACKED)
-        return waiting, taken
+            unsent += struct.unpack("i", queued)[0]
+            progress = -unsent
+            information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED_OFFSET + 8)
+            (progress,) = struct.unpack_from("Q", information, BYTES_ACKED_OFFSET)
+        return unsent, progress

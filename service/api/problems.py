@@ -1,10 +1,11 @@
-"""Errors as RFC 9457 problems: the one table of codes, statuses and details."""
+"""Errors as RFC 9457 problems: the one table of codes, and the responses made from it."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import orjson
 from fastapi import Request, Response
@@ -14,54 +15,64 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from service.api.responses import tag
+from service.api.responses import entity_tag
 from service.core import errors, logs
 
-STATUS: dict[type[errors.ServiceError], int] = {
-    errors.InvalidError: 422,
-    errors.UnauthorizedError: 401,
-    errors.ForbiddenError: 403,
-    errors.NotFoundError: 404,
-    errors.ConflictError: 409,
-    errors.PreconditionFailedError: 412,
-    errors.TooLargeError: 413,
-    errors.RateLimitedError: 429,
-    errors.UnavailableError: 503,
-}
-"""The status of each code; an error's class is looked up along its bases."""
-CODES = {
-    400: "malformed",
-    401: "unauthorized",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "request_timeout",
-    406: "not_acceptable",
-    413: "too_large",
-    415: "unsupported_media_type",
-    416: "range_not_satisfiable",
-    422: "invalid",
-    500: "internal",
-    503: "unavailable",
-}
-DETAILS = {
-    404: "There is nothing at this path.",
-    405: "This path does not take this method; `Allow` says which it takes.",
-    408: "The body did not arrive in time.",
-    413: "The body is too large, or has too many values in it.",
-    400: "The body cannot be read.",
-    416: "The file does not reach that far; `Content-Range` says how far it does.",
-    500: "Something went wrong here. The request id leads to it in the log.",
-}
-# RFC 9110's names, which Python's releases do not agree on.
-PHRASES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
-INVALID = "Some values do not hold; `errors` says which."
+MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 100
 
 
-class FieldError(BaseModel):
-    """One value that was refused."""
+class ProblemType(NamedTuple):
+    """The status, the title (RFC 9110) and the default detail of an error code."""
 
-    pointer: Annotated[str, Field(description="RFC 6901, into the body; `/query/…`, `/path/…`, `/header/…` elsewhere.")]
+    status: int
+    title: str
+    detail: str
+
+
+PROBLEM_TYPES = {
+    "malformed": ProblemType(400, "Bad Request", "The request cannot be read."),
+    "unauthorized": ProblemType(401, "Unauthorized", "A valid token or API key is required."),
+    "forbidden": ProblemType(403, "Forbidden", "This account may not do this."),
+    "not_found": ProblemType(404, "Not Found", "There is nothing at this path."),
+    "method_not_allowed": ProblemType(
+        405, "Method Not Allowed", "This path does not accept this method; `Allow` lists those that it accepts."
+    ),
+    "request_timeout": ProblemType(408, "Request Timeout", "The request did not arrive in time."),
+    "conflict": ProblemType(409, "Conflict", "The request conflicts with the present state."),
+    "stale": ProblemType(412, "Precondition Failed", "The task has another version; `ETag` is its present one."),
+    "too_large": ProblemType(413, "Content Too Large", "The body is too large, or holds too many values."),
+    "quota_exceeded": ProblemType(413, "Content Too Large", "The file exceeds what is left of the user's quota."),
+    "unsupported_media_type": ProblemType(
+        415, "Unsupported Media Type", "The route does not accept the body's Content-Type or Content-Encoding."
+    ),
+    "range_not_satisfiable": ProblemType(
+        416, "Range Not Satisfiable", "The range begins after the end of the file; `Content-Range` has its size."
+    ),
+    "invalid": ProblemType(422, "Unprocessable Content", "Some values are invalid; `errors` names them."),
+    "upgrade_required": ProblemType(426, "Upgrade Required", "This path serves WebSockets only."),
+    "rate_limited": ProblemType(429, "Too Many Requests", "Too many requests."),
+    "request_header_fields_too_large": ProblemType(
+        431, "Request Header Fields Too Large", "The request's headers are too large."
+    ),
+    "internal": ProblemType(
+        500, "Internal Server Error", "An unexpected error occurred; the log has it under this request id."
+    ),
+    "unavailable": ProblemType(503, "Service Unavailable", "The database is unavailable or busy."),
+}
+CODES = {problem_type.status: code for code, problem_type in reversed(PROBLEM_TYPES.items())}
+"""The code of each status: the first one of the table if several codes share the status."""
+
+
+class FieldError(BaseModel):
+    """One invalid value."""
+
+    pointer: Annotated[
+        str,
+        Field(
+            description="RFC 6901 pointer into the body; values elsewhere begin with `/query/`, `/path/` or `/header/`."
+        ),
+    ]
     message: str
 
 
@@ -72,77 +83,106 @@ class Problem(BaseModel):
     title: Annotated[str, Field(examples=["Not Found"])]
     status: Annotated[int, Field(examples=[404])]
     detail: Annotated[str, Field(examples=["There is no such task."])]
-    code: Annotated[str, Field(description="Stable, for machines.", examples=["not_found"])]
+    code: Annotated[str, Field(description="A stable name for programs.", examples=["not_found"])]
     request_id: str
-    errors: Annotated[list[FieldError] | None, Field(description="On 422: every value that was refused.")] = None
+    errors: Annotated[list[FieldError] | None, Field(description="On 422: every invalid value.")] = None
+
+
+def content(code: str, detail: str | None = None, *, request_id: str) -> dict[str, Any]:
+    """Return the members of a problem; `detail` defaults to that of the code."""
+    status, title, default = PROBLEM_TYPES[code]
+    members = {"type": "about:blank", "title": title, "status": status, "detail": detail or default, "code": code}
+    return members | {"request_id": request_id}
 
 
 def problem(
-    status: int,
-    detail: str,
+    code: str,
+    detail: str | None = None,
     *,
-    code: str | None = None,
     headers: Mapping[str, str] | None = None,
     fields: Sequence[Mapping[str, str]] | None = None,
 ) -> Response:
-    """Render an error."""
-    content: dict[str, Any] = {
-        "type": "about:blank",
-        "title": PHRASES.get(status) or HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code or CODES.get(status, "error"),
-        "request_id": logs.request_id.get(),
-    }
+    """Return the response of an error; `fields` are the members of `errors`."""
+    members = content(code, detail, request_id=logs.request_id.get())
     if fields is not None:
-        content["errors"] = fields
-    return Response(orjson.dumps(content), status, headers, "application/problem+json")
+        members["errors"] = fields
+    return Response(orjson.dumps(members), members["status"], headers, MEDIA_TYPE)
+
+
+def raw_problem(
+    code: str, detail: str | None = None, *, request_id: str | None = None, retry_after: int | None = None
+) -> bytes:
+    """Return a problem as the bytes of an HTTP/1.1 response, for a connection without a readable request."""
+    request_id = request_id or secrets.token_hex(16)
+    members = content(code, detail, request_id=request_id)
+    body = orjson.dumps(members)
+    head = [
+        f"HTTP/1.1 {members['status']} {members['title']}",
+        *([] if retry_after is None else [f"retry-after: {retry_after}"]),
+        "connection: close",
+        f"content-type: {MEDIA_TYPE}",
+        f"content-length: {len(body)}",
+        "x-content-type-options: nosniff",
+        f"x-request-id: {request_id}",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def logged_raw_problem(code: str, detail: str | None = None) -> bytes:
+    """Log a refusal under a new request id, and return it as a raw problem."""
+    request_id = secrets.token_hex(16)
+    members = content(code, detail, request_id=request_id)
+    token = logs.request_id.set(request_id)
+    logger.bind(status=members["status"], detail=members["detail"]).warning("request refused")
+    logs.request_id.reset(token)
+    return raw_problem(code, detail, request_id=request_id)
 
 
 async def on_service_error(_request: HTTPConnection, error: Exception) -> Response:
-    """Answer a ServiceError with its code's status."""
+    """Return the response of a ServiceError: its code's status, and the headers that belong to it."""
     assert isinstance(error, errors.ServiceError)
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    headers, fields = {}, None
+    headers = {}
     match error:
         case errors.InvalidError():
-            fields = [{"pointer": error.pointer, "message": error.detail}]
-            return problem(status, INVALID, code=error.code, fields=fields)
+            return problem(error.code, fields=[{"pointer": error.pointer, "message": error.detail}])
         case errors.UnauthorizedError():
             headers = {"WWW-Authenticate": "Bearer"}
         case errors.PreconditionFailedError():
-            headers = {"ETag": tag(error.version)}
+            headers = {"ETag": entity_tag(error.version)}
         case errors.RateLimitedError():
             headers = {"Retry-After": str(error.retry_after)}
         case errors.UnavailableError():
             headers = {"Retry-After": str(error.retry_after)}
-            logger.bind(cause=repr(error.__cause__)).warning("unavailable: {}", error.detail)
-    return problem(status, error.detail, code=error.code, headers=headers, fields=fields)
+            logger.bind(detail=error.detail, cause=repr(error.__cause__)).warning("service unavailable")
+    return problem(error.code, error.detail, headers=headers)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what the framework refused."""
+    """Return the response of an HTTPException, raised by the framework or a route."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405 and (methods := _methods(request)):
         error.headers = {"Allow": ", ".join(methods)}
-    return problem(error.status_code, DETAILS.get(error.status_code, error.detail), headers=error.headers)
+    code = CODES[error.status_code]
+    # A detail that only repeats the status, under the name of RFC 9110 or of this Python's release, says nothing.
+    is_phrase = error.detail in {PROBLEM_TYPES[code].title, HTTPStatus(error.status_code).phrase}
+    return problem(code, None if is_phrase else error.detail, headers=error.headers)
 
 
 def _methods(request: Request) -> list[str]:
-    """Give all methods of the path; the framework names those of the first route alone."""
+    """Return all methods of the path; the framework names only those of the first route that matches."""
     path = getattr(request.scope.get("route"), "path_format", "")
     methods = {method.upper() for method in request.app.openapi()["paths"].get(path, {})}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def on_invalid_request(_request: Request, error: Exception) -> Response:
-    """Answer a request whose values do not hold: 400 where it is no JSON at all, else 422 with a pointer to each."""
+    """Return 400 for a body that is not JSON, and else 422 with a pointer to each invalid value."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
-        return problem(400, "The body is not JSON.")
+        return problem("malformed", "The body is not JSON.")
     fields = [{"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:MAX_ERRORS]]
-    return problem(422, INVALID, fields=fields)
+    return problem("invalid", fields=fields)
 
 
 def _pointer(location: Sequence[Any]) -> str:
@@ -152,15 +192,15 @@ def _pointer(location: Sequence[Any]) -> str:
     return "".join(f"/{part}" for part in parts).encode(errors="replace").decode()
 
 
-def _message(one: Mapping[str, Any]) -> str:
-    if one["type"] == "extra_forbidden":
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
         return "is not known here"
-    if one["type"] == "missing" and one["loc"] == ("body",):
+    if error["type"] == "missing" and error["loc"] == ("body",):
         return "a body is needed"
-    if one["type"] in {"model_attributes_type", "model_type", "dict_type"}:
+    if error["type"] in {"model_attributes_type", "model_type", "dict_type"}:
         return "takes a JSON object"
-    message = str(one["msg"]).removeprefix("Value error, ")
-    if isinstance(one.get("input"), str):  # of a text that is validated further the library says "items"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if isinstance(error.get("input"), str):  # pydantic counts "items" if a validator of ours follows the length check
         message = message.replace(" items after validation", " characters").replace(
             " item after validation", " character"
         )

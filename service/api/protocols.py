@@ -1,310 +1,286 @@
-"""HTTP/1.1 and WebSockets on a socket: uvicorn's, with bounds on what a client may hold."""
+"""HTTP/1.1 and WebSockets on a socket: uvicorn's protocols, with bounds on what a client may hold."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-import secrets
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
-import orjson
-from loguru import logger
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets import http11
 from websockets.exceptions import SecurityError
 
-from service.api.connection import CONNECTION_EXTENSION, STALLED_SECONDS, ClientConnection
+from service.api.connection import CONNECTION_EXTENSION, MAX_STALL_SECONDS, ClientConnection
 from service.api.connection_limits import RETRY_SECONDS, ConnectionLimits
-from service.api.problems import CODES
-from service.core import logs
+from service.api.problems import logged_raw_problem, raw_problem
 
 MAX_HEAD_BYTES = 64 * 1024
-HEAD_SECONDS = 10
+HEAD_TIMEOUT_SECONDS = 10
 MAX_MESSAGE_BYTES = 64 * 1024
-MAX_PART_BYTES = 8 * 1024  # of what has arrived: so much is read before others get their turn
-MAX_FRAMES, FRAMES_SECONDS = 2000, 60.0
-NO_TEXT, POLICY_VIOLATION, STUCK = 1007, 1008, 4408
-QUIET = logging.getLogger("uvicorn.error.sockets")  # what uvicorn says of a WebSocket at INFO has its query string
+MAX_READ_BYTES = 8 * 1024
+MAX_FRAMES, FRAME_WINDOW_SECONDS = 2000, 60.0
+NO_TEXT, POLICY_VIOLATION, NOTHING_READ = 1007, 1008, 4408
+QUIET = logging.getLogger("uvicorn.error.sockets")  # at INFO uvicorn logs a WebSocket's query string
 QUIET.setLevel(logging.WARNING)
-BROKEN_OFF = "ASGI callable returned without completing response."  # on purpose, and logged by who did it
-logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != BROKEN_OFF)
+INCOMPLETE_RESPONSE = "ASGI callable returned without completing response."  # ours end so on purpose, and log why
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != INCOMPLETE_RESPONSE)
 OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGNORECASE)
-http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES  # of a handshake, which has been read, and bounded, as a request before
+http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES  # of a handshake: HttpProtocol has bounded its head already
 
 
-class Sockets(WebSocketsSansIOProtocol):
-    """Ends a connection whose peer takes nothing, and lets frames be written that were made once for many."""
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """The protocol of a WebSocket: bounds frames, ends a connection whose peer reads nothing, sends encoded frames."""
 
-    peer: ClientConnection
-    _counted: str | None = None
-    _frames_since = float("-inf")
-    _frames_count = 0
+    client_connection: ClientConnection
+    _address: str | None = None
+    _window_started_at = float("-inf")
+    _window_frames = 0
 
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.logger = self.conn.logger = QUIET
         self._limits = limits
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, in the place of the HTTP connection that was upgraded."""
         super().connection_made(transport)
-        self._counted = self._limits.acquire(transport.get_extra_info("peername"))
-        self.peer = ClientConnection(self.transport, self._stuck)
+        self._address = self._limits.acquire(transport.get_extra_info("peername"))
+        self.client_connection = ClientConnection(self.transport, self._close_stalled)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        if self._counted is not None:
-            self._limits.release(self._counted)
-        self.peer.ended()
+        if self._address is not None:
+            self._limits.release(self._address)
+        self.client_connection.stop_polling()
         super().connection_lost(exc)
 
+    @override
     def pause_writing(self) -> None:
-        """Watch the peer."""
         super().pause_writing()
-        self.peer.pause()
+        self.client_connection.is_paused = True
 
+    @override
     def resume_writing(self) -> None:
-        """Go on."""
         super().resume_writing()
-        self.peer.resume()
+        self.client_connection.is_paused = False
 
+    @override
     def send_receive_event_to_app(self) -> None:
-        """Hand a message on; what is no text ends the connection, and is not worth a trace in the log."""
         try:
             if self.curr_msg_data_type == "text":
                 b"".join(self.frames).decode()
-        except UnicodeDecodeError:
+        except UnicodeDecodeError:  # uvicorn would log it with a trace
             self.conn.send_close(NO_TEXT)
             self.handle_parser_exception()
         else:
             super().send_receive_event_to_app()
 
+    @override
     def handle_connect(self, event: Any) -> None:
-        """Hand the connection on, with its wire."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[CONNECTION_EXTENSION] = self.peer
-        event.headers.clear()  # the scope has them; the parser keeps this as long as the connection lives
+            extensions[CONNECTION_EXTENSION] = self.client_connection
+        event.headers.clear()  # the parser keeps them while the connection lasts, and the scope has a copy
 
+    @override
     async def send(self, message: Any) -> None:
-        """Send on; a refusal is a complete answer, which uvicorn takes for a fault of the handler."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            self.handshake_complete = True
+            self.handshake_complete = True  # else uvicorn reports the refusal as a fault of the application
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """Read a part at a time: tiny frames, of which a quarter of a megabyte arrives at once, take long."""
-        for at in range(0, len(data), MAX_PART_BYTES):
+        # Up to 256 KB arrive at once. Parsed in parts, because many tiny frames take long and the connection may close.
+        for start in range(0, len(data), MAX_READ_BYTES):
             if not self.transport.is_closing():
-                super().data_received(data[at : at + MAX_PART_BYTES])
+                super().data_received(data[start : start + MAX_READ_BYTES])
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self._refuse(self.conn.handshake_exc)
 
     def _refuse(self, error: BaseException) -> None:
-        """Answer a handshake that cannot be read: it has too many headers, or a body."""
+        """Answer a handshake that has too many headers, or a body."""
         self.handshake_initiated = self.handshake_complete = self.close_sent = True
         if isinstance(error.__cause__ or error, SecurityError):
-            status, detail = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large."
+            self.transport.write(logged_raw_problem("request_header_fields_too_large"))
         else:
-            status, detail = HTTPStatus.BAD_REQUEST, "This is no handshake of a WebSocket."
-        self.transport.write(_logged_problem(status, detail))
+            self.transport.write(logged_raw_problem("malformed", "This is not the handshake of a WebSocket."))
         self.transport.close()
 
+    @override
     def handle_events(self) -> None:
-        """Take the frames that were read, unless there are too many: those without content cost, too."""
         now = self.loop.time()
-        if now - self._frames_since > FRAMES_SECONDS:
-            self._frames_since, self._frames_count = now, 0
-        self._frames_count += len(self.conn.events)
-        if self._frames_count <= MAX_FRAMES:
+        if now - self._window_started_at > FRAME_WINDOW_SECONDS:
+            self._window_started_at, self._window_frames = now, 0
+        self._window_frames += len(self.conn.events)  # of every kind: frames without content cost time, too
+        if self._window_frames <= MAX_FRAMES:
             super().handle_events()
-        elif self.close_sent or self.transport.is_closing():  # it goes on, though it was told
+        elif self.close_sent or self.transport.is_closing():  # the client sends on after the close frame
             self.conn.events_received()
             self.transport.abort()
         else:
             self.conn.fail(POLICY_VIOLATION, "too many frames")
             self.handle_parser_exception()
 
+    @override
     def handle_ping(self) -> None:
-        """Answer, unless the peer does not read the answers."""
         output = self.conn.data_to_send()
-        if not self.peer.blocked:
+        if not self.client_connection.is_blocked:  # pongs that the peer does not read would pile up
             self.transport.write(b"".join(output))
 
+    @override
     def shutdown(self) -> None:
-        """Stop; uvicorn's own fails where the peer has said goodbye and does not read the answer."""
-        if self.conn.close_rcvd is None:
+        if self.conn.close_rcvd is None:  # else uvicorn's fails if the peer has closed and does not read the answer
             super().shutdown()
 
-    def _stuck(self) -> None:
+    def _close_stalled(self) -> None:
         if not self.close_sent and self.conn.close_rcvd is None:
-            self.conn.send_close(STUCK, "nothing was read")
+            self.conn.send_close(NOTHING_READ, "nothing was read")
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": STUCK})
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": NOTHING_READ})
 
 
-class Protocol(HttpToolsProtocol):
-    """Ends a connection whose request line and headers are larger than LARGEST_HEAD or slower than HEAD_SECONDS."""
+class HttpProtocol(HttpToolsProtocol):
+    """The protocol of an HTTP/1.1 connection: bounds the size of a request's head, and the time until it is complete.
 
-    _head = 0
+    The head is the request line and the headers: MAX_HEAD_BYTES, and HEAD_TIMEOUT_SECONDS.
+    """
+
+    _head_bytes = 0
     _in_head = True
     _in_body = False
-    _wait_seconds: asyncio.TimerHandle | None = None
-    _counted: str | None = None
-    _peer: ClientConnection
+    _head_timer: asyncio.TimerHandle | None = None
+    _address: str | None = None
+    _client_connection: ClientConnection
 
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._limits = limits
 
+    @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
-        """Begin to wait for the first request, unless there are too many connections."""
         super().connection_made(transport)
-        self._peer = ClientConnection(transport, transport.abort)
-        self._counted = self._limits.acquire(transport.get_extra_info("peername"))
-        if self._counted is not None:
-            self._wait()
+        self._client_connection = ClientConnection(transport, transport.abort)
+        self._address = self._limits.acquire(transport.get_extra_info("peername"))
+        if self._address is not None:
+            self._expect_head()
         else:
-            detail, request_id = "Too many connections are open.", secrets.token_hex(16)
-            transport.write(_problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, request_id=request_id))
+            transport.write(raw_problem("unavailable", "Too many connections are open.", retry_after=RETRY_SECONDS))
             transport.close()
 
+    @override
     def pause_writing(self) -> None:
-        """Watch the peer."""
         super().pause_writing()
-        self._peer.pause()
+        self._client_connection.is_paused = True
 
+    @override
     def resume_writing(self) -> None:
-        """Go on."""
         super().resume_writing()
-        self._peer.resume()
+        self._client_connection.is_paused = False
 
+    @override
     def shutdown(self) -> None:
-        """Stop, and let an answer without an end come to one."""
-        self._peer.stopping.set()
+        self._client_connection.stopping.set()  # ends a response that has no end of its own
         super().shutdown()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
-        self._arrived()
+        self._end_head()
         self._release()
-        self._peer.ended()
+        self._client_connection.stop_polling()
         super().connection_lost(exc)
 
+    @override
     def handle_websocket_upgrade(self) -> None:
-        """Leave the connection to Sockets."""
-        self._peer.ended()
+        self._client_connection.stop_polling()
         self._release()
         super().handle_websocket_upgrade()
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """Read on, as long as the head is not too large."""
         super().data_received(data if self._in_body else _without_other_upgrade(data))
         if self._in_head and self.parser is not None:
-            self._head += len(data)
-            if self._head > MAX_HEAD_BYTES:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large.")
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse("request_header_fields_too_large")
 
+    @override
     def on_message_begin(self) -> None:
-        """Begin to wait for the rest of a head."""
         super().on_message_begin()
-        self._wait()
+        self._expect_head()
 
+    @override
     def on_headers_complete(self) -> None:
-        """Hand the request on."""
-        self._arrived()
-        self._peer.wait_seconds = STALLED_SECONDS
-        extensions: Any = {CONNECTION_EXTENSION: self._peer}
+        self._end_head()
+        self._client_connection.stalled_after_seconds = MAX_STALL_SECONDS  # an export before may have changed it
+        extensions: Any = {CONNECTION_EXTENSION: self._client_connection}
         self.scope["extensions"] = extensions
         self._in_body = True
         super().on_headers_complete()
 
+    @override
     def on_message_complete(self) -> None:
-        """Expect the next request."""
         self._in_body = False
         super().on_message_complete()
 
+    @override
     def _unsupported_upgrade_warning(self) -> None:
-        """Serve this request and no other: for the parser HTTP has ended, and it would read the body as a request."""
+        # The parser has left HTTP, and would read the body as a request: serve this request and no other.
         if self.cycle is not None:
             self.cycle.keep_alive = False
         self.transport.pause_reading()
 
+    @override
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
-        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+        self._refuse("malformed", msg)
 
     def _release(self) -> None:
-        if self._counted is not None:
-            self._limits.release(self._counted)
-            self._counted = None
+        if self._address is not None:
+            self._limits.release(self._address)
+            self._address = None
 
-    def _wait(self) -> None:
-        self._arrived()
-        self._in_head, self._head = True, 0
-        self._wait_seconds = self.loop.call_later(HEAD_SECONDS, self._late)
+    def _expect_head(self) -> None:
+        self._end_head()
+        self._in_head, self._head_bytes = True, 0
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._time_out)
 
-    def _arrived(self) -> None:
+    def _end_head(self) -> None:
         self._in_head = False
-        if self._wait_seconds is not None:
-            self._wait_seconds.cancel()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
 
-    def _late(self) -> None:
-        if self._answering():
-            self._wait_seconds = self.loop.call_later(HEAD_SECONDS, self._late)
+    def _time_out(self) -> None:
+        if self._is_responding():
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._time_out)
         else:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.")
+            self._refuse("request_timeout")
 
-    def _answering(self) -> bool:
+    def _is_responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        self._arrived()
-        if not self._answering():
-            self.transport.write(_logged_problem(status, detail))
-        elif self._in_body and not self.pipeline and not self.cycle.response_started:  # of this request and no other
-            self.cycle.disconnected = True  # so that its handler's answer does not follow
+    def _refuse(self, code: str, detail: str | None = None) -> None:
+        """Close the connection with a problem, if the problem cannot be taken for the response to another request."""
+        self._end_head()
+        if not self._is_responding():
+            self.transport.write(logged_raw_problem(code, detail))
+        elif self._in_body and not self.pipeline and not self.cycle.response_started:
+            self.cycle.disconnected = True  # its handler still runs, and may send nothing after the problem
             self.cycle.message_event.set()
-            self.transport.write(_logged_problem(status, detail))
+            self.transport.write(logged_raw_problem(code, detail))
         self.transport.close()
 
 
 def protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
-    """Return what uvicorn makes its HTTP and its WebSocket connections with; each process counts its own."""
-    return partial(Protocol, limits=limits), partial(Sockets, limits=limits)
+    """Return the factories of HTTP and WebSocket connections for uvicorn; each process has limits of its own."""
+    return partial(HttpProtocol, limits=limits), partial(WebSocketProtocol, limits=limits)
 
 
 def _without_other_upgrade(data: bytes) -> bytes:
-    """Leave out what asks for other protocols than WebSockets (RFC 9110, section 7.8): the parser drops the body."""
+    """Rename an `Upgrade` to other than WebSockets (RFC 9110, section 7.8): the parser would drop the body for it."""
     head, end, rest = data.partition(b"\r\n\r\n")
     return OTHER_UPGRADE.sub(b"\r\nx-upgrade:", head + end) + rest if b"pgrade" in head.lower() else data
-
-
-def _logged_problem(status: HTTPStatus, detail: str) -> bytes:
-    request_id = secrets.token_hex(16)
-    token = logs.request_id.set(request_id)
-    logger.bind(status=status.value).warning("refused before it was a request: {}", detail)
-    logs.request_id.reset(token)
-    return _problem(status, detail, request_id=request_id)
-
-
-def _problem(status: HTTPStatus, detail: str, *, request_id: str) -> bytes:
-    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    body = orjson.dumps(problem | {"code": CODES.get(status, status.name.lower()), "request_id": request_id})
-    retry = [f"retry-after: {RETRY_SECONDS}"] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
-    head = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        *retry,
-        "connection: close",
-        "content-type: application/problem+json",
-        f"content-length: {len(body)}",
-        "x-content-type-options: nosniff",
-        f"x-request-id: {request_id}",
-    ]
-    return "\r\n".join([*head, "", ""]).encode() + body

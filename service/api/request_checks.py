@@ -1,4 +1,4 @@
-"""What every route refuses, and the parameters that many routes take."""
+"""Checks of requests that many routes share, and their common parameters."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from starlette.requests import HTTPConnection
 
 from service.core.validation import Id
 
-REPEATABLE = {"status"}  # parameters of a query
+REPEATABLE_PARAMETERS = {"status"}
 JSON = frozenset({"application/json"})
 MERGE_PATCH = JSON | {"application/merge-patch+json"}
-RowId: TypeAlias = Annotated[Id, Path(description="As the service has given it.", examples=[1])]
+RowId: TypeAlias = Annotated[Id, Path(description="The id that the service returned.", examples=[1])]
 
 
 async def _no_query(request: Request) -> None:
@@ -25,23 +25,23 @@ async def _no_query(request: Request) -> None:
 
 
 async def _each_once(request: Request) -> None:
-    given = Counter(name for name, _ in request.query_params.multi_items() if name not in REPEATABLE)
+    counts = Counter(name for name, _ in request.query_params.multi_items() if name not in REPEATABLE_PARAMETERS)
     repeated = [
-        {"type": "value_error", "loc": ("query", name), "msg": "is there more than once"}
-        for name, times in given.items()
-        if times > 1
+        {"type": "value_error", "loc": ("query", name), "msg": "appears more than once"}
+        for name, count in counts.items()
+        if count > 1
     ]
     if repeated:
         raise RequestValidationError(repeated)
 
 
 def media_type(request: HTTPConnection) -> str:
-    """Give the body's media type without its parameters."""
+    """Return the media type of the body, in lower case and without parameters; empty if the request names none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def has_body(request: HTTPConnection) -> bool:
-    """Say whether a body comes with the request, or may come."""
+    """Return whether the request's headers announce a body."""
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
@@ -56,7 +56,10 @@ async def _whole_body(request: Request) -> None:
 
 
 no_query = Depends(_no_query)
-each_once = Depends(_each_once)  # of two values a client would not know which one counts
+"""Refuses every query parameter, for a route that has none."""
+each_once = Depends(_each_once)
+"""Refuses a repeated query parameter, because a client cannot tell which of its values counts."""
 json_body = Depends(_json_body)
-# For a route that takes no body and changes something: the limit speaks only where the body is read, else too late.
+"""Refuses a body that is not declared as JSON."""
 whole_body = Depends(_whole_body)
+"""Reads the body of a write that needs none, because limits of bodies act only while a body is read."""

@@ -10,44 +10,45 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 HEAD = "service.head"
-"""Where a request's scope says that it is a HEAD, which is handled as a GET."""
+"""The key by which the scope of a HEAD request says so; its method is GET there."""
 
 
-def _render(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
+    """Return a model or row as a dict. Raises TypeError for a value that is neither."""
     if isinstance(value, BaseModel):
         return value.model_dump()
-    return dict(value)  # a row: it has keys; TypeError for what has none
+    return dict(value)
 
 
 def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Render rows, models and plain values."""
-    body = orjson.dumps(content, _render, orjson.OPT_UTC_Z)
+    """Return a JSON response of rows, models and plain values."""
+    body = orjson.dumps(content, _to_json_value, orjson.OPT_UTC_Z)
     return Response(body, status, headers, "application/json")
 
 
-def line(content: Any) -> bytes:
-    """Render a row or a plain value as a line of its own."""
-    return orjson.dumps(content, _render, orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+def json_line(content: Any) -> bytes:
+    """Return a row or a plain value as one line of JSON."""
+    return orjson.dumps(content, _to_json_value, orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
-def tag(version: int | str) -> str:
-    """Give the entity tag (RFC 9110, section 8.8.3) of a version."""
+def entity_tag(version: int | str) -> str:
+    """Return the entity tag (RFC 9110, section 8.8.3) of a version."""
     return f'"{version}"'
 
 
-def cached(version: int | str) -> dict[str, str]:
-    """Give the headers that let a client keep what it has got and ask whether it has changed."""
-    return {"ETag": tag(version), "Cache-Control": "private, no-cache"}
+def cache_headers(version: int | str) -> dict[str, str]:
+    """Return the headers by which a client may keep a response and ask whether it has changed."""
+    return {"ETag": entity_tag(version), "Cache-Control": "private, no-cache"}
 
 
 def task(row: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Render a task with its entity tag."""
-    return json(row, status=status, headers={**cached(row["version"]), **(headers or {})})
+    """Return a task with its entity tag."""
+    return json(row, status=status, headers={**cache_headers(row["version"]), **(headers or {})})
 
 
 def next_link(request: Request, cursor: str | None) -> dict[str, str]:
-    """Give the header that leads to the next page (RFC 8288), where there is one."""
+    """Return the `Link` header (RFC 8288) to the next page of a list; no header on the last page."""
     if not cursor:
         return {}
-    following = request.url.remove_query_params("offset").include_query_params(cursor=cursor)
-    return {"Link": f'<{following.path}?{following.query}>; rel="next"'}
+    url = request.url.remove_query_params("offset").include_query_params(cursor=cursor)
+    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}

@@ -1,4 +1,4 @@
-"""The services of one process, as requests reach them."""
+"""The services of one process, and how a request reaches them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ from service.events.hub import Hub
 from service.events.listener import Listener
 from service.events.log import EventLog
 from service.ratelimit.login_limiter import Limits
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 
 @dataclass(frozen=True)
 class AppState:
-    """What a request needs of the process; made by the lifespan."""
+    """The services of one process, created by the application's lifespan.
+
+    `db`, `bulk` and `reports` are the connection pools of requests, bulk creations and long reads. `bulks`, `exports`
+    and `searches` limit how many of them run at once. `origins` are those of CORS_ORIGINS.
+    """
 
     db: Database
     bulk: Database
@@ -42,7 +46,7 @@ class AppState:
     tickets: Tickets
     session_cache: SessionCache
     cursors: Cursors
-    weather: Weather
+    weather: WeatherClient
     attachments: Attachments
     limits: Limits
     subscriptions: SubscriptionLimits
@@ -54,7 +58,7 @@ class AppState:
 
 
 def state_of(request: HTTPConnection) -> AppState:
-    """Give the rooms of the application that a request is for."""
+    """Return the state of the application that handles a request."""
     state: AppState = request.app.state.services
     return state
 
@@ -64,3 +68,4 @@ async def _state(request: Request) -> AppState:
 
 
 State: TypeAlias = Annotated[AppState, Depends(_state)]
+"""The state of the application, as a parameter of a route."""

@@ -42,8 +42,8 @@ class Attachments:
         self.max_bytes = max_bytes
         self.removed = asyncio.Event()
         self._quota_bytes = quota_bytes
-        self._uploads = ConcurrencyLimiter("uploads", most=16, of_one=6)
-        self._downloads = ConcurrencyLimiter("downloads", most=96, of_one=16)
+        self._uploads = ConcurrencyLimiter("uploads", total=16, per_user=6)
+        self._downloads = ConcurrencyLimiter("downloads", total=96, per_user=16)
 
     async def add(self, db: Database, viewer: Viewer, task_id: int, upload: Upload) -> dict[str, Any]:
         """Receive a file and return its attachment; after an error neither row nor file remains.
@@ -161,8 +161,8 @@ class Attachments:
 
     async def ended(self) -> None:
         """Wait until all uploads and downloads have ended."""
-        await self._uploads.ended()
-        await self._downloads.ended()
+        await self._uploads.wait_until_idle()
+        await self._downloads.wait_until_idle()
 
     async def restorable_keys(self, db: Executor, viewer: Viewer, task_id: int) -> Sequence[str]:
         """Return the storage keys of the viewer's deleted task whose files still exist.

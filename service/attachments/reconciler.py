@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from loguru import logger
 
 from service.attachments.operations import Attachments
 from service.attachments.storage.base import Store, StoredFile, unavailable
-from service.core.errors import ServiceError
+from service.core.background import run_every
 from service.db.pool import Executor
 from service.db.queries import q
 
@@ -24,20 +22,14 @@ MAX_LOGGED_IDS, MAX_LOST = 20, 1000
 
 
 async def run(db: Executor, attachments: Attachments) -> None:
-    """Do it until cancelled; at once where something was removed here."""
-    while True:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PAUSE_SECONDS * random.uniform(0.5, 1)):  # noqa: S311 - not in step with others
-                await attachments.removed.wait()
-        attachments.removed.clear()
-        try:
-            while await remove(db, attachments.store):
-                pass
-            await compare(db, attachments.store)
-        except ServiceError as error:
-            logger.bind(cause=repr(error.__cause__)).warning("attachments: cannot sweep: {}", error.detail)
-        except Exception:  # a defect of one round does not end all others
-            logger.exception("attachments: cannot sweep")
+    """Remove files without rows again and again until cancelled, and at once after a removal by this process."""
+
+    async def sweep() -> None:
+        while await remove(db, attachments.store):
+            pass
+        await compare(db, attachments.store)
+
+    await run_every(PAUSE_SECONDS, sweep, name="attachment sweep", wake=attachments.removed)
 
 
 async def remove(db: Executor, store: Store) -> bool:

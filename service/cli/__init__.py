@@ -8,21 +8,18 @@ import signal
 import sys
 from importlib import import_module
 
-from loguru import logger
-
-from service.core import settings
 from service.core.errors import ServiceError
 from service.db.headers import HeaderError
 
 MAX_DEMO_TASKS = 100_000
-PLANS_ROWS = 1_000_000  # of which `sql/plans/` keeps the plans
+PLANS_ROWS = 1_000_000  # tasks of the kept plans in sql/plans/
 TOP_COLUMNS = ("total", "mean", "calls", "rows")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 failure (one line says why), 2 wrong usage.
 
-    If nobody reads its output any more, as in `| head`, the command ends silently, as if by SIGPIPE.
+    If the reader of its output goes, as in `| head`, the command ends silently, as if by SIGPIPE.
     """
     try:
         try:
@@ -31,15 +28,17 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):  # they are flushed once more at the end
+        for stream in (sys.stdout, sys.stderr):  # Python flushes both again at exit
             os.dup2(nowhere, stream.fileno())
         return 128 + signal.SIGPIPE
 
 
 def _run(arguments: list[str] | None) -> int:
     parsed = _parser().parse_args(arguments)
-    logger.remove()  # loguru's own, which shows what variables hold; a command prints its result, `serve` sets up a log
-    # Imported only now: the routes alone take 0.7 s, which no command but `serve` and `openapi` needs.
+    # Imported late: the settings take 0.3 s, which help does not need, and the routes 0.7 s, which only `serve` and
+    # `openapi` need.
+    settings = import_module("service.core.settings")
+    import_module("loguru").logger.remove()  # its default prints the values of variables; `serve` sets up its own log
     module, _, function = parsed.run.partition(".")
     try:
         return int(getattr(import_module(f"service.cli.{module}"), function)(parsed, settings.load()))
@@ -55,14 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run="serve.run")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    command = commands.add_parser("serve", help="run the service (also without a command)")
+    command = commands.add_parser("serve", help="run the service (the default)")
     command.set_defaults(run="serve.run")
 
-    command = commands.add_parser("migrate", help="bring the schema to this release's")
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--to", metavar="MIGRATION", help="stop after this migration")
-    which.add_argument("--rollback", metavar="N", type=_count, help="roll back the last N")
-    which.add_argument("--status", action="store_true", help="only print where the schema stands")
+    command = commands.add_parser("migrate", help="apply the migrations of this release")
+    mode = command.add_mutually_exclusive_group()
+    mode.add_argument("--to", metavar="MIGRATION", help="stop after this migration")
+    mode.add_argument("--rollback", metavar="N", type=_count, help="roll back the last N")
+    mode.add_argument("--status", action="store_true", help="list the migrations, applied and pending")
     command.set_defaults(run="migrate.run")
 
     command = commands.add_parser("create-admin", help="create an administrator")
@@ -71,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run="create_admin.run")
 
     command = commands.add_parser("demo", help="fill an empty database with users and tasks")
-    command.add_argument("--tasks", metavar="N", type=_demo_tasks, default=5000, help="how many tasks; 5000 by default")
+    command.add_argument(
+        "--tasks", metavar="N", type=_demo_tasks, default=5000, help="number of tasks; 5000 by default"
+    )
     command.set_defaults(run="demo.run")
 
     command = commands.add_parser("sql", help="the DBA's tools")
@@ -83,31 +84,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_sql(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    tool = tools.add_parser("check", help="compare every statement with its header and the schema")
-    tool.add_argument("--write", action="store_true", help="renew service/db/queries.pyi")
+    tool = tools.add_parser("check", help="compare every statement with its header, the schema and the code")
+    tool.add_argument("--write", action="store_true", help="rewrite service/db/queries.pyi")
     tool.set_defaults(run="sql.check_statements")
 
-    tool = tools.add_parser("catalog", help="list the statements: parameters, columns, tables, and what runs each")
+    tool = tools.add_parser(
+        "catalog", help="list every statement: parameters, columns, tables, and the routes that run it"
+    )
     tool.add_argument("--format", choices=["md", "json"], default="md")
-    tool.add_argument("--write", action="store_true", help="renew sql/CATALOG.md")
+    tool.add_argument("--write", action="store_true", help="rewrite sql/CATALOG.md")
     tool.set_defaults(run="sql.list_statements")
 
     tool = tools.add_parser("explain", help="show the plan of a statement")
-    tool.add_argument("name", metavar="NAME", help="tasks.get; of a list with its sort, quoted: 'tasks.list -title'")
-    tool.add_argument("sort", metavar="SORT", nargs="?", default="", help="of an ascending list: title")
+    tool.add_argument("name", metavar="NAME", help="tasks.get; for a list with its sort, quoted: 'tasks.list -title'")
+    tool.add_argument("sort", metavar="SORT", nargs="?", default="", help="an ascending sort of a list: title")
     tool.add_argument(
-        "--params", metavar="JSON", help="values: an object by name, or an array; without: the generic plan"
+        "--params", metavar="JSON", help="values, as an object by name or an array; the default is the generic plan"
     )
-    tool.add_argument("--analyze", action="store_true", help="run it, in a transaction that is rolled back")
-    tool.add_argument("--generic", action="store_true", help="the generic plan, with --params too")
-    tool.add_argument("--json", action="store_true", help="the plan as JSON")
+    tool.add_argument("--analyze", action="store_true", help="run the statement in a transaction that is rolled back")
+    tool.add_argument("--generic", action="store_true", help="show the generic plan despite --params")
+    tool.add_argument("--json", action="store_true", help="print the plan as JSON")
     tool.set_defaults(run="sql.explain_statement")
 
     tool = tools.add_parser(
-        "plans", help="compare every plan on many skewed rows with its header, in a scratch database"
+        "plans", help="compare every plan with its header, on many skewed rows in a scratch database"
     )
-    tool.add_argument("--rows", metavar="N", type=int, default=PLANS_ROWS, help="tasks; 1000000 by default")
-    tool.add_argument("--write", action="store_true", help="renew sql/plans/*.txt")
+    tool.add_argument("--rows", metavar="N", type=int, default=PLANS_ROWS, help="number of tasks; 1000000 by default")
+    tool.add_argument("--write", action="store_true", help="rewrite sql/plans/*.txt")
     tool.set_defaults(run="sql.compare_plans")
 
     tool = tools.add_parser("top", help="show what the statements cost, from pg_stat_statements")

@@ -15,22 +15,22 @@ from service.db.pool import Database
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Make an administrator."""
-    password = sys.stdin.readline().rstrip("\r\n") if arguments.password_stdin else _asked_password()
+    """Create an administrator and print its id."""
+    password = sys.stdin.readline().rstrip("\r\n") if arguments.password_stdin else _ask_password()
     check_admin_credentials(arguments.username, password)
 
     async def create(database: Database) -> int:
         return await Users(passwords=Passwords()).create_admin(database, username=arguments.username, password=password)
 
-    print(f"administrator {arguments.username} made, id {with_database(settings, create)}")
+    print(f"administrator {arguments.username} created, id {with_database(settings, create)}")
     return 0
 
 
-def _asked_password() -> str:
+def _ask_password() -> str:
     try:
         password = getpass.getpass()
         if getpass.getpass("Again: ") != password:
             raise StartError("the two passwords differ")
     except EOFError:
-        raise StartError("no password was settings") from None
+        raise StartError("no password was entered") from None
     return password

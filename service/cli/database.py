@@ -1,4 +1,4 @@
-"""Runs a command's work on the database that the settings name."""
+"""Opens the configured database for a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ T = TypeVar("T")
 
 
 def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Do it on the database that the settings name."""
+    """Run `work` on the configured database and return its result.
+
+    The embedded database is started and migrated first.
+    Raises: ServiceError with one line for the operator.
+    """
 
     async def run(url: str) -> T:
         try:
@@ -27,8 +31,10 @@ def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) 
         except HeaderError as error:
             raise StartError(str(error)) from error
         except DRIVER_ERRORS as error:
-            told = translate(error)
-            raise told if isinstance(told, ServiceError) else StartError(" ".join(str(error).split())) from error
+            translated = translate(error)
+            if isinstance(translated, ServiceError):
+                raise translated from error
+            raise StartError(" ".join(str(error).split())) from error
 
     with embedded.database(settings) as url:
         if settings.migrates_on_start:

@@ -1,4 +1,4 @@
-"""`python -m service demo`: fill an empty database with the invented year of a small office."""
+"""`python -m service demo`: fill an empty database with a year of invented tasks of a small office."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.core.settings import Settings
 from service.db.pool import Database
 from service.db.queries import q
 
-NOT_EMPTY = "there are users or tasks already: demo fills an empty database"
+NOT_EMPTY = "there are users or tasks already: demo takes an empty database"
 ADMINISTRATOR = "demo"
 USERS = ("alan", "barbara", "dennis", "donald", "edsger", "frances", "ken", "margaret", "niklaus", "radia", "sophie")
 BATCH = 500
@@ -35,7 +35,7 @@ CITIES = ("Berlin", "Lagos", "Lima", "London", "Mumbai", "Oslo", "Paris", "São 
 
 
 class Task(NamedTuple):
-    """A task that might have been."""
+    """An invented task."""
 
     user_id: int
     title: str
@@ -47,25 +47,26 @@ class Task(NamedTuple):
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Fill an empty database, and say how to log in."""
+    """Fill an empty database, and print the names and the password of its users."""
     password = secrets.token_urlsafe(12)
 
     async def work(database: Database) -> None:
         with tqdm(total=arguments.tasks, unit=" tasks", file=sys.stderr, disable=None, leave=False) as bar:
-            await fill(database, tasks=arguments.tasks, password=password, passwords=Passwords(), made=bar.update)
+            await fill(database, tasks=arguments.tasks, password=password, passwords=Passwords(), advance=bar.update)
 
     with_database(settings, work)
-    print(f"{arguments.tasks} tasks made, of {len(USERS)} users: {', '.join(USERS)}")
+    print(f"{arguments.tasks} tasks created for {len(USERS)} users: {', '.join(USERS)}")
     print(f"They and the administrator {ADMINISTRATOR} log in with the password {password}")
     return 0
 
 
 async def fill(
-    database: Database, *, tasks: int, password: str, passwords: Passwords, made: Callable[[int], object]
+    database: Database, *, tasks: int, password: str, passwords: Passwords, advance: Callable[[int], object]
 ) -> None:
-    """Make ADMINISTRATOR, USERS, all with that password, and their tasks, or nothing at all.
+    """Create ADMINISTRATOR and USERS, all with this password, and their tasks, in one transaction.
 
-    `made` hears how many tasks each batch has made. StartError where the database is not empty.
+    advance: called with the number of tasks in each batch.
+    Raises: StartError if the database is not empty.
     """
     hashed = await passwords.hash(password, payer=None)
     async with database.transaction() as db:
@@ -73,12 +74,12 @@ async def fill(
             raise StartError(NOT_EMPTY)
         try:
             await q.accounts.create(db, username=ADMINISTRATOR, password_hash=hashed, role="admin")
-        except ConflictError:  # another demo was sooner
+        except ConflictError:  # another demo came first
             raise StartError(NOT_EMPTY) from None
         users = [await q.accounts.create(db, username=name, password_hash=hashed, role="user") for name in USERS]
-        invented = sorted(_invented([user["id"] for user in users], tasks), key=lambda task: task.created_at)
+        invented = sorted(_invent_tasks([user["id"] for user in users], tasks), key=lambda task: task.created_at)
         for start in range(0, tasks, BATCH):
-            made(await q.demo.create_tasks(db, **_columns(invented[start : start + BATCH])))
+            advance(await q.demo.create_tasks(db, **_columns(invented[start : start + BATCH])))
 
 
 def _columns(tasks: list[Task]) -> dict[str, Any]:
@@ -94,21 +95,24 @@ def _columns(tasks: list[Task]) -> dict[str, Any]:
     }
 
 
-def _invented(user_ids: list[int], tasks: int) -> Iterator[Task]:
-    """Invent the same tasks each time, but for when: most belong to few, old ones are done as a rule."""
-    chance = random.Random(1)  # noqa: S311 - nothing here is secret
+def _invent_tasks(user_ids: list[int], tasks: int) -> Iterator[Task]:
+    """Return the same invented tasks each time, with times before now.
+
+    Few users own most of them, and most old ones are done.
+    """
+    generator = random.Random(1)  # noqa: S311 - the tasks are not secret
     now = datetime.now(UTC)
     for _ in range(tasks):
-        age = timedelta(days=DAYS) * chance.random()
-        needs = timedelta(days=chance.expovariate(1 / DAYS_TO_DONE))
-        status = "done" if needs < age else chance.choice(("todo", "todo", "in_progress"))
-        verb, thing, when = chance.choice(VERBS), chance.choice(THINGS), chance.choice(WHENS)
+        age = timedelta(days=DAYS) * generator.random()
+        duration = timedelta(days=generator.expovariate(1 / DAYS_TO_DONE))
+        status = "done" if duration < age else generator.choice(("todo", "todo", "in_progress"))
+        verb, thing, when = generator.choice(VERBS), generator.choice(THINGS), generator.choice(WHENS)
         yield Task(
-            user_id=user_ids[math.floor(len(user_ids) * chance.random() ** 2)],
+            user_id=user_ids[math.floor(len(user_ids) * generator.random() ** 2)],
             title=f"{verb} {thing}",
-            description=f"{verb} {thing} {when}." if chance.random() < 0.7 else None,
+            description=f"{verb} {thing} {when}." if generator.random() < 0.7 else None,
             status=status,
-            city=chance.choice(CITIES),
+            city=generator.choice(CITIES),
             created_at=now - age,
-            updated_at=now - age + min(needs, age) * (status != "todo"),
+            updated_at=now - age + min(duration, age) * (status != "todo"),
         )

@@ -1,4 +1,4 @@
-"""`python -m service migrate`: move the schema, or print where it stands."""
+"""`python -m service migrate`: apply migrations, roll them back, or list them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from service.db import embedded, migrations
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Move the schema, or say where it stands."""
+    """Apply, roll back or list migrations, and print one line for each."""
     with embedded.database(settings) as url:
         if arguments.status:
-            for one in migrations.status(url):
-                print(f"{'applied' if one.applied else 'pending'}  {one.id}")
+            for migration in migrations.status(url):
+                print(f"{'applied' if migration.applied else 'pending'}  {migration.id}")
         elif arguments.rollback:
             for name in migrations.rollback(url, count=arguments.rollback):
                 print(f"rolled back  {name}")
         else:
-            done = migrations.migrate(url, to=arguments.to)
-            print("\n".join(f"applied  {name}" for name in done) or "nothing to apply")
+            applied = migrations.migrate(url, to=arguments.to)
+            print("\n".join(f"applied  {name}" for name in applied) or "nothing to apply")
     return 0

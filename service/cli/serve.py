@@ -1,4 +1,4 @@
-"""`python -m service serve`: run the service until it is told to stop."""
+"""`python -m service serve`: run the service until a signal stops it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service.accounts.users import check_admin_credentials
 from service.api import connection_limits
-from service.api.connection import bound
+from service.api.connection import limit_send_buffer
 from service.api.connection_limits import ConnectionLimits
 from service.api.protocols import MAX_MESSAGE_BYTES, protocols
 from service.attachments import operations
@@ -23,30 +23,30 @@ from service.core.errors import StartError
 from service.core.settings import Settings
 from service.db import embedded, migrations
 
-GRACE_PERIOD_SECONDS = 10
+SHUTDOWN_TIMEOUT_SECONDS = 10
 
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
-    """Run the service until it is told to stop."""
+    """Check the settings, migrate if they say so, and serve until a signal comes."""
     logs.setup(settings)
     descriptors.raise_limit()
     connection_limits.budget(settings)
     signing_keys.signing_keys(settings)
     operations.check_storage(settings)
-    _check_admin(settings)
-    # uvicorn hands the signal that stopped it on; the embedded database is still to be stopped then.
+    _check_first_admin(settings)
+    # uvicorn raises the signal again after it stopped; SystemExit then lets the embedded database stop, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    for hung_up in (signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(hung_up, lambda *_: signal.raise_signal(signal.SIGTERM))
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
     with embedded.database(settings) as url:
         if settings.embedded:
-            logger.warning("DATABASE_URL is empty: an embedded PostgreSQL serves, for development only: {}", url)
+            logger.bind(url=url).warning("embedded PostgreSQL started for development only")
         if settings.migrates_on_start and (applied := migrations.migrate(url)):
-            logger.bind(first=applied[0], last=applied[-1]).info("{} migrations applied", len(applied))
+            logger.bind(count=len(applied), first=applied[0], last=applied[-1]).info("migrations applied")
         try:
             _serve(settings)
-        except SystemExit as stopped:
-            if stopped.code:  # uvicorn's own, for an address in use and the like
+        except SystemExit as exit_:
+            if exit_.code:  # uvicorn exits with a code if the address is in use
                 raise StartError(
                     f"cannot serve on HOST={settings.host!r} PORT={settings.port}: the log says why"
                 ) from None
@@ -54,7 +54,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _check_admin(settings: Settings) -> None:
+def _check_first_admin(settings: Settings) -> None:
     if not settings.admin_username:
         return
     try:
@@ -81,17 +81,17 @@ def _serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_PERIOD_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
     )
-    listening = config.bind_socket()
-    bound(listening)
+    listening_socket = config.bind_socket()
+    limit_send_buffer(listening_socket)
     server = uvicorn.Server(config)
     if settings.workers > 1:
         with suppress(KeyboardInterrupt), metrics.shared():
-            Multiprocess(config, sockets=[listening]).run()
+            Multiprocess(config, sockets=[listening_socket]).run()
     else:
         config.load_app()
-        with suppress(KeyboardInterrupt):  # uvicorn has stopped for it, and hands it on
-            server.run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn stopped for it and raised it again
+            server.run(sockets=[listening_socket])
         if not server.started:
             sys.exit(STARTUP_FAILURE)

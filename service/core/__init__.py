@@ -1,1 +1,1 @@
-"""What every package may use: settings, errors, logs, metrics, and plain mechanisms."""
+"""What every package may use: settings, errors, logs, metrics and plain mechanisms."""

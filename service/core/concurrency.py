@@ -1,4 +1,4 @@
-"""How many of one kind of work are done at once, in all and for one user."""
+"""Limits on how many operations of one kind run at once, in total and per key."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Slots(Generic[Key]):
-    """Counts what is in use, in all and for each key, and says which bound is reached."""
+    """A count of the slots in use, with one bound for the total and one per key."""
 
-    def __init__(self, *, most: int, of_one: int) -> None:
-        self._most, self._of_one = most, of_one
-        self._held: Counter[Key] = Counter()
-        self.total = 0
+    def __init__(self, *, total: int, per_key: int) -> None:
+        self._total, self._per_key = total, per_key
+        self._used_by_key: Counter[Key] = Counter()
+        self.used = 0
 
-    def full(self, key: Key) -> Literal["all", "one"] | None:
-        """Return which bound has no slot left for the key: the one of all, or the key's own."""
-        if self.total >= self._most:
-            return "all"
-        return "one" if self._held[key] >= self._of_one else None
+    def exhausted(self, key: Key) -> Literal["total", "key"] | None:
+        """Return which bound leaves the key no slot."""
+        if self.used >= self._total:
+            return "total"
+        return "key" if self._used_by_key[key] >= self._per_key else None
 
     def acquire(self, key: Key) -> None:
-        """Count one more."""
-        self._held[key] += 1
-        self.total += 1
+        """Count one more slot in use; the caller checks the bounds."""
+        self._used_by_key[key] += 1
+        self.used += 1
 
     def release(self, key: Key) -> None:
-        """Count one less, and forget a key that holds none."""
-        self.total -= 1
-        self._held[key] -= 1
-        if not self._held[key]:
-            del self._held[key]
+        """Count one slot less, and forget a key that uses none."""
+        self.used -= 1
+        self._used_by_key[key] -= 1
+        if not self._used_by_key[key]:
+            del self._used_by_key[key]
 
     @contextmanager
-    def held(self, key: Key) -> Iterator[None]:
+    def slot(self, key: Key) -> Iterator[None]:
         """Hold a slot for the length of a block."""
         self.acquire(key)
         try:
@@ -52,40 +52,40 @@ class Slots(Generic[Key]):
 
 
 class ConcurrencyLimiter:
-    """Gives turns to so many; who comes then is asked to come again."""
+    """A limit on how many operations of one kind run at once, in total and per user."""
 
-    def __init__(self, what: str, *, most: int, of_one: int) -> None:
-        self._what = what
-        self._slots = Slots[int](most=most, of_one=of_one)
-        self._none = asyncio.Event()
-        self._none.set()
-        self._next_end = asyncio.Event()
+    def __init__(self, name: str, *, total: int, per_user: int) -> None:
+        self._name = name
+        self._slots = Slots[int](total=total, per_key=per_user)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._next_release = asyncio.Event()
 
     @contextmanager
     def slot(self, user_id: int) -> Iterator[None]:
-        """Do something as one of those; UnavailableError where there are too many."""
-        if self._slots.full(user_id):
-            raise UnavailableError(f"There are as many {self._what} as may be at once.", retry_after=RETRY_SECONDS)
-        self._none.clear()
+        """Hold a slot for the length of a block. Raises UnavailableError if none is free."""
+        if self._slots.exhausted(user_id):
+            raise UnavailableError(f"Too many {self._name} at once.", retry_after=RETRY_SECONDS)
+        self._idle.clear()
         try:
-            with self._slots.held(user_id):
+            with self._slots.slot(user_id):
                 yield
         finally:
-            if not self._slots.total:
-                self._none.set()
-            self._next_end.set()
-            self._next_end = asyncio.Event()
+            if not self._slots.used:
+                self._idle.set()
+            self._next_release.set()
+            self._next_release = asyncio.Event()
 
     @asynccontextmanager
     async def slot_within(self, seconds: float, user_id: int) -> AsyncIterator[None]:
-        """Do so when there is room, waiting so long for it at most."""
+        """Hold a slot, and wait up to `seconds` for one. Raises UnavailableError if none becomes free."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._slots.full(user_id):
-                    await self._next_end.wait()
+                while self._slots.exhausted(user_id):
+                    await self._next_release.wait()
         with self.slot(user_id):
             yield
 
-    async def ended(self) -> None:
-        """Wait until none is under way."""
-        await self._none.wait()
+    async def wait_until_idle(self) -> None:
+        """Wait until no slot is in use."""
+        await self._idle.wait()

@@ -13,18 +13,18 @@ from service.core.refusals import Refusals
 with suppress(ImportError):  # Windows has none
     import resource
 
-MAX_DESCRIPTORS = 65_536  # that are counted on: containers allow a thousand million, and memory ends before
-OWN_DESCRIPTORS = 64  # the listening socket, the event loop, logs, Redis, the provider of weather, libraries
+MAX_DESCRIPTORS = 65_536  # containers allow a thousand million, and memory ends before
+OWN_DESCRIPTORS = 64  # the listening socket, the event loop, logs, Redis, the weather provider, libraries
 MIN_SHARED_DESCRIPTORS = 32
 CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class DescriptorBudget:
-    """How many descriptors clients may hold; a quarter of what they share is left for the files of their requests.
+    """The descriptors that clients may hold; a quarter of what they share remains for the files of their requests.
 
-    connections: sockets of clients, in all.
-    subscriptions: those of them that stay open for events.
+    connections: sockets of clients in total.
+    subscriptions: the part of them that stays open for events.
     """
 
     connections: int
@@ -32,14 +32,14 @@ class DescriptorBudget:
 
 
 def raise_limit() -> None:
-    """Raise the soft limit of open descriptors to the hard one; processes that are started afterwards inherit it."""
+    """Raise the soft limit of open descriptors to the hard one; child processes started later inherit it."""
     with suppress(NameError, ValueError, OSError):  # macOS refuses a hard limit without a bound
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def budget(*, database_connections: int) -> DescriptorBudget:
-    """Return how this process's descriptors are shared out. Raises StartError if there are too few."""
+    """Divide this process's descriptors. Raises StartError if there are too few."""
     limit = _limit()
     shared = limit - OWN_DESCRIPTORS - database_connections
     if shared < MIN_SHARED_DESCRIPTORS:
@@ -57,7 +57,7 @@ def _limit() -> int:
 
 
 async def watch(refusals: Refusals) -> None:
-    """Notice when no descriptor is left: the event loop then closes new connections without a word."""
+    """Count a refusal in each second without a free descriptor: the event loop then drops connections silently."""
     while True:
         await asyncio.sleep(CHECK_SECONDS)
         try:

@@ -1,17 +1,17 @@
-"""What can go wrong, in the service's own words; HTTP gives each code its status in `web.replies`.
+"""The errors of the service; `api.problems` maps each to an HTTP status.
 
 ServiceError
-├── InvalidError        `invalid`         a value that the service cannot take
-├── UnauthorizedError   `unauthorized`    no, bad or expired credentials
-├── ForbiddenError      `forbidden`       known, but not allowed
-├── NotFoundError       `not_found`       nothing there
-├── ConflictError       `conflict`        the present state forbids it
-├── PreconditionFailedError          `stale`           an `If-Match` that no longer matches
-├── TooLargeError       `too_large`       more bytes than are taken
-│   └── QuotaError      `quota_exceeded`  more bytes than are left of the user's quota
-├── UnavailableError    `unavailable`     a needed part is away, slow or full
-├── RateLimitedError    `rate_limited`    too many requests
-└── StartError          `start`           the service cannot start, or a command cannot do its work
+├── InvalidError             `invalid`         an invalid value
+├── UnauthorizedError        `unauthorized`    missing, bad or expired credentials
+├── ForbiddenError           `forbidden`       authenticated, but not allowed
+├── NotFoundError            `not_found`       no such resource, or not visible to the viewer
+├── ConflictError            `conflict`        in conflict with the present state
+├── PreconditionFailedError  `stale`           an `If-Match` that no longer matches
+├── TooLargeError            `too_large`       more bytes than the limit
+│   └── QuotaError           `quota_exceeded`  more bytes than the user's quota has left
+├── UnavailableError         `unavailable`     a required part is unavailable, slow or full
+├── RateLimitedError         `rate_limited`    too many requests
+└── StartError               `start`           the service cannot start, or a command cannot run
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Base of all: `code` is a stable word for machines, `detail` a sentence that may be shown to anyone."""
+    """The base of all errors: `code` is a stable name for programs, `detail` a sentence that any client may see."""
 
     code: ClassVar[str] = "error"
 
@@ -30,7 +30,7 @@ class ServiceError(Exception):
 
 
 class InvalidError(ServiceError):
-    """A value that the service cannot take; `pointer` is the RFC 6901 pointer to it, where one is known."""
+    """An invalid value; `pointer` is the RFC 6901 pointer to it, or empty."""
 
     code = "invalid"
 
@@ -40,31 +40,31 @@ class InvalidError(ServiceError):
 
 
 class UnauthorizedError(ServiceError):
-    """No, bad or expired credentials."""
+    """Missing, bad or expired credentials."""
 
     code = "unauthorized"
 
 
 class ForbiddenError(ServiceError):
-    """Known, but not allowed."""
+    """An authenticated account that is not allowed to do this."""
 
     code = "forbidden"
 
 
 class NotFoundError(ServiceError):
-    """Nothing there."""
+    """No such resource, or none that the viewer may see."""
 
     code = "not_found"
 
 
 class ConflictError(ServiceError):
-    """The present state forbids it."""
+    """A request in conflict with the present state."""
 
     code = "conflict"
 
 
 class PreconditionFailedError(ServiceError):
-    """The precondition names a version that is not the present one; `version` is the present one."""
+    """A precondition that names a version other than the present one, which is `version`."""
 
     code = "stale"
 
@@ -74,19 +74,19 @@ class PreconditionFailedError(ServiceError):
 
 
 class TooLargeError(ServiceError):
-    """More bytes than are taken."""
+    """More bytes than the limit."""
 
     code = "too_large"
 
 
 class QuotaError(TooLargeError):
-    """More bytes than are left of the user's quota."""
+    """More bytes than the user's quota has left."""
 
     code = "quota_exceeded"
 
 
 class UnavailableError(ServiceError):
-    """A needed part is away, slow or full; asking again after `retry_after` seconds may work."""
+    """A required part that is unavailable, slow or full; a retry after `retry_after` seconds may succeed."""
 
     code = "unavailable"
 
@@ -96,7 +96,7 @@ class UnavailableError(ServiceError):
 
 
 class RateLimitedError(ServiceError):
-    """Too many requests; there is room for one again after `retry_after` seconds."""
+    """Too many requests; the next one is admitted after `retry_after` seconds."""
 
     code = "rate_limited"
 
@@ -106,6 +106,6 @@ class RateLimitedError(ServiceError):
 
 
 class StartError(ServiceError):
-    """The service cannot start, or a command cannot do its work; the detail is one line for the operator."""
+    """A failed start of the service or of a command; the detail is one line for the operator."""
 
     code = "start"

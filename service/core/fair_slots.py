@@ -1,4 +1,4 @@
-"""Slots for work that users compete for: one at a time for each key, and the keys that wait take theirs in rotation."""
+"""Slots for work that users compete for, one per key, granted to the waiting keys in rotation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from service.core.errors import UnavailableError
 class FairSlots:
     """A fixed number of slots with a queue that is bounded in total and per key.
 
-    A free slot goes to the key that has waited longest since its last one, so a key waits for at most one piece of work
-    of every other key, however much each of them has queued. Half of the queue is kept for keys that do not wait in it
-    yet, so a few keys cannot fill it.
+    A free slot goes to the key that has waited longest since its last slot. A key therefore waits for at most one
+    operation of every other key, however many each of them has queued. Half of the queue is reserved for keys that do
+    not wait yet, so that a few keys cannot fill it.
     """
 
     def __init__(self, name: str, *, slots: int, max_waiting: int, max_waiting_per_key: int) -> None:
@@ -21,10 +21,10 @@ class FairSlots:
         self._free = slots
         self._max_waiting, self._max_waiting_per_key = max_waiting, max_waiting_per_key
         self._holders: set[str] = set()
-        self._waiting: dict[str, deque[asyncio.Event]] = {}  # by key, in the order of the rotation
+        self._waiting: dict[str, deque[asyncio.Event]] = {}  # in the order of the rotation
 
     async def acquire(self, key: str) -> None:
-        """Wait for a slot, which the caller releases; UnavailableError if the queue is full."""
+        """Wait for a slot, which the caller releases. Raises UnavailableError if the queue is full."""
         if self._free and key not in self._holders:  # then no other key waits
             self._take(key)
             return
@@ -42,12 +42,12 @@ class FairSlots:
             raise
 
     def release(self, key: str) -> None:
-        """Free the slot of a key, whose next piece of work queues behind every key that waits."""
+        """Free the slot of a key, and move the key to the end of the rotation."""
         self._holders.remove(key)
         self._free += 1
         if key in self._waiting:
             self._waiting[key] = self._waiting.pop(key)
-        next_key = next((one for one in self._waiting if one not in self._holders), None)
+        next_key = next((waiting for waiting in self._waiting if waiting not in self._holders), None)
         if next_key is not None:
             granted = self._waiting[next_key][0]
             self._dequeue(next_key, granted)

@@ -1,4 +1,4 @@
-"""Where log lines go and what they look like: loguru, with the standard library's logging led into it."""
+"""The destinations and formats of log lines: loguru, which also receives the standard library's records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 import orjson
 from loguru import logger
+from typing_extensions import override
 
 from service.core.errors import StartError
 from service.core.settings import LogLevel, Settings
@@ -20,24 +21,24 @@ if TYPE_CHECKING:
 ROTATION = "50 MB"
 RETENTION = 5
 LEVELS = get_args(LogLevel)
-FIRST = ("at", "level", "request_id", "logger", "message")
+LEADING_FIELDS = ("at", "level", "request_id", "logger", "message")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 def setup(settings: Settings) -> None:
-    """Send all log lines to stdout and, where `LOG_FILE` is not empty, to that file.
+    """Send all log lines to stdout and, if `LOG_FILE` is not empty, to that file.
 
-    Raises StartError where the file cannot be written.
+    Raises StartError if the file cannot be written.
     """
-    form = _json if settings.log_format == "json" else _text
+    formatter = _json if settings.log_format == "json" else _text
     logger.remove()
-    logger.add(sys.stdout, format=form, level=settings.log_level, backtrace=False, diagnose=False, colorize=False)
+    logger.add(sys.stdout, format=formatter, level=settings.log_level, backtrace=False, diagnose=False, colorize=False)
     if settings.log_file:
         try:
             logger.add(
-                settings.log_file.replace("{", "{{").replace("}", "}}"),  # a name, and not loguru's pattern for one
-                format=form,
+                settings.log_file.replace("{", "{{").replace("}", "}}"),  # loguru expands braces in a file name
+                format=formatter,
                 level=settings.log_level,
                 backtrace=False,
                 diagnose=False,
@@ -50,25 +51,26 @@ def setup(settings: Settings) -> None:
     logging.basicConfig(
         handlers=[_Intercept()], level=max(logging.INFO, logger.level(settings.log_level).no), force=True
     )
-    logging.getLogger("yoyo").setLevel(logging.WARNING)  # it has a line for each statement of a migration: 241 at first
+    logging.getLogger("yoyo").setLevel(logging.WARNING)  # INFO: a line per statement, 241 on the first start
 
 
 class _Intercept(logging.Handler):
-    """Hands a standard library record to loguru, under the name of the logger that it came from."""
+    """A handler that passes the standard library's records to loguru under their logger's name."""
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         try:
             level = record.levelname if record.levelname in LEVELS else record.levelno
-            named = logger.patch(lambda target: target.update({"name": record.name}))
-            named.opt(exception=record.exc_info).log(level, "{}", record.getMessage())
-        except Exception:  # as every handler: who logs badly is told on stderr, and goes on
+            named_logger = logger.patch(lambda target: target.update({"name": record.name}))
+            named_logger.opt(exception=record.exc_info).log(level, "{}", record.getMessage())
+        except Exception:  # as the standard handlers do: report a bad record on stderr
             self.handleError(record)
 
 
 def _fields(record: Record) -> dict[str, object]:
-    first = (record["time"].isoformat(), record["level"].name, request_id.get(), record["name"], record["message"])
+    leading = (record["time"].isoformat(), record["level"].name, request_id.get(), record["name"], record["message"])
     return {
-        **dict(zip(FIRST, first, strict=True)),
+        **dict(zip(LEADING_FIELDS, leading, strict=True)),
         **{name: value for name, value in record["extra"].items() if name != "line"},
     }
 
@@ -88,7 +90,7 @@ def _json(record: Record) -> str:
     fields = _fields(record) | ({"exception": trace} if trace else {})
     try:
         line = orjson.dumps(fields, str, orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # a lone surrogate, an integer past 64 bits: rather as text than not at all
+    except TypeError:  # a lone surrogate, or an integer of more than 64 bits
         line = orjson.dumps({name: _encodable(str(value)) for name, value in fields.items()})
     record["extra"]["line"] = line.decode()
     return "{extra[line]}\n"
@@ -97,10 +99,10 @@ def _json(record: Record) -> str:
 def _text(record: Record) -> str:
     fields = {name: _one_line(str(value)) for name, value in _fields(record).items()}
     trace = _trace(record)
-    words = [f"{record['time']:%Y-%m-%dT%H:%M:%S.%f%z}", f"{fields['level']:<8}", fields["request_id"]]
-    words += [f"{fields['logger']}:", fields["message"]]
-    words += [f"{name}={value}" for name, value in list(fields.items())[len(FIRST) :]]
-    record["extra"]["line"] = "\n  | ".join([" ".join(words), *map(_one_line, trace.splitlines())])
+    columns = [f"{record['time']:%Y-%m-%dT%H:%M:%S.%f%z}", f"{fields['level']:<8}", fields["request_id"]]
+    columns += [f"{fields['logger']}:", fields["message"]]
+    columns += [f"{name}={value}" for name, value in list(fields.items())[len(LEADING_FIELDS) :]]
+    record["extra"]["line"] = "\n  | ".join([" ".join(columns), *map(_one_line, trace.splitlines())])
     return "{extra[line]}\n"
 
 

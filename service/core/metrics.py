@@ -1,6 +1,6 @@
-"""What Prometheus reads: the rooms add to it, and `text` gives it.
+"""The metrics that Prometheus reads: packages add to them, and `text` renders them.
 
-Of several workers each keeps its own in files of one folder, and whichever is asked gives what all come to.
+Each of several workers writes its own to files in one shared folder; the worker that Prometheus asks adds them up.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-GAPS = "taken-away"  # beside the files: not all of them are there
-SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks once, when it is imported
+INCOMPLETE = "taken-away"  # a marker in the folder: files of some workers were deleted
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the library reads it once, when it is imported
 if parent_process() is None:
-    os.environ.pop(SHARED, None)  # somebody else's
-elif SHARED in os.environ and not (folder := Path(os.environ[SHARED])).exists():
-    folder.mkdir(mode=0o700, exist_ok=True)  # who cleans a machine up has taken it away
-    (folder / GAPS).touch()
+    os.environ.pop(FOLDER_VARIABLE, None)  # inherited from another program
+elif FOLDER_VARIABLE in os.environ and not (folder := Path(os.environ[FOLDER_VARIABLE])).exists():
+    folder.mkdir(mode=0o700, exist_ok=True)  # some program that cleans temporary folders deleted it
+    (folder / INCOMPLETE).touch()
 
 from prometheus_client import (  # noqa: E402
     CollectorRegistry,
@@ -35,71 +35,78 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from service.core.errors import UnavailableError  # noqa: E402
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-OWN = CollectorRegistry()
+REGISTRY = CollectorRegistry()
 disable_created_metrics()  # type: ignore[no-untyped-call]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-def _histogram(name: str, what: str, *labels: str) -> Histogram:
-    return Histogram(f"{name}_seconds", what, labels, namespace="task_manager", buckets=SECONDS, registry=OWN)
+def _histogram(name: str, help_text: str, *labels: str) -> Histogram:
+    return Histogram(f"{name}_seconds", help_text, labels, namespace="task_manager", buckets=SECONDS, registry=REGISTRY)
 
 
-def _counter(name: str, what: str, *labels: str) -> Counter:
-    return Counter(name, what, labels, namespace="task_manager", registry=OWN)
+def _counter(name: str, help_text: str, *labels: str) -> Counter:
+    return Counter(name, help_text, labels, namespace="task_manager", registry=REGISTRY)
 
 
-def _gauge(name: str, what: str, *labels: str, of_all: str = "livesum") -> Gauge:
-    """`of_all`: how what the workers say comes together, in the library's words."""
-    mode: Any = of_all
-    return Gauge(name, what, labels, namespace="task_manager", registry=OWN, multiprocess_mode=mode)
+def _gauge(name: str, help_text: str, *labels: str, aggregation: str = "livesum") -> Gauge:
+    """Return a gauge whose values of all workers the library combines by `aggregation`, one of its own names."""
+    mode: Any = aggregation
+    return Gauge(name, help_text, labels, namespace="task_manager", registry=REGISTRY, multiprocess_mode=mode)
 
 
-REQUESTS = _histogram("http_request_duration", "Requests, to the end of their replies.", "method", "route", "status")
+REQUESTS = _histogram("http_request_duration", "Requests, to the end of their responses.", "method", "route", "status")
 STATEMENTS = _histogram("sql_statement_duration", "Statements, without the wait for a connection.", "statement")
 STATEMENT_ERRORS = _counter("sql_statement_errors", "Statements that failed, by problem.", "statement", "code")
 POOL_WAITS = _histogram("db_pool_wait", "Waits for a connection, making it included.", "pool")
-POOL_USED = _gauge("db_pool_connections_used", "Connections that are lent at present.", "pool")
-POOL_SIZE = _gauge("db_pool_connections_max", "Connections that there may be.", "pool")
+POOL_USED = _gauge("db_pool_connections_used", "Connections in use.", "pool")
+POOL_SIZE = _gauge("db_pool_connections_max", "Upper bound of connections.", "pool")
 LISTENER_POLLED = _gauge(
     "listener_looked_timestamp_seconds",
-    "When the listener last knew of every event, twice a second at least; of several workers, the one behind.",
-    of_all="livemin",
+    "When the listener last had every event, renewed at least twice a second; the oldest of all workers.",
+    aggregation="livemin",
 )
-SUBSCRIBERS = _gauge("event_subscribers", "WebSockets and streams that listen for events.")
-SUBSCRIBERS_MAX = _gauge("event_subscribers_max", "WebSockets and streams that there may be.")
+SUBSCRIBERS = _gauge("event_subscribers", "WebSockets and event streams that are open.")
+SUBSCRIBERS_MAX = _gauge("event_subscribers_max", "Upper bound of WebSockets and event streams.")
 CONNECTIONS_REFUSED = _counter("connections_refused", "Connections and subscriptions beyond a bound.", "bound")
-REDIS_CALLS = _histogram("redis_call_duration", "Calls of Redis that were answered.")
-REDIS_UNAVAILABLE = _gauge("redis_away", "Whether Redis is configured and does not answer.", of_all="livemax")
-CACHE = _counter("weather_cache_lookups", "Looks into the cache of weather.", "result")
-WEATHER = _histogram("weather_request_duration", "Requests to the provider of weather.", "result")
-CIRCUIT = _gauge("weather_circuit_open", "Whether the provider is left alone after failures.", of_all="livemax")
-LIMITS = _counter("rate_limit_checks", "What rate limits said.", "policy", "result")
+REDIS_CALLS = _histogram("redis_call_duration", "Calls that Redis answered.")
+REDIS_UNAVAILABLE = _gauge("redis_away", "1 if Redis is configured and does not answer.", aggregation="livemax")
+CACHE_LOOKUPS = _counter("weather_cache_lookups", "Reads of the weather cache.", "result")
+WEATHER_REQUESTS = _histogram("weather_request_duration", "Requests to the weather provider.", "result")
+CIRCUIT_OPEN = _gauge(
+    "weather_circuit_open",
+    "1 while failures pause calls to the weather provider.",
+    aggregation="livemax",
+)
+LIMIT_CHECKS = _counter("rate_limit_checks", "Rate limit checks by result.", "policy", "result")
 
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Make the folder in which the processes that are started meanwhile keep theirs."""
+    """Create the folder for the metrics of the processes that start inside the block."""
     with TemporaryDirectory(prefix="task-manager-metrics-") as folder:
-        os.environ[SHARED] = folder
+        os.environ[FOLDER_VARIABLE] = folder
         yield
 
 
 def text() -> bytes:
-    """Give everything, in Prometheus's text format 0.0.4; UnavailableError where its folder was taken away."""
-    if SHARED not in os.environ:
-        return generate_latest(OWN)
-    folder = Path(os.environ[SHARED])
-    if (folder / GAPS).exists() or not any(folder.glob(f"*_{os.getpid()}.db")):
-        raise UnavailableError("The workers' figures were taken away; restart the service.", retry_after=60)
+    """Return all metrics in Prometheus's text format 0.0.4.
+
+    Raises UnavailableError if the workers' folder was deleted.
+    """
+    if FOLDER_VARIABLE not in os.environ:
+        return generate_latest(REGISTRY)
+    folder = Path(os.environ[FOLDER_VARIABLE])
+    if (folder / INCOMPLETE).exists() or not any(folder.glob(f"*_{os.getpid()}.db")):
+        raise UnavailableError("The workers' metrics were deleted; restart the service.", retry_after=60)
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
-        if not _lives(pid):
+        if not _is_running(pid):
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The connection to Redis: each call has a small budget, and where one fails Redis is away for all until it is back."""
+"""The Redis client: each call has a short timeout, and after a failed call all fail at once until a probe succeeds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from redis.exceptions import ResponseError
 from service.core import metrics
 from service.core.server_timing import measured
 
-BUDGET_SECONDS = 0.05
-BUDGET_SLICES = 5
+TIMEOUT_SECONDS = 0.05
+TIMEOUT_SLICES = 5
 CONNECTIONS = 100
 MAX_BATCH = 100
 PROBE_SECONDS = 1.0
@@ -28,63 +28,66 @@ T = TypeVar("T")
 
 
 class RedisUnavailableError(Exception):
-    """There is no Redis, or it is away or too slow; what needs it does without."""
+    """Redis is not configured, unavailable or too slow; the caller goes on without it."""
 
 
 class RedisClient:
-    """Redis for what can do without it."""
+    """A Redis client for features that can do without Redis."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._here = True
+        self._available = True
         self._probe: asyncio.Task[None] | None = None
-        self._free = asyncio.Semaphore(CONNECTIONS)
+        self._free_connections = asyncio.Semaphore(CONNECTIONS)
 
     @property
-    def here(self) -> bool:
+    def available(self) -> bool:
         """Whether the last call or probe succeeded."""
-        return self._here
+        return self._available
 
     async def call(self, work: Callable[[Redis], Awaitable[T]]) -> T:
-        """Do the work within the budget; RedisAwayError, at once where it was away before."""
+        """Run the work within TIMEOUT_SECONDS.
+
+        Raises RedisUnavailableError, at once if Redis was unavailable before.
+        """
         with measured("cache"):
-            async with self._free:
-                if not self._here:
+            async with self._free_connections:
+                if not self._available:
                     raise RedisUnavailableError
                 try:
-                    async with _budget():
+                    async with _timeout():
                         with metrics.REDIS_CALLS.time():
                             return await work(self._redis)
-                except ResponseError as error:  # it is there, and refuses this: somebody else's key, say
+                except ResponseError as error:  # Redis refuses this call alone: a key of another type, for example
                     raise RedisUnavailableError from error
-                except Exception as error:  # whatever it is: what speaks there may not even be Redis
-                    self._lost(error)
+                except Exception as error:  # any other: the URL may lead to a server that is not Redis
+                    self._disconnect(error)
                     raise RedisUnavailableError from error
 
-    async def answers(self) -> bool:
-        """Ask whether it is there."""
+    async def ping(self) -> bool:
+        """Call Redis, and return whether it answers."""
         with suppress(RedisUnavailableError):
             await self.call(lambda redis: redis.ping())
-        return self._here
+        return self._available
 
-    def _lost(self, error: BaseException) -> None:
-        if self._here:
-            self._here = False
+    def _disconnect(self, error: BaseException) -> None:
+        if self._available:
+            self._available = False
             metrics.REDIS_UNAVAILABLE.set(1)
-            logger.warning("redis is away: {}", type(error).__name__)
-            self._probe = asyncio.create_task(self._until_back(), context=Context())
+            logger.bind(error=type(error).__name__).warning("redis disconnected")
+            self._probe = asyncio.create_task(self._reconnect(), context=Context())
 
-    async def _until_back(self) -> None:
-        while not self._here:
+    async def _reconnect(self) -> None:
+        while not self._available:
             await asyncio.sleep(PROBE_SECONDS)
             with suppress(Exception):
                 async with asyncio.timeout(PROBE_SECONDS):
                     await self._redis.ping()
-                async with _budget():  # on a connection that stands: one that is too slow would be lost again at once
+                async with _timeout():  # on the open connection: the first call would fail if Redis is still too slow
                     await self._redis.ping()
-                self._here = True
+                self._available = True
                 metrics.REDIS_UNAVAILABLE.set(0)
-                logger.info("redis is back")
+                logger.info("redis reconnected")
 
     async def close(self) -> None:
         """Stop probing and disconnect."""
@@ -95,26 +98,25 @@ class RedisClient:
 
 
 class Scripts:
-    """Runs scripts in Redis: those that are asked for while a round trip is under way make the next one together.
-
-    Stands in for a client where a library registers its script.
-    """
+    """A runner of Lua scripts in Redis; calls that arrive during a round trip share the next one."""
 
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
         self._busy = False
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._flight: asyncio.Task[None] | None = None
+        self._batch: asyncio.Task[None] | None = None
 
-    def register_script(self, script: str) -> Callable[..., Awaitable[Any]]:
-        """Give what runs the script. Its text is sent each time, so that Redis may forget it."""
+    @property
+    def available(self) -> bool:
+        """Whether Redis is available."""
+        return self._redis.available
 
-        async def run(*, keys: list[str], args: list[Any], client: object) -> Any:  # noqa: ARG001 - the library's call
-            return await self._run("EVAL", script, len(keys), *keys, *args)
+    async def run(self, script: str, *, keys: list[str], args: list[Any]) -> Any:
+        """Run a script and return its result; each call sends the text, so that Redis need not remember it.
 
-        return run
-
-    async def _run(self, *command: Any) -> Any:
+        Raises RedisUnavailableError.
+        """
+        command = ("EVAL", script, len(keys), *keys, *args)
         if self._busy:
             reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             self._waiting.append((command, reply))
@@ -125,25 +127,25 @@ class Scripts:
             return await self._redis.call(lambda redis: redis.execute_command(*command))  # type: ignore[no-untyped-call]
         finally:
             if self._waiting:
-                self._flight = asyncio.create_task(self._together(), context=Context())
+                self._batch = asyncio.create_task(self._run_waiting(), context=Context())
             else:
                 self._busy = False
 
-    async def _together(self) -> None:
+    async def _run_waiting(self) -> None:
         while self._waiting:
-            some, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            said: list[Any]
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            results: list[Any]
             try:
-                said = await self._redis.call(partial(_pipelined, commands=[command for command, _ in some]))
+                results = await self._redis.call(partial(_pipelined, commands=[command for command, _ in batch]))
             except RedisUnavailableError as error:
-                said = [error] * len(some)
-            for (_, reply), one in zip(some, said, strict=True):
-                if reply.done():  # who asked has left
+                results = [error] * len(batch)
+            for (_, reply), result in zip(batch, results, strict=True):
+                if reply.done():  # the caller was cancelled
                     continue
-                if isinstance(one, Exception):
+                if isinstance(result, Exception):
                     reply.set_exception(RedisUnavailableError())
                 else:
-                    reply.set_result(one)
+                    reply.set_result(result)
         self._busy = False
 
 
@@ -155,24 +157,23 @@ async def _pipelined(redis: Redis, *, commands: list[tuple[Any, ...]]) -> list[A
 
 
 @asynccontextmanager
-async def _budget() -> AsyncIterator[None]:
-    """TimeoutError after the budget.
+async def _timeout() -> AsyncIterator[None]:
+    """Raise TimeoutError after TIMEOUT_SECONDS, counted in slices.
 
-    It is spent in slices, for each of which the event loop has to come round: where the loop is held up, the answer is
-    there and not yet read, and Redis is not slow.
+    A busy event loop delays the slices too. One long timer would expire while a reply waits for the loop to read it.
     """
     loop = asyncio.get_running_loop()
     timer: asyncio.Handle
     async with asyncio.timeout(None) as timeout:
 
-        def spend(slices: int) -> None:
+        def count_down(slices: int) -> None:
             nonlocal timer
             if slices:
-                timer = loop.call_later(BUDGET_SECONDS / BUDGET_SLICES, spend, slices - 1)
+                timer = loop.call_later(TIMEOUT_SECONDS / TIMEOUT_SLICES, count_down, slices - 1)
             else:
                 timeout.reschedule(loop.time())
 
-        timer = loop.call_soon(spend, BUDGET_SLICES)
+        timer = loop.call_soon(count_down, TIMEOUT_SLICES)
         try:
             yield
         finally:
@@ -181,17 +182,17 @@ async def _budget() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[RedisClient | None]:
-    """Open the client, and see whether Redis is there. None without a URL."""
+    """Open the client and ping Redis; yield None without a URL."""
     if not url:
         yield None
         return
-    # The older protocol and no word on the library: a new connection then takes no round trips of its own. Every call
-    # has its budget: the library's own timeout would make a task of each, and lose what cancels it (Python 3.11).
+    # Protocol 2 and no driver info save a new connection the round trips of a handshake. No socket timeout: each call
+    # has its own, and the library's would make a task of each call, which loses its cancellation (Python 3.11).
     client = RedisClient(
         Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2, driver_info=None, socket_timeout=None)
     )
     try:
-        await client.answers()
+        await client.ping()
         yield client
     finally:
         await client.close()

@@ -1,4 +1,4 @@
-"""What is refused because too much is open: counted, and logged once a minute."""
+"""Refused connections and subscriptions, counted and logged at most once a minute."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ WARNING_SECONDS = 60.0
 
 
 class Refusals:
-    """Count refused connections and subscriptions by the bound that they met, and warn of each bound once a minute."""
+    """A counter of refused connections and subscriptions per bound, with at most one warning per bound and minute."""
 
     def __init__(self) -> None:
         self._warned_at: dict[str, float] = {}
 
     def add(self, bound: str) -> None:
-        """Count one refusal; `bound` is the metric's label."""
+        """Count one refusal; `bound` is the label of the metric."""
         metrics.CONNECTIONS_REFUSED.labels(bound).inc()
         now = time.monotonic()
         if now - self._warned_at.get(bound, -inf) >= WARNING_SECONDS:

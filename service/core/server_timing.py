@@ -1,4 +1,4 @@
-"""How long a request waits for what it needs, by part; shown as `Server-Timing`."""
+"""How long a request waits for each part of the system, for the response header `Server-Timing`."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_spent: ContextVar[dict[str, float] | None] = ContextVar("spent", default=None)
+_milliseconds: ContextVar[dict[str, float] | None] = ContextVar("milliseconds", default=None)
 
 
 def begin() -> dict[str, float]:
-    """Give the milliseconds by part that this task, and what it starts from here on, will add to."""
-    spent: dict[str, float] = {}
-    _spent.set(spent)
-    return spent
+    """Return the milliseconds by part, to which this task and the tasks that it starts from now on add."""
+    milliseconds: dict[str, float] = {}
+    _milliseconds.set(milliseconds)
+    return milliseconds
 
 
 @contextmanager
 def measured(part: str) -> Iterator[None]:
-    """Add the time of a block to a part."""
+    """Add the duration of a block to a part."""
     begun = time.perf_counter()
     try:
         yield
     finally:
-        if (spent := _spent.get()) is not None:
-            spent[part] = spent.get(part, 0.0) + (time.perf_counter() - begun) * 1000
+        if (milliseconds := _milliseconds.get()) is not None:
+            milliseconds[part] = milliseconds.get(part, 0.0) + (time.perf_counter() - begun) * 1000
 
 
 class Stopwatch:
-    """Adds up the time of some blocks."""
+    """The total duration of several blocks."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Add the time of a block."""
+        """Add the duration of a block."""
         begun = time.perf_counter()
         try:
             yield

@@ -1,4 +1,4 @@
-"""The service's settings, read once from the environment, `.env` and mounted secret files, and passed in from there."""
+"""The settings of the service, read once from the environment, `.env` and mounted secret files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from pydantic.fields import FieldInfo
 from pydantic.networks import IPvAnyNetwork
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import override
 
 from service.core.errors import StartError
 
-SECRETS = Path("/run/secrets")
-SECRET_KEY_BYTES = 32
-MIN_BUCKET_CHARACTERS = 3  # S3's own rule
-EXAMPLE_SECRET_KEY = "change-me"  # noqa: S105 - how the example's value begins, which must never sign anything
+SECRETS_FOLDER = Path("/run/secrets")
+MIN_SECRET_KEY_BYTES = 32
+MIN_BUCKET_CHARACTERS = 3  # of S3
+EXAMPLE_SECRET_KEY = "change-me"  # noqa: S105 - the start of the example's value, which must not sign anything
 
 
 def _split(value: object) -> object:
@@ -42,8 +43,8 @@ def _upper(value: object) -> object:
 LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
-def _readable(address: str) -> bool:
-    """Whether an address, which may name several hosts, falls into parts; a password cut in two would be logged."""
+def _is_parsable(address: str) -> bool:
+    """Return whether an address, of one host or several, parses; a password cut in two would reach the log."""
     try:
         parts = urlsplit(f"//{address}")
         for host in parts.netloc.rpartition("@")[2].split(","):
@@ -53,22 +54,24 @@ def _readable(address: str) -> bool:
     return bool(address) and "@" not in parts.path and not parts.fragment
 
 
-class _Filled(PydanticBaseSettingsSource):
-    """A source without what is empty in it."""
+class _NonEmptySource(PydanticBaseSettingsSource):
+    """A source of settings without its empty values; LOG_FILE may be empty."""
 
     def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)
         self._source = source
 
+    @override
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
         return self._source.get_field_value(field, field_name)
 
+    @override
     def __call__(self) -> dict[str, object]:
         return {name: value for name, value in self._source().items() if value != "" or name == "log_file"}
 
 
 class Settings(BaseSettings):
-    """All settings; the README's table says what each one means."""
+    """All settings; the README describes each one."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
@@ -112,6 +115,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=64)
 
     @classmethod
+    @override
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
@@ -120,9 +124,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let an empty variable be as one that is not set, so that it hides no secret file; LOG_FILE may be empty."""
+        # An empty variable counts as unset, so that it does not hide a secret file.
         sources = (env_settings, dotenv_settings)
-        return (init_settings, *(_Filled(settings_cls, source) for source in sources), file_secret_settings)
+        return (init_settings, *(_NonEmptySource(settings_cls, source) for source in sources), file_secret_settings)
 
     @field_validator("database_url", "database_listen_url")
     @classmethod
@@ -130,7 +134,7 @@ class Settings(BaseSettings):
         scheme, _, rest = value.get_secret_value().partition("://")
         if not value:
             return value
-        if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"} or not _readable(rest):
+        if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"} or not _is_parsable(rest):
             raise ValueError(
                 "takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded"
             )
@@ -140,7 +144,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         scheme, _, rest = value.get_secret_value().partition("://")
-        network = scheme in {"redis", "rediss"} and _readable(rest) and re.fullmatch(r"[^/?]+(/\d*)?(\?.*)?", rest)
+        network = scheme in {"redis", "rediss"} and _is_parsable(rest) and re.fullmatch(r"[^/?]+(/\d*)?(\?.*)?", rest)
         if value and not network and not (scheme == "unix" and rest):
             raise ValueError("takes redis://:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded")
         return value
@@ -158,8 +162,8 @@ class Settings(BaseSettings):
     @field_validator("openweather_url", "s3_endpoint_url")
     @classmethod
     def _check_http_url(cls, value: str, field: ValidationInfo) -> str:
-        is_whole = re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) and _readable(value.partition("://")[2])
-        if not is_whole and (value or field.field_name == "openweather_url"):
+        is_url = re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) and _is_parsable(value.partition("://")[2])
+        if not is_url and (value or field.field_name == "openweather_url"):
             raise ValueError("takes http(s)://HOST, without a query")
         return value
 
@@ -169,8 +173,8 @@ class Settings(BaseSettings):
         key = value.get_secret_value()
         if key.startswith(EXAMPLE_SECRET_KEY):
             raise ValueError("holds the example's value and takes random bytes: `openssl rand -base64 48`")
-        if key and len(key.encode()) < SECRET_KEY_BYTES:
-            raise ValueError(f"takes at least {SECRET_KEY_BYTES} bytes: `openssl rand -base64 48`")
+        if key and len(key.encode()) < MIN_SECRET_KEY_BYTES:
+            raise ValueError(f"takes at least {MIN_SECRET_KEY_BYTES} bytes: `openssl rand -base64 48`")
         return value
 
     @field_validator("cors_origins")
@@ -183,8 +187,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_aws_key(self) -> Self:
-        alone = bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value())
-        if alone and self.attachments_url.startswith("s3://"):
+        is_half = bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value())
+        if is_half and self.attachments_url.startswith("s3://"):
             raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set together, or neither")
         return self
 
@@ -206,7 +210,7 @@ class Settings(BaseSettings):
 
     @property
     def direct_url(self) -> SecretStr:
-        """The database's URL, past its pooler."""
+        """The URL that reaches the database without a pooler."""
         return self.database_listen_url if self.database_pooler else self.database_url
 
     @property
@@ -216,14 +220,17 @@ class Settings(BaseSettings):
 
     @property
     def migrates_on_start(self) -> bool:
-        """`MIGRATE_ON_START`, which where it is not set holds for the embedded database alone."""
+        """`MIGRATE_ON_START`; by default only the embedded database migrates."""
         return self.embedded if self.migrate_on_start is None else self.migrate_on_start
 
 
 def load() -> Settings:
-    """Read the settings; StartError names the variable, what it holds (secrets masked) and what it takes."""
+    """Read the settings.
+
+    Raises StartError, which names the variable, its value (secrets masked) and the values that it accepts.
+    """
     try:
-        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)  # type: ignore[call-arg]  # pydantic-settings' own
+        return Settings(_secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None)  # type: ignore[call-arg]  # an argument of pydantic-settings
     except ValidationError as error:
         raise StartError("; ".join(_explain(problem) for problem in error.errors())) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -235,5 +242,5 @@ def _explain(problem: ErrorDetails) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not name:
         return message
-    secret = Settings.model_fields[name].annotation is SecretStr
-    return f"{name.upper()}={'***' if secret else problem['input']!r}: {message}"
+    is_secret = Settings.model_fields[name].annotation is SecretStr
+    return f"{name.upper()}={'***' if is_secret else problem['input']!r}: {message}"

@@ -1,4 +1,4 @@
-"""Values that come from outside in more than one room: text, ids, and the period between two dates."""
+"""Input types that several packages share: text, ids, timestamps and periods."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from pydantic import (
 from pydantic_core import core_schema
 
 MAX_ID = 2**63 - 1
-LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)  # the schema's
+LAST_MOMENT = datetime(9999, 12, 30, tzinfo=UTC)  # as in the database's schema
 MAX_FIELDS = 100
 RESOLUTION = timedelta(microseconds=1)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?)?", re.ASCII)
-WHOLE = re.compile(r"-?[0-9]{1,30}", re.ASCII)
-BLANK = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.strip has it
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's text takes neither
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
+BLANK = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.strip
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's type text stores neither
 
 
-def _storable(text: str) -> str:
+def _check_storable(text: str) -> str:
     if UNSTORABLE.search(text):
         raise ValueError("takes no NUL character and no lone surrogate")
     return text
@@ -38,22 +38,21 @@ def _storable(text: str) -> str:
 
 @dataclass(frozen=True)
 class Documented:
-    """What the document says of a text that a validator refuses."""
+    """The pattern by which the OpenAPI document describes a validator of texts."""
 
     pattern: str
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Add the pattern."""
         return {**handler(schema), "pattern": self.pattern}
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(_storable), Documented(r"^[^\u0000]*$")]
+Text: TypeAlias = Annotated[str, AfterValidator(_check_storable), Documented(r"^[^\u0000]*$")]
 
 
 def not_blank(text: str) -> str:
-    """Refuse what shows nothing."""
+    """Return the text. Raises ValueError if it is blank."""
     if not text.strip():
         raise ValueError("takes a text that is not blank")
     return text
@@ -62,30 +61,30 @@ def not_blank(text: str) -> str:
 VISIBLE = Documented(rf"^[^\u0000]*[^\u0000{BLANK}][^\u0000]*$")
 
 
-def _digits(value: object) -> object:
-    if isinstance(value, str) and not WHOLE.fullmatch(value):
+def _check_digits(value: object) -> object:
+    if isinstance(value, str) and not WHOLE_NUMBER.fullmatch(value):
         raise ValueError("takes a whole number")
     return value
 
 
-AS_DIGITS = BeforeValidator(_digits)  # behind the bounds: of those in front of it the document would say nothing
+AS_DIGITS = BeforeValidator(_check_digits)  # after Field: the OpenAPI document would omit bounds before it
 Id: TypeAlias = Annotated[int, Field(ge=1, le=MAX_ID), AS_DIGITS]
 
 
 class Input(BaseModel):
-    """Base of all that is read from outside: unknown fields are refused."""
+    """The base of all input models; it refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
-    def _few_fields(cls, fields: object) -> object:
+    def _check_field_count(cls, fields: object) -> object:
         if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
-            raise ValueError(f"takes at most {MAX_FIELDS} fields")  # and not an error for each, which takes long
+            raise ValueError(f"takes at most {MAX_FIELDS} fields")  # one error: one per field takes long
         return fields
 
 
-def _read(text: object) -> date | datetime:
+def _parse(text: object) -> date | datetime:
     if not isinstance(text, str) or not MOMENT.fullmatch(text):
         raise ValueError("takes a date (2025-05-24) or an RFC 3339 timestamp (2025-05-24T14:35:00Z, + written as %2B)")
     try:
@@ -101,17 +100,17 @@ def _start_of_day(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _from(value: object) -> datetime | None:
+def _parse_start(value: object) -> datetime | None:
     if value is None:
         return None
-    moment = _read(value)
+    moment = _parse(value)
     return moment if isinstance(moment, datetime) else _start_of_day(moment)
 
 
-def _before(value: object) -> datetime | None:
+def _parse_end(value: object) -> datetime | None:
     if value is None:
         return None
-    moment = _read(value)
+    moment = _parse(value)
     try:
         if isinstance(moment, datetime):
             return moment + RESOLUTION
@@ -120,43 +119,43 @@ def _before(value: object) -> datetime | None:
         return None
 
 
-def _future(moment: datetime) -> datetime:
+def _check_future(moment: datetime) -> datetime:
     if not datetime.now(UTC) < moment < LAST_MOMENT:
         raise ValueError("takes a moment that is to come, until the year 9999")
     return moment
 
 
-Future: TypeAlias = Annotated[datetime, BeforeValidator(_from), AfterValidator(_future)]
+Future: TypeAlias = Annotated[datetime, BeforeValidator(_parse_start), AfterValidator(_check_future)]
 
 _SCHEMA = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
-_DESCRIPTION = "A date (the whole day, UTC) or an RFC 3339 timestamp (exact; without a zone: UTC); included."
+_DESCRIPTION = "A date (the whole day in UTC) or an RFC 3339 timestamp (exact; UTC if it has no zone). Included."
 
 
-DayOrMoment: TypeAlias = Annotated[date | None, PlainValidator(_read), WithJsonSchema(_SCHEMA)]
-"""A date, whose day is in a zone that is yet to be said, or a datetime in UTC."""
+DayOrMoment: TypeAlias = Annotated[date | None, PlainValidator(_parse), WithJsonSchema(_SCHEMA)]
+"""A date, whose time zone another parameter names, or a datetime in UTC."""
 
 
 class Period(Input):
-    """When tasks were created: `start_date` and `end_date`, both included, open where absent.
+    """The period in which tasks were created: both ends are included, and a missing end leaves it open.
 
-    Read into the half-open interval from `start_date` to before `end_date`, at the database's resolution of 1 µs.
+    After validation `end_date` is the first moment after the period, at the database's resolution of 1 µs.
     """
 
     start_date: Annotated[
         datetime | None,
-        BeforeValidator(_from),
+        BeforeValidator(_parse_start),
         WithJsonSchema(_SCHEMA),
         Field(description=f"Created from. {_DESCRIPTION}"),
     ] = None
     end_date: Annotated[
         datetime | None,
-        BeforeValidator(_before),
+        BeforeValidator(_parse_end),
         WithJsonSchema(_SCHEMA),
         Field(description=f"Created until. {_DESCRIPTION}"),
     ] = None
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check_order(self) -> Self:
         if self.start_date and self.end_date and self.start_date >= self.end_date:
             raise ValueError("start_date takes a moment that is not after end_date")
         return self

@@ -1,4 +1,4 @@
-"""Who asks: an account, and the log-in session or API key that it came with."""
+"""The authenticated account of a request."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who asks, and by what: an account, with one of its sessions or one of its API keys.
+    """An account, and the log-in session or API key that authenticates it.
 
-    expires_at: until when that is good, by time.time().
+    expires_at: when the access token or the API key expires, by time.time().
     """
 
     id: int

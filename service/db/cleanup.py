@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-
 from loguru import logger
 
-from service.core.errors import ServiceError
+from service.core.background import run_every
 from service.db.pool import Executor
 from service.db.queries import q
 
@@ -17,17 +14,14 @@ ANSWER_ROWS = 50  # each may have some 16 MB
 
 
 async def run(db: Executor, *, days: int) -> None:
-    """Do it until cancelled."""
-    while True:
-        await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
-        try:
-            while expired := await q.events.expire(db, days=days, row_limit=BATCH_ROWS):
-                logger.bind(events=expired).debug("old events are gone")
-            while ended := await q.accounts.expire_sessions(db, row_limit=BATCH_ROWS):
-                logger.bind(sessions=ended).debug("expired sessions are gone")
-            while forgotten := await q.idempotency.expire(db, row_limit=ANSWER_ROWS):
-                logger.bind(keys=forgotten).debug("old answers are gone")
-        except ServiceError as error:
-            logger.bind(cause=repr(error.__cause__)).warning("what is too old stays: {}", error.detail)
-        except Exception:  # a defect of one round does not end all others
-            logger.exception("what is too old stays")
+    """Delete expired rows again and again until cancelled; `days` is the age at which events expire."""
+
+    async def delete_expired() -> None:
+        while events := await q.events.expire(db, days=days, row_limit=BATCH_ROWS):
+            logger.bind(events=events).debug("events deleted")
+        while sessions := await q.accounts.expire_sessions(db, row_limit=BATCH_ROWS):
+            logger.bind(sessions=sessions).debug("sessions deleted")
+        while keys := await q.idempotency.expire(db, row_limit=ANSWER_ROWS):
+            logger.bind(keys=keys).debug("idempotency keys deleted")
+
+    await run_every(PAUSE_SECONDS, delete_expired, name="cleanup")

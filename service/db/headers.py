@@ -1,4 +1,4 @@
-"""Reads what a file under `sql/` says of itself, and makes a statement of each of its sorts."""
+"""Parses the header of a statement file, and expands a list into one statement for each sort and direction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SORT = re.compile(r"/\* sort \*/ (.*)")
 
 
 class HeaderError(Exception):
-    """A file that does not keep to the conventions of sql/README.md; says which and where."""
+    """A statement file that breaks the conventions of sql/README.md: its path, the line and the mistake."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself."""
+    """The fields of a statement file's header."""
 
     sentence: str
     returns: str
@@ -42,11 +42,14 @@ class Header:
     notifies: str = ""
     why: str = ""
     lines: dict[str, int] = field(default_factory=dict)
-    """Where each field begins."""
+    """The first line of each field."""
 
 
 def split(text: str) -> tuple[Header, str, int]:
-    """Part a file into its header, the statement, and the line where that begins; ValueError with the line."""
+    """Split a file into its header, its SQL, and the line where the SQL begins.
+
+    Raises: ValueError with the line of a mistake.
+    """
     lines = text.splitlines()
     length = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
     comments = [line.removeprefix("--").removeprefix(" ") for line in lines[:length]]
@@ -63,33 +66,33 @@ def _fields(comments: list[str]) -> list[tuple[int, str, str]]:
     for line, comment in enumerate(comments, start=2):
         name, colon, value = comment.partition(":")
         if comment.startswith(" ") and fields:
-            begun, field_name, before = fields[-1]
-            fields[-1] = (begun, field_name, f"{before} {comment.strip()}")
+            first_line, field_name, before = fields[-1]
+            fields[-1] = (first_line, field_name, f"{before} {comment.strip()}")
         elif colon and name in FIELDS:
             fields.append((line, name, value.strip()))
         else:
-            raise ValueError(f"{line}: {comment!r} is none of the fields {', '.join(FIELDS)}")
+            raise ValueError(f"{line}: {comment!r} is not one of the fields {', '.join(FIELDS)}")
     return fields
 
 
 def _header(sentence: str, fields: list[tuple[int, str, str]]) -> Header:
-    said: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for line, name, value in fields:
         try:
             if name == "sort":
-                said.setdefault("sorts", {}).update([_sort(value)])
-            elif name in said:
-                raise ValueError("is there already")
+                values.setdefault("sorts", {}).update([_sort(value)])
+            elif name in values:
+                raise ValueError("stands here a second time")
             else:
-                said[name] = FIELDS[name](value)
+                values[name] = FIELDS[name](value)
         except ValueError as error:
             raise ValueError(f"{line}: `{name}`: {error}") from None
-    if "returns" not in said:
+    if "returns" not in values:
         raise ValueError(f"1: `returns` is missing; it takes one of {', '.join(RETURNS)}")
-    return Header(sentence=sentence, lines={name: line for line, name, _ in fields}, **said)
+    return Header(sentence=sentence, lines={name: line for line, name, _ in fields}, **values)
 
 
-def _listed(text: str) -> list[str]:
+def _items(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -106,7 +109,7 @@ def _planned(text: str) -> str:
 
 
 def _parameters(text: str) -> tuple[Parameter, ...]:
-    parameters = tuple(_parameter(part) for part in _listed(text))
+    parameters = tuple(_parameter(part) for part in _items(text))
     if len({parameter.name for parameter in parameters}) < len(parameters):
         raise ValueError("takes each NAME once")
     return parameters
@@ -120,10 +123,10 @@ def _parameter(text: str) -> Parameter:
 
 
 def _raises(text: str) -> dict[str, str]:
-    return dict(_raise(part) for part in _listed(text))
+    return dict(_constraint_and_code(part) for part in _items(text))
 
 
-def _raise(text: str) -> tuple[str, str]:
+def _constraint_and_code(text: str) -> tuple[str, str]:
     constraint, arrow, code = text.partition(" -> ")
     if not arrow:
         raise ValueError(f"{text!r} takes CONSTRAINT -> CODE")
@@ -143,20 +146,23 @@ FIELDS: dict[str, Callable[[str], Any]] = {
     "returns": _returns,
     "params": _parameters,
     "sort": _sort,
-    "index": lambda text: tuple(_listed(text)),
+    "index": lambda text: tuple(_items(text)),
     "raises": _raises,
-    "nullable": lambda text: tuple(_listed(text)),
-    "scans": lambda text: tuple(_listed(text)),
+    "nullable": lambda text: tuple(_items(text)),
+    "scans": lambda text: tuple(_items(text)),
     "extension": str,
     "planned": _planned,
     "notifies": str,
     "why": str,
 }
-"""What a header may say, and how that is read."""
+"""The parser of each field that a header may have."""
 
 
 def expand(header: Header, body: str, line: int) -> Iterator[tuple[str, str]]:
-    """Give each sort and direction with a statement of its own; ValueError with the line."""
+    """Return each sort and direction with its SQL.
+
+    Raises: ValueError with the line of a mistake.
+    """
     number = {parameter.name: f"${i}" for i, parameter in enumerate(header.params, start=1)}
     if not {"after_value", "after_id"} <= number.keys():
         raise ValueError(f"{line}: `sort` takes the parameters after_value and after_id")
@@ -179,5 +185,6 @@ def expand(header: Header, body: str, line: int) -> Iterator[tuple[str, str]]:
 
 
 def _written(marker: re.Pattern[str], body: str) -> str:
-    lines = set(marker.findall(body))
-    return str(lines.pop()) if len(lines) == 1 else ""
+    """Return the text after a marker, or an empty string unless the same text follows it everywhere."""
+    texts = set(marker.findall(body))
+    return str(texts.pop()) if len(texts) == 1 else ""

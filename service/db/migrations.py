@@ -1,4 +1,4 @@
-"""Applies the SQL files of `migrations/` with yoyo, one process at a time, and says where they stand."""
+"""Applies and rolls back the SQL files of `migrations/` with yoyo, one process at a time."""
 
 from __future__ import annotations
 
@@ -19,42 +19,47 @@ from yoyo.connections import DatabaseURI
 from service.core.errors import StartError
 
 FOLDER = Path(__file__).parents[2] / "migrations"
-MIGRATION_LOCK, WORK = 0x7A5C_0001, 0x7A5C_0002  # advisory locks: whose turn it is; the session that changes the schema
-# What a role's or database's defaults must not decide.
+# Advisory locks: one process migrates at a time; one session changes the schema at a time.
+MIGRATION_LOCK, SCHEMA_LOCK = 0x7A5C_0001, 0x7A5C_0002
+# Defaults of a role or database must not change these.
 PINNED = (r"-c default_transaction_isolation=read\ committed", "-c default_transaction_read_only=off")
 
 
 @dataclass(frozen=True)
 class Status:
-    """A line of `migrate --status`; one that is applied but not in `known()` came with a newer release."""
+    """A line of `migrate --status`; an applied migration that is not in `release_ids()` came with a newer release."""
 
     id: str
     applied: bool
 
 
-def known(folder: Path = FOLDER) -> list[str]:
-    """Return this release's ids, `["0001.accounts", …]`, oldest first, from the files alone."""
+def release_ids(folder: Path = FOLDER) -> list[str]:
+    """Return the ids of this release's migrations, `["0001.accounts", …]`, oldest first."""
     return [migration.id for migration in _read(folder)]
 
 
 def status(url: str, *, folder: Path = FOLDER) -> list[Status]:
-    """Return what the folder or the database knows, oldest first; changes nothing. Raises `StartError`."""
-    with _told("cannot read the schema's state"), psycopg.connect(**_params(url)) as connection:
+    """Return every migration of the folder and of the database, oldest first.
+
+    Raises: StartError if the database is unavailable.
+    """
+    with _start_errors("cannot read the schema's state"), psycopg.connect(**_params(url)) as connection:
         applied = _applied(connection)
-    return [Status(name, name in applied) for name in sorted({*known(folder), *applied})]
+    return [Status(name, name in applied) for name in sorted({*release_ids(folder), *applied})]
 
 
 def migrate(url: str, *, to: str | None = None, folder: Path = FOLDER, wait: float = 60) -> list[str]:
-    """Apply what is missing, up to and including `to` ("0002.tasks" or "0002"); return the ids applied.
+    """Apply the missing migrations, up to and including `to` ("0002.tasks" or "0002"), and return their ids.
 
-    Leaves alone what only a newer release knows. Raises `StartError`: `to` is unknown or behind the schema,
-    other migrators took longer than `wait` seconds, a migration failed (those before it stay applied).
+    Migrations of a newer release stay applied.
+    Raises: StartError if `to` is unknown or older than the schema, if another process still migrates after `wait`
+    seconds, or if a migration fails (the ones before it stay applied).
     """
     files = {migration.id: migration for migration in _read(folder)}
     names = list(files)
     end = max((n for n, name in enumerate(names, 1) if to in {None, name, name.partition(".")[0]}), default=0)
     if to is not None and not end:
-        raise StartError(f"no migration is called {to!r}; known are {', '.join(names) or 'none'}")
+        raise StartError(f"no migration is called {to!r}; there are {', '.join(names) or 'none'}")
     with _locked(url, wait=wait) as (backend, applied):
         if newer := [name for name in names[end:] if name in applied]:
             raise StartError(f"{newer[-1]} is applied and newer than {to}: use --rollback {len(newer)}")
@@ -65,9 +70,9 @@ def migrate(url: str, *, to: str | None = None, folder: Path = FOLDER, wait: flo
 
 
 def rollback(url: str, *, count: int, folder: Path = FOLDER, wait: float = 60) -> list[str]:
-    """Roll back the `count` newest; return their ids, newest first. Raises `StartError`, as `migrate` does.
+    """Roll back the `count` newest migrations, and return their ids, newest first.
 
-    Touches nothing where fewer are applied, or where one of them has no rollback file here.
+    Raises: StartError as `migrate` does, and before any change if fewer are applied or one has no rollback file.
     """
     files = {migration.id: migration for migration in _read(folder)}
     with _locked(url, wait=wait) as (backend, applied):
@@ -82,7 +87,7 @@ def rollback(url: str, *, count: int, folder: Path = FOLDER, wait: float = 60) -
 
 
 def _read(folder: Path) -> list[Any]:
-    if not folder.is_dir():  # yoyo would find nothing to do
+    if not folder.is_dir():  # yoyo would treat it as an empty folder
         raise StartError(f"no folder {folder}")
     return list(read_migrations(glob.escape(str(folder))))
 
@@ -92,9 +97,9 @@ def _params(url: str) -> dict[str, Any]:
         params: dict[str, Any] = psycopg.conninfo.conninfo_to_dict("postgresql://" + url.partition("://")[2])
     except psycopg.Error:
         params = {"host": "@"}
-    if "@" in f"{params.get('host')}{params.get('dbname')}":  # a password cut in two, which errors would show
+    if "@" in f"{params.get('host')}{params.get('dbname')}":  # part of a cut password, which errors would show
         raise StartError("cannot read DATABASE_URL: special characters in it must be percent-encoded")
-    # The last of the same name counts; libpq reads PGOPTIONS where there are no options.
+    # The last option of a name wins. libpq reads PGOPTIONS only if there are no options.
     options = " ".join([params.get("options") or os.environ.get("PGOPTIONS", ""), *PINNED]).strip()
     return {"connect_timeout": 10, "client_encoding": "utf8", "autocommit": True, **params, "options": options}
 
@@ -108,7 +113,7 @@ def _applied(connection: psycopg.Connection[Any]) -> list[str]:
 
 def _acquire(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> None:
     deadline = time.monotonic() + wait
-    # Not pg_advisory_lock: it waits inside a statement, for whose snapshot CREATE INDEX CONCURRENTLY waits.
+    # Not pg_advisory_lock: CREATE INDEX CONCURRENTLY would wait for the snapshot of the waiting statement.
     while connection.execute("select pg_try_advisory_lock(%s)", (lock,)).fetchone() != (True,):
         if time.monotonic() >= deadline:
             raise StartError(f"another migration is still running after {wait:g} s")
@@ -119,23 +124,23 @@ def _acquire(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> 
 def _locked(url: str, *, wait: float) -> Iterator[tuple[Backend, list[str]]]:
     params = _params(url)
     uri = DatabaseURI("postgresql+psycopg", *[None] * 5, params)
-    with _told("cannot migrate"), psycopg.connect(**params) as lock_holder:
+    with _start_errors("cannot migrate"), psycopg.connect(**params) as lock_holder:
         _acquire(lock_holder, MIGRATION_LOCK, wait=wait)
         with Backend(uri, default_migration_table) as backend:
             applied = _applied(lock_holder)
             if not applied:
                 backend.create_lock_table()
-            backend.break_lock()  # the turn is ours, so whoever left a row there was killed
-            with backend.lock():  # keeps yoyo's own command out
+            backend.break_lock()  # we hold MIGRATION_LOCK, so the process that left a row here was killed
+            with backend.lock():  # excludes yoyo's own command
                 backend.ensure_internal_schema_updated()
                 yield backend, applied
 
 
 def _run(backend: Backend, migration: Any, direction: str, *, wait: float) -> None:
-    with _told(f"migration {migration.id}: {direction} failed"), backend.copy() as session:
-        _acquire(session.connection, WORK, wait=wait)  # a killed migrator's statement may still be running
+    with _start_errors(f"migration {migration.id}: {direction} failed"), backend.copy() as session:
+        _acquire(session.connection, SCHEMA_LOCK, wait=wait)  # a killed migrator's statement may still be running
         migration.load()
-        # Not yoyo's apply_one: it commits before it marks, and logs what it asks of passwd and DNS.
+        # Not yoyo's apply_one: it commits before it marks, and logs the user and host that it finds in passwd and DNS.
         mark = "mark_one" if direction == "apply" else "unmark_one"
         if migration.use_transactions:
             with session.transaction():
@@ -147,7 +152,7 @@ def _run(backend: Backend, migration: Any, direction: str, *, wait: float) -> No
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _start_errors(message: str) -> Iterator[None]:
     try:
         yield
     except StartError:
@@ -155,8 +160,8 @@ def _told(what: str) -> Iterator[None]:
     except Exception as error:
         cause: BaseException = error
         while isinstance(cause, psycopg.OperationalError) and isinstance(cause.__context__, psycopg.Error):
-            cause = cause.__context__  # "the connection is closed" hides why it was
+            cause = cause.__context__  # "the connection is closed" hides the reason
         text = repr(cause)
         if isinstance(cause, psycopg.Error):  # without the context, which quotes the file
             text = f"{cause.diag.message_primary or cause} {cause.diag.message_detail or ''}"
-        raise StartError(f"{what}: {' '.join(text.split())}") from error
+        raise StartError(f"{message}: {' '.join(text.split())}") from error

@@ -1,11 +1,12 @@
-"""The pool of connections: made here, handed out with a timeout, never changed by a session setting."""
+"""The connection pools of one process: their profiles, session settings, transactions and snapshots."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import asyncpg
 import asyncpg.pool
@@ -18,48 +19,75 @@ from service.db.errors import DRIVER_ERRORS, translate
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+ProfileName: TypeAlias = Literal["requests", "reports", "bulk"]
 
-APPLICATION_NAME = "task-manager"  # the trigger that records events knows the service's own sessions by it
+APPLICATION_NAME = "task-manager"  # the trigger that records events recognizes the service's sessions by this prefix
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
-# Connections of their own for what reads much, so that it waits for its like and not in the way of anything else.
-REPORT_CONNECTIONS = 4
-EXPORTS = 2  # of these, so that two are left for what is soon done
-REPORT_SECONDS = 30
-# And for many tasks at once: long texts take seconds to index, and more of them at once are done no sooner.
-BULK_CONNECTIONS = 2
-BULK_SECONDS = 20
-# How long a statement waits for a lock, so that one locked table does not hold every connection. Longer than
-# PostgreSQL's deadlock_timeout of 1 s: the server finds a deadlock first, and what it rolls back runs again.
+MAX_EXPORTS = 2  # of the four report connections, so that two remain for short reports
+BULK_CONNECTIONS = 2  # more bulk requests at once finish no sooner: long texts take seconds to index
+# One locked table must not block every connection. Longer than PostgreSQL's deadlock_timeout of 1 s, so that the server
+# finds a deadlock first and the statement runs again.
 LOCK_SECONDS = 2
-STATEMENTS = 100  # that a connection keeps prepared
-# Who reads a stream takes its own time, and the role may have a limit for such pauses.
-UNHURRIED = "set local idle_in_transaction_session_timeout = 0"
-KEPT_BY_POOLERS = ("application_name", "timezone")  # from transaction to transaction; they refuse others
-# What a role's or database's defaults must not decide: quotas and restores count on the isolation.
+MAX_PREPARED_STATEMENTS = 100  # per connection
+# A client may read a stream slowly, and the role may limit idle transactions.
+NO_IDLE_TIMEOUT = "set local idle_in_transaction_session_timeout = 0"
+KEPT_BY_POOLERS = ("application_name", "timezone")  # PgBouncer refuses all other settings of a session
+# Defaults of a role or database must not change these: quotas and restores rely on the isolation.
 PINNED = {"default_transaction_isolation": "read committed", "default_transaction_read_only": "off"}
 WRITABLE = "set local transaction_read_only = off; "
 
 
+@dataclass(frozen=True)
+class PoolProfile:
+    """The size of a pool, the timeout of its statements, and what its sessions add to `application_name`."""
+
+    connections: int
+    statement_timeout_ms: int
+    purpose: str
+
+
+def profiles(settings: Settings) -> dict[ProfileName, PoolProfile]:
+    """Return the profile of each pool that a serving process opens.
+
+    Reports and bulk writes have pools of their own, so that they wait for each other and never delay other requests.
+    """
+    return {
+        "requests": PoolProfile(settings.database_pool_size, settings.database_statement_timeout_ms, purpose=""),
+        "reports": PoolProfile(connections=4, statement_timeout_ms=30_000, purpose="reports"),
+        "bulk": PoolProfile(BULK_CONNECTIONS, statement_timeout_ms=20_000, purpose="bulk"),
+    }
+
+
 class Database:
-    """A pool whose connections are acquired with a timeout."""
+    """A pool of connections, each acquired with a timeout."""
 
     def __init__(
-        self, pool: Pool, *, name: str, acquire_seconds: float, statement_seconds: float, settings: str = ""
+        self,
+        pool: Pool,
+        *,
+        name: str,
+        acquire_seconds: float,
+        statement_seconds: float,
+        transaction_settings: str,
+        on_change: Callable[[], None],
     ) -> None:
         self.pool = pool
         self.acquire_seconds = acquire_seconds
         self.statement_seconds = statement_seconds
-        self.settings = settings
-        """SQL that sets for one transaction what the pooler refuses for a session; empty without a pooler."""
+        self.transaction_settings = transaction_settings
+        """SQL that begins every transaction with the settings that a pooler refuses; empty without a pooler."""
+        self.on_change = on_change
+        """Called after the commit of a statement whose header says `notifies`."""
         self._used = metrics.POOL_USED.labels(name)
         self._waits = metrics.POOL_WAITS.labels(name)
-        self.changed: Callable[[], None] = lambda: None
-        """Called after a commit whose statement `notifies`."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection for a few statements; TimeoutError where none is free in time."""
+        """Lend a connection until the block ends.
+
+        Raises: TimeoutError if none is free within `acquire_seconds`.
+        """
         with self._waits.time():
             connection = await self.pool.acquire(timeout=self.acquire_seconds)
         try:
@@ -69,66 +97,68 @@ class Database:
             await self.pool.release(connection)
 
     @asynccontextmanager
-    async def begun(self, connection: Connection, *, writes: bool = True) -> AsyncIterator[None]:
-        """Begin a transaction with the service's settings; commit it after the block, or roll back if the block fails.
+    async def begin(self, connection: Connection, *, writes: bool = True) -> AsyncIterator[None]:
+        """Begin a transaction with the service's settings, and commit it after the block; roll back if the block fails.
 
-        writes: whether it overrides a read-only default; a standby refuses that.
+        writes: override a read-only default; a standby refuses that.
         """
         async with connection.transaction(isolation="read_committed"):
-            if self.settings:
-                await connection.execute(self.settings + WRITABLE * writes)
+            if self.transaction_settings:
+                await connection.execute(self.transaction_settings + WRITABLE * writes)
             yield
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Lend what runs statements that are committed together, behind the block, or rolled back where it fails.
+        """Open a transaction, and commit its statements together after the block; roll back if the block fails.
 
-        ServiceError where the database refuses the commit or is away.
+        Raises: ServiceError if the database is unavailable or refuses the commit.
         """
         try:
             async with AsyncExitStack() as stack:
-                lent = Transaction(self, stack)
-                yield lent
+                transaction = Transaction(self, stack)
+                yield transaction
                 with measured("db"):
                     await stack.pop_all().aclose()
         except DRIVER_ERRORS as error:
             raise translate(error) from error
-        if lent.notifies:
-            self.changed()
+        if transaction.notifies:
+            self.on_change()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """Lend a connection whose statements all see one moment, and are planned for their values each time.
+        """Lend a connection whose statements share one snapshot and are planned for the values of each call.
 
-        A statement whose plans differ widely in cost may get a generic one, which is no good for any of them.
-        ServiceError where the database is away.
+        PostgreSQL may otherwise choose a generic plan, which is slow for a statement whose plans differ widely in cost.
+        Raises: ServiceError if the database is unavailable.
         """
         try:
             async with AsyncExitStack() as stack:
                 with measured("db"):
                     connection = await stack.enter_async_context(self.connection())
                     await stack.enter_async_context(connection.transaction(isolation="repeatable_read", readonly=True))
-                    await connection.execute(self.settings + "set local plan_cache_mode = force_custom_plan")
+                    await connection.execute(
+                        self.transaction_settings + "set local plan_cache_mode = force_custom_plan"
+                    )
                 yield connection
         except DRIVER_ERRORS as error:
             raise translate(error) from error
 
 
 class Transaction:
-    """Statements that are committed together; it takes a connection, and begins, with the first of them."""
+    """Statements that are committed together; the first one acquires the connection and begins the transaction."""
 
     def __init__(self, database: Database, stack: AsyncExitStack) -> None:
         self.notifies = False
-        """Whether one of them does."""
+        """Whether the header of one of the statements says `notifies`."""
         self._database = database
         self._stack = stack
         self._connection: Connection | None = None
 
     async def connection(self) -> Connection:
-        """Give the transaction's connection."""
+        """Return the connection, and begin the transaction on the first call."""
         if self._connection is None:
             connection = await self._stack.enter_async_context(self._database.connection())
-            await self._stack.enter_async_context(self._database.begun(connection))
+            await self._stack.enter_async_context(self._database.begin(connection))
             self._connection = connection
         return self._connection
 
@@ -137,70 +167,52 @@ Executor: TypeAlias = "Database | Transaction | Connection"
 
 
 @asynccontextmanager
-async def connected(url: str, settings: Settings, *, pooler: str = "") -> AsyncIterator[Database]:
-    """Open the pool on `url`. It connects at first use, so that the service starts while the database is away.
+async def connected(
+    url: str,
+    settings: Settings,
+    name: ProfileName = "requests",
+    *,
+    pooler: str = "",
+    on_change: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Database]:
+    """Open the pool of this name on `url`; it connects at first use, so that the service starts without its database.
 
-    pooler: `transaction` where `url` is that of a pooler which lends a session for no longer than a transaction.
+    pooler: `transaction` if `url` leads to a pooler that lends a session for one transaction at a time.
+    on_change: called after each commit that changes tasks.
     """
-    milliseconds = settings.database_statement_timeout_ms
-    async with _pooled(url, "", size=settings.database_pool_size, milliseconds=milliseconds, pooler=pooler) as database:
-        yield database
-
-
-@asynccontextmanager
-async def for_reports(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
-    """Open the pool for reports on `url`: few connections, on which a statement may run longer."""
-    async with _pooled(
-        url, "reports", size=REPORT_CONNECTIONS, milliseconds=REPORT_SECONDS * 1000, pooler=pooler
-    ) as database:
-        yield database
-
-
-@asynccontextmanager
-async def for_bulk(url: str, *, pooler: str = "") -> AsyncIterator[Database]:
-    """Open the pool on `url` for what writes much: few connections, which one waits for."""
-    async with _pooled(
-        url,
-        "bulk",
-        size=BULK_CONNECTIONS,
-        milliseconds=BULK_SECONDS * 1000,
-        pooler=pooler,
-    ) as database:
-        yield database
-
-
-@asynccontextmanager
-async def _pooled(url: str, what_for: str, *, size: int, milliseconds: int, pooler: str) -> AsyncIterator[Database]:
-    given = session_settings(what_for, milliseconds=milliseconds)
+    profile = profiles(settings)[name]
+    seconds = profile.statement_timeout_ms / 1000
+    session = session_settings(profile.purpose, milliseconds=profile.statement_timeout_ms)
     pool = await asyncpg.create_pool(
         url,
         min_size=0,
-        max_size=size,
+        max_size=profile.connections,
         timeout=CONNECT_SECONDS,
-        command_timeout=milliseconds / 1000 + 1,
-        server_settings={name: given[name] for name in KEPT_BY_POOLERS} if pooler else given,
-        statement_cache_size=0 if pooler else STATEMENTS,  # the next one may come to a session that has not prepared it
-        init=prepare,
-        reset=_keep,
+        command_timeout=seconds + 1,
+        server_settings={setting: session[setting] for setting in KEPT_BY_POOLERS} if pooler else session,
+        # Behind a pooler the next transaction may run in a session that has not prepared the statement.
+        statement_cache_size=0 if pooler else MAX_PREPARED_STATEMENTS,
+        init=register_codecs,
+        reset=_skip_reset,
     )
-    name = what_for or "requests"
-    metrics.POOL_SIZE.labels(name).set(size)
+    metrics.POOL_SIZE.labels(name).set(profile.connections)
     try:
         yield Database(
             pool,
             name=name,
             acquire_seconds=ACQUIRE_SECONDS,
-            statement_seconds=milliseconds / 1000,
-            settings=_for_transaction(given) if pooler else "",
+            statement_seconds=seconds,
+            transaction_settings=_transaction_settings(session) if pooler else "",
+            on_change=on_change,
         )
     finally:
         await _close(pool)
 
 
-def session_settings(what_for: str, *, milliseconds: int) -> dict[str, str]:
-    """Give the settings of a session with this statement timeout."""
+def session_settings(purpose: str, *, milliseconds: int) -> dict[str, str]:
+    """Return the settings of a session whose statements run for at most `milliseconds`."""
     return {
-        "application_name": f"{APPLICATION_NAME} {what_for}".rstrip(),
+        "application_name": f"{APPLICATION_NAME} {purpose}".rstrip(),
         "timezone": "UTC",
         "statement_timeout": str(milliseconds),
         "lock_timeout": str(round(LOCK_SECONDS * 1000)),
@@ -209,29 +221,27 @@ def session_settings(what_for: str, *, milliseconds: int) -> dict[str, str]:
     }
 
 
-def _for_transaction(given: dict[str, str]) -> str:
-    """Return SQL that sets the same for one transaction, but for `PINNED`, which its beginning replaces."""
-    refused = {name: value for name, value in given.items() if name not in {*KEPT_BY_POOLERS, *PINNED}}
+def _transaction_settings(session: dict[str, str]) -> str:
+    """Return SQL that applies a session's settings to one transaction.
+
+    `PINNED` is left out: `begin` sets the isolation and the write mode.
+    """
+    refused = {name: value for name, value in session.items() if name not in {*KEPT_BY_POOLERS, *PINNED}}
     return "".join(f"set local {name} = '{value}'; " for name, value in refused.items())
 
 
-async def prepare(connection: Connection) -> None:
-    """Make a new connection ready for statements."""
+async def register_codecs(connection: Connection) -> None:
+    """Make a new connection pass JSON through as `orjson.Fragment`, without parsing it."""
     for kind in ("json", "jsonb"):
-        await connection.set_type_codec(kind, schema="pg_catalog", encoder=_text, decoder=_fragment)
+        await connection.set_type_codec(kind, schema="pg_catalog", encoder=_encode, decoder=orjson.Fragment)
 
 
-def _text(fragment: orjson.Fragment) -> str:
+def _encode(fragment: orjson.Fragment) -> str:
     return orjson.dumps(fragment).decode()
 
 
-def _fragment(text: str) -> orjson.Fragment:
-    """Keep JSON as the server wrote it: it goes into the reply as it is."""
-    return orjson.Fragment(text)
-
-
-async def _keep(_connection: Connection) -> None:
-    """No statement leaves session state behind, so the round trip of a reset query would buy nothing."""
+async def _skip_reset(_connection: Connection) -> None:
+    """Save the round trip of asyncpg's reset query: no statement leaves session state."""
 
 
 async def _close(pool: Pool) -> None:

@@ -1,4 +1,4 @@
-"""Every statement under `sql/` by its path: `await q.tasks.get(db, task_id=1, …)`; `queries.pyi` has their types."""
+"""Every statement by its path: `await q.tasks.get(db, task_id=1, …)`; `queries.pyi` declares their types."""
 
 from service.db.statements import load
 

@@ -1,4 +1,4 @@
-"""Whether the service can serve: the database answers, and its schema has every migration of this release."""
+"""Checks that the database is available and that its schema has every migration of this release."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from service.db.pool import Executor
 from service.db.queries import q
 
 
-async def missing(db: Executor) -> list[str]:
-    """Give the migrations that the database has not seen; UnavailableError where it is away or has seen none."""
+async def pending_migrations(db: Executor) -> list[str]:
+    """Return the ids of this release's migrations that are not applied.
+
+    Raises: UnavailableError if the database is unavailable or has no schema.
+    """
     applied = {row["migration_id"] for row in await q.dba.applied_migrations(db)}
-    return [migration for migration in migrations.known() if migration not in applied]
+    return [migration for migration in migrations.release_ids() if migration not in applied]
 
 
 async def check(db: Executor) -> None:
-    """UnavailableError where requests cannot be served."""
-    if await missing(db):
-        raise UnavailableError(
-            "The database's schema is behind this release: run `python -m service migrate`.", retry_after=10
-        )
+    """Check that the database can serve requests.
+
+    Raises: UnavailableError if it cannot.
+    """
+    if await pending_migrations(db):
+        raise UnavailableError("The database schema is outdated: run `python -m service migrate`.", retry_after=10)

@@ -1,4 +1,4 @@
-"""Finds the statements under `sql/` and runs them."""
+"""Reads the statement files under `sql/` and runs them."""
 
 from __future__ import annotations
 
@@ -17,73 +17,76 @@ from service.core import metrics
 from service.core.server_timing import Stopwatch, measured
 from service.db.errors import DRIVER_ERRORS, ROLLED_BACK, translate
 from service.db.headers import Header, HeaderError, expand, split
-from service.db.pool import UNHURRIED, Connection, Database, Executor, Transaction
+from service.db.pool import NO_IDLE_TIMEOUT, Connection, Database, Executor, Transaction
 
 if TYPE_CHECKING:
-    from prometheus_client import Histogram  # which service.metrics imports first, for all
+    from prometheus_client import Histogram  # at run time service.core.metrics must import it first
 
 Fetch: TypeAlias = Callable[[Connection], Awaitable[Any]]
 
 FOLDER = Path(__file__).parents[2] / "sql"
-PLANS = "plans"  # the folder in it that holds no statements
-STREAMED_ROWS = 200
+PLANS_FOLDER = FOLDER / "plans"  # the one folder without statements
+ROWS_PER_FETCH = 200  # of a stream
 FIRST_WORD = re.compile(r"\w+")
-# What a read-only transaction refuses; sqlfluff holds each clause to a line of its own.
+# The clauses that a read-only transaction refuses; sqlfluff puts each on a line of its own.
 WRITES = re.compile(r"^\s*(insert|update|delete|for (no key )?update|for (key )?share)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One file: a callable that runs it with keyword arguments and gives what `returns` says."""
+    """One statement file: a callable that runs it with keyword arguments and returns what its header declares."""
 
     name: str
     path: Path
     header: Header
     line: int
-    """Where the statement begins in its file, behind the header."""
+    """The first line of the SQL, after the header."""
     texts: dict[str, str]
-    """The text sent to the server, by sort (`-created_at`); a file without sorts has one, under the empty key."""
+    """The SQL for each sort (`-created_at`); without sorts there is one text, under the empty string."""
 
     async def __call__(self, db: Executor, *, sort: str = "", **values: Any) -> Any:
-        """Run the statement; ServiceError where the database refuses it or is away."""
+        """Run the statement.
+
+        Raises: ServiceError if the database is unavailable or refuses the statement.
+        """
         fetch = partial(_fetch, self.texts[sort], self.header.returns, self._arguments(values), self._seconds)
         return await self._run(db, fetch)
 
     async def estimate(self, db: Executor, *, sort: str = "", **values: Any) -> int:
-        """Give the planner's guess at how many rows there would be, without reading any."""
+        """Return the planner's estimate of the number of rows; this reads no row."""
         text = f"explain (format json) {self.texts[sort]}"
         seconds = metrics.STATEMENTS.labels(f"{self.name} (estimate)")
         plan = await self._run(db, partial(_fetch, text, "value", self._arguments(values), seconds))
         return int(orjson.loads(orjson.dumps(plan))[0]["Plan"]["Plan Rows"])
 
     async def stream(self, db: Database, **values: Any) -> AsyncGenerator[Any]:
-        """Give all rows as they are at one moment, STREAMED_ROWS at a time; the statement ends with whoever reads."""
+        """Return all rows of one snapshot in batches of ROWS_PER_FETCH; closing the generator ends the statement."""
         arguments = self._arguments(values)
         try:
             async with (
                 db.connection() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await connection.execute(db.settings + UNHURRIED)
-                async with aclosing(self._fetch_all(connection, arguments)) as batches:
+                await connection.execute(db.transaction_settings + NO_IDLE_TIMEOUT)
+                async with aclosing(self._fetch_batches(connection, arguments)) as batches:
                     async for rows in batches:
                         yield rows
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def _fetch_all(self, connection: Connection, arguments: list[Any]) -> AsyncGenerator[Any]:
-        spent = Stopwatch()
+    async def _fetch_batches(self, connection: Connection, arguments: list[Any]) -> AsyncGenerator[Any]:
+        stopwatch = Stopwatch()
         try:
-            with spent.running():
+            with stopwatch.running():
                 prepared = await connection.prepare(self.texts[""])
                 cursor = await prepared.cursor(*arguments)
-                rows = await cursor.fetch(STREAMED_ROWS)
+                rows = await cursor.fetch(ROWS_PER_FETCH)
             while rows:
                 yield rows
-                with spent.running():
-                    rows = await cursor.fetch(STREAMED_ROWS)
+                with stopwatch.running():
+                    rows = await cursor.fetch(ROWS_PER_FETCH)
         finally:
-            self._seconds.observe(spent.seconds)
+            self._seconds.observe(stopwatch.seconds)
 
     def _arguments(self, values: dict[str, Any]) -> list[Any]:
         names = [parameter.name for parameter in self.header.params]
@@ -96,9 +99,9 @@ class Statement:
             with measured("db"):
                 if isinstance(db, Database):
                     async with db.connection() as connection:
-                        result = await self._again_if_rolled_back(db, connection, fetch)
+                        result = await self._retry_once_if_rolled_back(db, connection, fetch)
                     if self.header.notifies:
-                        db.changed()
+                        db.on_change()
                     return result
                 if isinstance(db, Transaction):
                     result = await fetch(await db.connection())
@@ -108,22 +111,22 @@ class Statement:
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
 
-    async def _again_if_rolled_back(self, db: Database, connection: Connection, fetch: Fetch) -> Any:
+    async def _retry_once_if_rolled_back(self, db: Database, connection: Connection, fetch: Fetch) -> Any:
         try:
-            return await self._alone(db, connection, fetch)
-        except ROLLED_BACK:  # nothing is left of it, and whoever stood in its way goes on
+            return await self._commit(db, connection, fetch)
+        except ROLLED_BACK:  # the statement left nothing, and the transaction that it conflicted with goes on
             metrics.STATEMENT_ERRORS.labels(self.name, "rolled_back").inc()
-            return await self._alone(db, connection, fetch)
+            return await self._commit(db, connection, fetch)
 
-    async def _alone(self, db: Database, connection: Connection, fetch: Fetch) -> Any:
-        if not db.settings:
+    async def _commit(self, db: Database, connection: Connection, fetch: Fetch) -> Any:
+        if not db.transaction_settings:
             return await fetch(connection)
-        async with db.begun(connection, writes=self.writes):
+        async with db.begin(connection, writes=self.writes):
             return await fetch(connection)
 
     @cached_property
     def writes(self) -> bool:
-        """Whether it changes or locks rows."""
+        """Whether the statement changes or locks rows."""
         return any(WRITES.search(text) for text in self.texts.values())
 
     @cached_property
@@ -148,7 +151,10 @@ async def _fetch(text: str, returns: str, arguments: list[Any], seconds: Histogr
 
 
 def read(path: Path, *, folder: Path = FOLDER) -> Statement:
-    """Read one file; HeaderError where its header does not hold, with the line."""
+    """Read one statement file.
+
+    Raises: HeaderError with the file and line of a mistake.
+    """
     name = ".".join(path.relative_to(folder).with_suffix("").parts)
     try:
         header, body, line = split(path.read_text(encoding="utf-8"))
@@ -161,24 +167,24 @@ def read(path: Path, *, folder: Path = FOLDER) -> Statement:
 
 
 def _tagged(text: str, name: str, sort: str) -> str:
-    """Put the tag behind the first word: pg_stat_statements cuts off what stands before it."""
+    """Return the text with its tag after the first word: pg_stat_statements cuts off comments before that."""
     return FIRST_WORD.sub(rf"\g<0> /* {f'{name} {sort}'.rstrip()} */", text, count=1)
 
 
 def statement_files(folder: Path = FOLDER) -> list[Path]:
-    """Return the files that hold a statement each, sorted."""
-    return sorted(path for path in folder.rglob("*.sql") if path.parent.name != PLANS)
+    """Return the paths of all statement files, sorted."""
+    return sorted(path for path in folder.rglob("*.sql") if path.parent.name != PLANS_FOLDER.name)
 
 
 def read_all(folder: Path = FOLDER) -> list[Statement]:
-    """Read every file, in the order of their names."""
+    """Read every statement file, sorted by path."""
     return [read(path, folder=folder) for path in statement_files(folder)]
 
 
 def load(folder: Path = FOLDER) -> SimpleNamespace:
-    """Give every statement under its path: `sql/tasks/list.sql` is `tasks.list`."""
-    state: dict[str, SimpleNamespace] = {}
+    """Return every statement as an attribute by its path: `sql/tasks/list.sql` is `tasks.list`."""
+    packages: dict[str, SimpleNamespace] = {}
     for statement in read_all(folder):
-        room, _, name = statement.name.rpartition(".")
-        setattr(state.setdefault(room, SimpleNamespace()), name, statement)
-    return SimpleNamespace(**state)
+        package, _, name = statement.name.rpartition(".")
+        setattr(packages.setdefault(package, SimpleNamespace()), name, statement)
+    return SimpleNamespace(**packages)

@@ -1,4 +1,4 @@
-"""What a statement's verdict on a task means."""
+"""Translates the verdict of a statement on a task into a row or an error."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from service.core.errors import ForbiddenError, NotFoundError
 
 
 def permitted(row: Any) -> dict[str, Any]:
-    """Give a row that has a verdict on its task; NotFoundError where there is none, ForbiddenError."""
+    """Return a row whose verdict lets the viewer access its task.
+
+    Raises: NotFoundError if there is no row, ForbiddenError if the verdict is `forbidden`.
+    """
     if row is None:
         raise NotFoundError("There is no such task.")
     if row["verdict"] == "forbidden":
-        raise ForbiddenError("This task is another's.")
+        raise ForbiddenError("This task belongs to another user.")
     return dict(row)

@@ -1,1 +1,1 @@
-"""The tools of DBAs: what statements take, return, cost and plan."""
+"""The tools for DBAs: parameters, columns, plans and costs of the statements."""

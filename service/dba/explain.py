@@ -1,4 +1,4 @@
-"""Plans of single statements: with values or without, carried out or not, and always rolled back."""
+"""Fetches the plan of a statement, with values or without, in a transaction that is rolled back."""
 
 from __future__ import annotations
 
@@ -19,47 +19,55 @@ from service.db.queries import q
 from service.db.statements import Statement, read_all
 
 Values: TypeAlias = Mapping[str, str | None]
-"""By a parameter's name, as PostgreSQL writes a value of its type."""
-Form: TypeAlias = Literal["text", "json"]
+"""The value of each parameter by its name, in PostgreSQL's text form for its type."""
+Format: TypeAlias = Literal["text", "json"]
 NAME = "workbench"
 
 
 def find(name: str) -> tuple[Statement, str]:
-    """Give a statement and its sort by their name, `tasks.list title`; NotFoundError."""
+    """Return a statement and its sort by their name, `tasks.list title`; without a sort, the first one.
+
+    Raises: NotFoundError, with similar names.
+    """
     path, _, sort = " ".join(name.split()).partition(" ")
-    statements = {one.name: one for one in read_all()}
+    statements = {statement.name: statement for statement in read_all()}
     if path not in statements:
-        like = " or ".join(get_close_matches(path[:100], statements, n=3))
-        raise NotFoundError(f"There is no statement {path[:100]!r}{f': is it {like}?' if like else '.'}")
+        similar = " or ".join(get_close_matches(path[:100], statements, n=3))
+        raise NotFoundError(f"There is no statement {path[:100]!r}{f': is it {similar}?' if similar else '.'}")
     statement = statements[path]
     if statement.header.returns == "script":
         raise NotFoundError(f"{path} is a script for psql, and has no plan.")
     if sort not in statement.texts and sort:
-        forms = ", ".join(filter(None, statement.texts)) or "none"
-        raise NotFoundError(f"{path} has no sort {sort[:100]!r}; it has {forms}.")
+        sorts = ", ".join(filter(None, statement.texts)) or "none"
+        raise NotFoundError(f"{path} has no sort {sort[:100]!r}; it has {sorts}.")
     return statement, sort or next(iter(statement.texts))
 
 
-def values_of(statement: Statement, given: str) -> Values:
-    """Read values from a JSON object by name, or array by position; StartError says what does not hold."""
+def parse_values(statement: Statement, text: str) -> Values:
+    """Parse a statement's values from a JSON object by name, or a JSON array by position.
+
+    Raises: StartError that says which value the statement does not accept.
+    """
     names = [parameter.name for parameter in statement.header.params]
     try:
-        said = json.loads(given)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise StartError(f"--params takes a JSON object or array: {error}") from None
-    if isinstance(said, list):
-        if len(said) != len(names):
-            raise StartError(f"{statement.name} takes {len(names)} values and got {len(said)}: {wanted(statement)}")
-        said = dict(zip(names, said, strict=True))
-    if not isinstance(said, dict):
-        raise StartError(f"--params takes a JSON object or array: {wanted(statement)}")
-    if unknown := said.keys() - set(names):
-        raise StartError(f"{statement.name} has no {', '.join(sorted(unknown))[:200]}: {wanted(statement)}")
-    return {one.name: _storable(one, _value(one, said.get(one.name))) for one in statement.header.params}
+    if isinstance(values, list):
+        if len(values) != len(names):
+            raise StartError(
+                f"{statement.name} takes {len(names)} values and got {len(values)}: {describe_params(statement)}"
+            )
+        values = dict(zip(names, values, strict=True))
+    if not isinstance(values, dict):
+        raise StartError(f"--params takes a JSON object or array: {describe_params(statement)}")
+    if unknown := values.keys() - set(names):
+        raise StartError(f"{statement.name} has no {', '.join(sorted(unknown))[:200]}: {describe_params(statement)}")
+    return {one.name: _check_characters(one, _value(one, values.get(one.name))) for one in statement.header.params}
 
 
-def wanted(statement: Statement) -> str:
-    """Say which values a statement takes."""
+def describe_params(statement: Statement) -> str:
+    """Return the names and types of a statement's parameters."""
     types = (f"{one.name} {one.type}{'?' * one.nullable}" for one in statement.header.params)
     return ", ".join(types) or "it takes none"
 
@@ -72,21 +80,19 @@ def _value(parameter: Parameter, value: Any) -> str | None:
     if parameter.type.endswith("[]"):
         if not isinstance(value, list):
             raise StartError(f"{parameter.name} takes a JSON array of {parameter.type.removesuffix('[]')}")
-        of_json = parameter.type.startswith("json")
-        return "{" + ",".join("NULL" if one is None else _quoted(_text(one, of_json)) for one in value) + "}"
-    return _text(value, parameter.type in {"json", "jsonb"})
+        is_json = parameter.type.startswith("json")
+        return "{" + ",".join("NULL" if one is None else _quoted(_text(one, is_json=is_json)) for one in value) + "}"
+    return _text(value, is_json=parameter.type in {"json", "jsonb"})
 
 
-def _storable(parameter: Parameter, value: str | None) -> str | None:
+def _check_characters(parameter: Parameter, value: str | None) -> str | None:
     if value is not None and re.search(r"[\x00\ud800-\udfff]", value):
         raise StartError(f"{parameter.name} takes no NUL and no lone surrogate")
     return value
 
 
-def _text(value: Any, of_json: bool) -> str:
-    if of_json:
-        return json.dumps(value)
-    return value if isinstance(value, str) else json.dumps(value)
+def _text(value: Any, *, is_json: bool) -> str:
+    return value if isinstance(value, str) and not is_json else json.dumps(value)
 
 
 def _quoted(text: str) -> str:
@@ -101,19 +107,20 @@ async def explain(
     *,
     analyze: bool = False,
     generic: bool = False,
-    form: Form = "text",
+    form: Format = "text",
 ) -> Any:
-    """Give the plan as lines of text or as JSON; StartError with what the server says where it gives none.
+    """Return a plan as lines of text or as JSON; without values it is the generic plan.
 
-    Without values it is the generic plan. analyze: carry it out, and take it back.
+    analyze: run the statement, and roll it back.
+    Raises: StartError with the server's message if it has no plan.
     """
     try:
-        return await planned(connection, statement, sort, values, analyze=analyze, generic=generic, form=form)
+        return await fetch_plan(connection, statement, sort, values, analyze=analyze, generic=generic, form=form)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StartError(f"{statement.name}: {' '.join(str(error).split())[:500]}") from error
 
 
-async def planned(
+async def fetch_plan(
     connection: Connection,
     statement: Statement,
     sort: str = "",
@@ -121,11 +128,14 @@ async def planned(
     *,
     analyze: bool = False,
     generic: bool = False,
-    form: Form = "json",
+    form: Format = "json",
     types: Sequence[str] | None = None,
 ) -> Any:
-    """Give what `explain` gives; the driver's errors where it does not. types: in place of the header's."""
-    async with held(connection, statement, sort, types=types) as call:
+    """Return a plan as `explain` does, and let the driver's errors pass.
+
+    types: the parameters' types, in place of the header's.
+    """
+    async with prepared(connection, statement, sort, types=types) as call:
         mode = "force_generic_plan" if generic or values is None else "force_custom_plan"
         await q.dba.set_for_transaction(connection, name="plan_cache_mode", value=mode)
         options = f"analyze {analyze}, buffers {analyze}, format {form}"
@@ -136,10 +146,10 @@ async def planned(
 
 
 @asynccontextmanager
-async def held(
+async def prepared(
     connection: Connection, statement: Statement, sort: str = "", *, types: Sequence[str] | None = None
 ) -> AsyncIterator[Callable[[Values | None], Awaitable[str]]]:
-    """Hold a statement prepared, in a transaction that is rolled back; what it lends makes `execute …` with values."""
+    """Prepare a statement in a transaction that is rolled back; yield a function from values to `execute …`."""
     text = statement.texts[sort or next(iter(statement.texts))]
     if types is None:
         types = [parameter.type.replace("?", "") for parameter in statement.header.params]
@@ -165,13 +175,13 @@ async def held(
             yield call
         finally:
             await savepoint.rollback()
-            await connection.execute(f"deallocate {NAME}")  # it outlives its transaction
+            await connection.execute(f"deallocate {NAME}")  # a prepared statement outlives its transaction
     finally:
         await transaction.rollback()
 
 
 async def _argument(connection: Connection, number: int, kind: str, value: str | None) -> str:
-    """Put a value into a setting of the transaction, and give an expression for it: no value is part of a statement."""
+    """Store a value in a setting of the transaction, and return SQL that reads it; values never become SQL."""
     if value is None:
         return "null"
     setting = f"{NAME}.p{number}"
@@ -180,11 +190,11 @@ async def _argument(connection: Connection, number: int, kind: str, value: str |
 
 
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Give every node of a plan, each before those under it."""
-    yield from _under(plan["Plan"])
+    """Return every node of a plan, each before its children."""
+    yield from _with_children(plan["Plan"])
 
 
-def _under(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _with_children(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield node
     for child in node.get("Plans", ()):
-        yield from _under(child)
+        yield from _with_children(child)

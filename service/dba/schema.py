@@ -1,4 +1,4 @@
-"""What the server makes of the statements: their parameters, columns and tables, and the names in its schema."""
+"""Asks the server about statements (parameters, columns, tables) and about the names in its schema."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from service.db.headers import HeaderError
 from service.db.pool import Connection
 from service.db.queries import q
 from service.db.statements import Statement
-from service.dba.explain import nodes, planned
+from service.dba.explain import fetch_plan, nodes
 
-# SQL's names of types → PostgreSQL's own, where they differ.
-NAMES = {"bigint": "int8", "integer": "int4", "boolean": "bool", "double precision": "float8"}
+# PostgreSQL's internal names of types that SQL calls otherwise.
+SERVER_NAMES = {"bigint": "int8", "integer": "int4", "boolean": "bool", "double precision": "float8"}
+SQL_NAMES = {internal: name for name, internal in SERVER_NAMES.items()}
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """The schema's names: constraints and indexes with their tables, columns that may be NULL, extensions."""
+class Schema:
+    """The names of a schema: constraints and indexes with their tables, nullable columns, extensions."""
 
     constraints: Mapping[str, str]
     indexes: Mapping[str, str]
@@ -30,37 +31,38 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A statement as the server understands it: its parameters' types, its columns, what it reads and writes."""
+    """A statement as the server prepared it: its parameters' types, its columns, the tables it reads and writes."""
 
     statement: Statement
     parameters: tuple[str, ...] = ()
     columns: Mapping[str, str] | None = None
-    """Name → type; None where the server cannot prepare it, as it lacks an extension."""
-    twice: tuple[str, ...] = ()
-    """Columns that share a name, of which only one would be seen."""
+    """The type of each column; None if the server lacks the extension that the statement needs."""
+    duplicate_columns: tuple[str, ...] = ()
+    """The names that several columns share: the driver shows only one of them."""
     tables: frozenset[str] = frozenset()
     written: frozenset[str] = frozenset()
 
     @property
-    def is_known(self) -> bool:
-        """Whether the server could prepare it."""
+    def is_prepared(self) -> bool:
+        """Whether the server could prepare the statement."""
         return self.columns is not None
 
 
-async def catalogue(connection: Connection) -> Catalogue:
-    """Read the schema's names."""
+async def read_schema(connection: Connection) -> Schema:
+    """Read the names of the schema."""
     names: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for row in await q.dba.names(connection):
         names[row["kind"]][row["name"]] = row["of_table"] or ""
     indexes = names["index"]
-    return Catalogue(
-        names["constraint"] | indexes, indexes, frozenset(names["nullable"]), frozenset(names["extension"])
-    )
+    return Schema(names["constraint"] | indexes, indexes, frozenset(names["nullable"]), frozenset(names["extension"]))
 
 
-async def prepare(connection: Connection, statement: Statement, known: Catalogue) -> Prepared:
-    """Prepare every form of a statement; HeaderError with file and line where the server refuses it."""
-    if statement.header.extension and statement.header.extension not in known.extensions:
+async def prepare(connection: Connection, statement: Statement, schema: Schema) -> Prepared:
+    """Prepare every sort of a statement.
+
+    Raises: HeaderError with file and line if the server refuses one.
+    """
+    if statement.header.extension and statement.header.extension not in schema.extensions:
         return Prepared(statement)
     for text in statement.texts.values():
         try:
@@ -71,7 +73,7 @@ async def prepare(connection: Connection, statement: Statement, known: Catalogue
     types = tuple(kind.name for kind in prepared.get_parameters())
     try:
         tables, written = await _tables(connection, statement, types)
-    except asyncpg.PostgresError as error:  # this role may not
+    except asyncpg.PostgresError as error:  # this role lacks a privilege
         raise _refused(statement, "", error) from None
     return Prepared(
         statement,
@@ -91,14 +93,24 @@ def _refused(statement: Statement, text: str, error: asyncpg.PostgresError) -> H
 async def _tables(
     connection: Connection, statement: Statement, types: tuple[str, ...]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Give the tables that the plan reads and those that it writes; a plan without values leaves nothing out."""
-    found = list(nodes(await planned(connection, statement, types=types)))
-    tables = {name for node in found if not (name := node.get("Relation Name", "pg_")).startswith("pg_")}
-    return frozenset(tables), frozenset(one["Relation Name"] for one in found if one["Node Type"] == "ModifyTable")
+    """Return the tables that the generic plan reads and those that it writes: it leaves no branch out."""
+    all_nodes = list(nodes(await fetch_plan(connection, statement, types=types)))
+    tables = {name for node in all_nodes if not (name := node.get("Relation Name", "pg_")).startswith("pg_")}
+    return frozenset(tables), frozenset(
+        node["Relation Name"] for node in all_nodes if node["Node Type"] == "ModifyTable"
+    )
 
 
 def server_name(kind: str) -> str:
-    """Give the server's name of a header's type."""
-    kind = kind.replace("?[]", "[]")
-    name = kind.removesuffix("[]")
-    return NAMES.get(name, name) + kind[len(name) :]
+    """Return PostgreSQL's internal name of a type in a header."""
+    return _renamed(kind.replace("?[]", "[]"), SERVER_NAMES)
+
+
+def sql_name(kind: str) -> str:
+    """Return the SQL name of a type, from PostgreSQL's internal one."""
+    return _renamed(kind, SQL_NAMES)
+
+
+def _renamed(kind: str, names: Mapping[str, str]) -> str:
+    element = kind.removesuffix("[]")
+    return names.get(element, element) + kind[len(element) :]

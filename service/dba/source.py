@@ -1,4 +1,4 @@
-"""The service's own source, as far as it says who refers to what: modules, classes, functions and their types."""
+"""Parses the service's source, and resolves names to its modules, classes, functions and statements."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
 
 @dataclass
 class Class:
-    """A class of the service: its methods, and what its attributes hold."""
+    """A class of the service: its methods and its attributes."""
 
     module: Module
     name: str
     bases: list[ast.expr]
     methods: dict[str, Function] = field(default_factory=dict)
     attributes: dict[str, tuple[ast.expr, Function | None]] = field(default_factory=dict)
-    """What an attribute is annotated with, or assigned in a method, which gives the names there their meaning."""
+    """Each attribute's annotation, or the value and the method that assigns it, in whose scope names are resolved."""
 
 
 @dataclass(eq=False)
 class Function:
-    """A function or method of the service, with the functions inside of it."""
+    """A function or method of the service, with its inner functions."""
 
     module: Module
     name: str
     node: Definition
     owner: Class | None = None
     outer: Function | None = None
-    """The function that it is defined in, for one that is handed on and run later: a lifespan."""
+    """The enclosing function of one that runs later, such as a lifespan."""
 
     def walk(self) -> Iterator[ast.AST]:
-        """Give every node, but for those of functions that are handed on."""
-        waiting: list[ast.AST] = [self.node]
-        while waiting:
-            node = waiting.pop(0)
+        """Return every node, except those of inner functions that run later."""
+        queue: list[ast.AST] = [self.node]
+        while queue:
+            node = queue.pop(0)
             yield node
-            waiting += (one for one in ast.iter_child_nodes(node) if not _handed_on(one))
+            queue += (child for child in ast.iter_child_nodes(node) if not _runs_later(child))
 
 
 @dataclass
 class Module:
-    """One file: what is defined in it and what its names stand for."""
+    """One source file: its definitions, aliases and imports."""
 
     name: str
     tree: ast.Module
@@ -55,28 +55,28 @@ class Module:
     classes: dict[str, Class] = field(default_factory=dict)
     aliases: dict[str, ast.expr] = field(default_factory=dict)
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Local name → module, and the name in it; an empty one is the module itself."""
+    """The module and the name in it for each local name; an empty name is the module itself."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A value of a class, or of several of it in a container."""
+    """A value of a class, or a container of such values."""
 
     of: Class
 
 
 @dataclass(frozen=True)
-class Query:
-    """`q`, or what comes behind it: `q.tasks.list`."""
+class StatementPath:
+    """`q`, or an attribute of it: `q.tasks.list`."""
 
     parts: tuple[str, ...] = ()
 
 
-Thing: TypeAlias = "Module | Class | Instance | Function | Query | ast.expr | None"
+Symbol: TypeAlias = "Module | Class | Instance | Function | StatementPath | ast.expr | None"
 
 
 def read(package: Path = PACKAGE) -> dict[str, Module]:
-    """Read every module under the package, by its dotted name."""
+    """Parse every module of the package, and return them by their dotted names."""
     modules = {}
     for path in sorted(package.rglob("*.py")):
         parts = [package.name, *path.relative_to(package).with_suffix("").parts]
@@ -105,49 +105,49 @@ def _module(name: str, tree: ast.Module) -> Module:
 
 def _import(module: Module, node: ast.AST) -> None:
     if isinstance(node, ast.ImportFrom) and node.module:
-        for one in node.names:
-            module.imports[one.asname or one.name] = (node.module, one.name)
+        for alias in node.names:
+            module.imports[alias.asname or alias.name] = (node.module, alias.name)
     elif isinstance(node, ast.Import):
-        for one in node.names:
-            module.imports[one.asname or one.name] = (one.name, "")
+        for alias in node.names:
+            module.imports[alias.asname or alias.name] = (alias.name, "")
 
 
 def _function(module: Module, node: Definition) -> None:
     outer = module.functions[node.name] = Function(module, node.name, node)
     for inner in ast.walk(node):
-        if isinstance(inner, ast.AsyncFunctionDef) and inner is not node and _handed_on(inner):
+        if isinstance(inner, ast.AsyncFunctionDef) and inner is not node and _runs_later(inner):
             name = f"{node.name}.{inner.name}"
             module.functions[name] = Function(module, name, inner, outer=outer)
 
 
 def _class(module: Module, node: ast.ClassDef) -> Class:
-    made = Class(module, node.name, node.bases)
+    result = Class(module, node.name, node.bases)
     for member in node.body:
         match member:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                made.methods[member.name] = Function(module, f"{node.name}.{member.name}", member, made)
+                result.methods[member.name] = Function(module, f"{node.name}.{member.name}", member, result)
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
-                made.attributes[name] = (annotation, None)
-    for method in made.methods.values():
-        for name, value in _own(method.node):
-            made.attributes.setdefault(name, (value, method))
-    return made
+                result.attributes[name] = (annotation, None)
+    for method in result.methods.values():
+        for name, value in _assigned_attributes(method.node):
+            result.attributes.setdefault(name, (value, method))
+    return result
 
 
-def _handed_on(node: ast.AST) -> bool:
-    """Whether it is defined or named here, and run elsewhere: a lifespan, a middleware."""
+def _runs_later(node: ast.AST) -> bool:
+    """Whether a node defines or names something that runs elsewhere: a lifespan, a middleware."""
     match node:
         case ast.AsyncFunctionDef(decorator_list=decorators):
-            return any(isinstance(one, ast.Name) and one.id == "asynccontextmanager" for one in decorators)
+            return any(isinstance(node, ast.Name) and node.id == "asynccontextmanager" for node in decorators)
         case ast.Call(func=ast.Attribute(attr="add_middleware")):
             return True
     return False
 
 
-def _own(node: Definition) -> Iterator[tuple[str, ast.expr]]:
-    """Give what a method assigns to attributes of `self`; an annotation rather than the value."""
-    for one in ast.walk(node):
-        match one:
+def _assigned_attributes(node: Definition) -> Iterator[tuple[str, ast.expr]]:
+    """Return the attributes of `self` that a method assigns, each with its annotation, or else its value."""
+    for child in ast.walk(node):
+        match child:
             case ast.AnnAssign(target=ast.Attribute(value=ast.Name(id="self"), attr=name), annotation=value):
                 yield name, value
             case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)], value=value):
@@ -155,131 +155,131 @@ def _own(node: Definition) -> Iterator[tuple[str, ast.expr]]:
 
 
 class Names:
-    """What the expressions in one function stand for."""
+    """The names in the scope of one function, and the symbols that they refer to."""
 
     def __init__(self, modules: dict[str, Module], function: Function) -> None:
         self._modules = modules
         self._module = function.module
-        self._locals: dict[str, Thing] = {}
+        self._locals: dict[str, Symbol] = {}
         if function.owner:
             self._locals["self"] = self._locals["cls"] = Instance(function.owner)
-        for one in filter(None, (function.outer, function)):
-            for node in ast.walk(one.node):
-                self._learn(node)
+        for scope in filter(None, (function.outer, function)):
+            for node in ast.walk(scope.node):
+                self._bind(node)
 
-    def _learn(self, node: ast.AST) -> None:
+    def _bind(self, node: ast.AST) -> None:
         match node:
             case ast.arg(arg=name, annotation=ast.expr() as annotation):
-                self._locals[name] = self._annotated(annotation, self._module)
+                self._locals[name] = self._instance_of(annotation, self._module)
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
-                self._locals[name] = self._annotated(annotation, self._module)
+                self._locals[name] = self._instance_of(annotation, self._module)
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
                 | ast.NamedExpr(target=ast.Name(id=name), value=value)
             ):
-                self._locals.setdefault(name, self.thing(value))
+                self._locals.setdefault(name, self.resolve(value))
             case ast.withitem(context_expr=value, optional_vars=ast.Name(id=name)):
-                self._locals.setdefault(name, self.thing(value))
+                self._locals.setdefault(name, self.resolve(value))
             case (
                 ast.For(target=ast.Name(id=name), iter=value) | ast.comprehension(target=ast.Name(id=name), iter=value)
             ):
-                self._locals.setdefault(name, self.thing(value))
+                self._locals.setdefault(name, self.resolve(value))
 
-    def thing(self, node: ast.expr) -> Thing:
-        """Give what an expression stands for, where that is of the service's own making."""
-        found: Thing = None
+    def resolve(self, node: ast.expr) -> Symbol:
+        """Return the symbol that an expression refers to; None if the service does not define it."""
+        symbol: Symbol = None
         match node:
             case ast.Name(id=name):
-                found = self._locals[name] if name in self._locals else self._global(name, self._module)
+                symbol = self._locals[name] if name in self._locals else self._resolve_global(name, self._module)
             case ast.Attribute(value=value, attr=name):
-                found = self._attribute(self.thing(value), name)
+                symbol = self._resolve_attribute(self.resolve(value), name)
             case ast.Call(func=called, args=arguments):
-                found = self._result(self.thing(called), arguments)
+                symbol = self._resolve_call(self.resolve(called), arguments)
             case ast.Await(value=value) | ast.Starred(value=value) | ast.Subscript(value=value):
-                found = self.thing(value)
+                symbol = self.resolve(value)
             case ast.BoolOp(values=values):
-                found = self._first(values)
+                symbol = self._resolve_first(values)
             case ast.IfExp(body=first, orelse=second):
-                found = self._first([first, second])
+                symbol = self._resolve_first([first, second])
             case ast.Constant(value=str(text)) if text.startswith("service.") and text.count(":") == 1:
                 module, _, name = text.partition(":")
-                found = self._global(name, self._modules[module]) if module in self._modules else None
-        return found
+                symbol = self._resolve_global(name, self._modules[module]) if module in self._modules else None
+        return symbol
 
-    def _global(self, name: str, module: Module) -> Thing:
-        found: Thing = module.functions.get(name) or module.classes.get(name) or module.aliases.get(name)
-        if found or name not in module.imports:
-            return found
+    def _resolve_global(self, name: str, module: Module) -> Symbol:
+        symbol: Symbol = module.functions.get(name) or module.classes.get(name) or module.aliases.get(name)
+        if symbol or name not in module.imports:
+            return symbol
         origin, inner = module.imports[name]
         if (origin, inner) == (QUERIES, "q"):
-            return Query()
+            return StatementPath()
         if not inner:
             return self._modules.get(origin)
         if f"{origin}.{inner}" in self._modules:
             return self._modules[f"{origin}.{inner}"]
-        return self._global(inner, self._modules[origin]) if origin in self._modules else None
+        return self._resolve_global(inner, self._modules[origin]) if origin in self._modules else None
 
-    def _attribute(self, thing: Thing, name: str) -> Thing:
-        match thing:
-            case Query(parts=parts):
-                return Query((*parts, name))
+    def _resolve_attribute(self, symbol: Symbol, name: str) -> Symbol:
+        match symbol:
+            case StatementPath(parts=parts):
+                return StatementPath((*parts, name))
             case Module():
-                return self._global(name, thing) or self._modules.get(f"{thing.name}.{name}")
+                return self._resolve_global(name, symbol) or self._modules.get(f"{symbol.name}.{name}")
             case Instance(of=owner) | (Class() as owner):
-                return self._member(owner, name)
+                return self._resolve_member(owner, name)
         return None
 
-    def _member(self, owner: Class, name: str) -> Thing:
+    def _resolve_member(self, owner: Class, name: str) -> Symbol:
         if method := owner.methods.get(name):
             return method
         if name in owner.attributes:
             value, method = owner.attributes[name]
             if method is None:
-                return self._annotated(value, owner.module)
-            return Names(self._modules, method).thing(value) or self._annotated(value, owner.module)
+                return self._instance_of(value, owner.module)
+            return Names(self._modules, method).resolve(value) or self._instance_of(value, owner.module)
         for base in owner.bases:
-            if isinstance(base, ast.Name) and isinstance(found := self._global(base.id, owner.module), Class):
-                return self._member(found, name)
+            if isinstance(base, ast.Name) and isinstance(symbol := self._resolve_global(base.id, owner.module), Class):
+                return self._resolve_member(symbol, name)
         return None
 
-    def _result(self, called: Thing, arguments: list[ast.expr]) -> Thing:
+    def _resolve_call(self, called: Symbol, arguments: list[ast.expr]) -> Symbol:
         if isinstance(called, Class):
             return Instance(called)
         if isinstance(called, Function):
-            return self._annotated(called.node.returns, called.module) if called.node.returns else None
-        # What a call of a library gives is what goes in: enter_async_context(connected(…)), gather(…).
-        return self._first(arguments)
+            return self._instance_of(called.node.returns, called.module) if called.node.returns else None
+        # A call of a library is taken to return its argument: enter_async_context(connected(…)), gather(…).
+        return self._resolve_first(arguments)
 
-    def _first(self, expressions: list[ast.expr]) -> Thing:
-        for one in expressions:
-            if thing := self.thing(one):
-                return thing
+    def _resolve_first(self, expressions: list[ast.expr]) -> Symbol:
+        for expression in expressions:
+            if symbol := self.resolve(expression):
+                return symbol
         return None
 
-    def _annotated(self, annotation: ast.expr, module: Module, seen: frozenset[str] = frozenset()) -> Thing:
-        """Give an instance of the first class of the service's that an annotation names."""
+    def _instance_of(self, annotation: ast.expr, module: Module, seen: frozenset[str] = frozenset()) -> Symbol:
+        """Return an instance of the first class of the service that an annotation names."""
         for node in ast.walk(annotation):
-            found: Thing = None
+            symbol: Symbol = None
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in seen:
-                found = self._quoted(node.value, module, seen | {node.value})
+                symbol = self._instance_of_quoted(node.value, module, seen | {node.value})
             elif isinstance(node, ast.Name) and node.id not in seen:
-                named = self._global(node.id, module)
+                named = self._resolve_global(node.id, module)
                 if isinstance(named, Class):
-                    found = Instance(named)
+                    symbol = Instance(named)
                 elif isinstance(named, ast.expr):
-                    found = self._annotated(named, self._home(node.id, module), seen | {node.id})
-            if isinstance(found, Instance):
-                return found
+                    symbol = self._instance_of(named, self._module_of_alias(node.id, module), seen | {node.id})
+            if isinstance(symbol, Instance):
+                return symbol
         return None
 
-    def _quoted(self, annotation: str, module: Module, seen: frozenset[str]) -> Thing:
+    def _instance_of_quoted(self, annotation: str, module: Module, seen: frozenset[str]) -> Symbol:
         try:
-            return self._annotated(ast.parse(annotation, mode="eval").body, module, seen)
+            return self._instance_of(ast.parse(annotation, mode="eval").body, module, seen)
         except SyntaxError:
             return None
 
-    def _home(self, name: str, module: Module) -> Module:
-        """Give the module in which a name's alias is written."""
+    def _module_of_alias(self, name: str, module: Module) -> Module:
+        """Return the module that defines an alias."""
         while name not in module.aliases:
             origin, name = module.imports[name]
             module = self._modules[origin]

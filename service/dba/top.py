@@ -1,4 +1,4 @@
-"""`sql top`: what the statements cost, from pg_stat_statements, joined to the files by their tags."""
+"""`sql top`: the cost of each statement from pg_stat_statements, joined to the files by their tags."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What one statement has cost since the figures were last reset."""
+class StatementCost:
+    """The cost of one statement since the last reset of pg_stat_statements."""
 
     name: str
     calls: int
@@ -29,22 +29,24 @@ class Figures:
     mean_ms: float
     rows: int
     hit_percent: float | None
-    """How many of the blocks that it read were in memory."""
+    """The percentage of the read blocks that were in memory; None if it read no block."""
     spilled_blocks: int
 
 
-async def figures(connection: Connection) -> list[Figures]:
-    """Give each statement's figures, those without a tag together; UnavailableError says how to switch them on."""
+async def costs(connection: Connection) -> list[StatementCost]:
+    """Return the cost of each statement, and of all untagged ones together as `other`.
+
+    Raises: UnavailableError with instructions if the database lacks pg_stat_statements.
+    """
     try:
         rows = await q.dba.statements(connection)
     except ServiceError as error:
-        if isinstance(
-            error.__cause__, asyncpg.UndefinedTableError | asyncpg.ObjectNotInPrerequisiteStateError
-        ):  # it was not created here, or not loaded
+        # The extension was not created in this database, or the server did not load it.
+        if isinstance(error.__cause__, asyncpg.UndefinedTableError | asyncpg.ObjectNotInPrerequisiteStateError):
             raise UnavailableError(MISSING) from error
         raise
     return [
-        Figures(
+        StatementCost(
             name=row["name"],
             calls=row["calls"],
             total_ms=row["total_ms"],
@@ -57,20 +59,20 @@ async def figures(connection: Connection) -> list[Figures]:
     ]
 
 
-def ordered(found: Iterable[Figures], *, by: str) -> list[Figures]:
-    """Order them, the dearest first; what is no statement of the service comes last."""
-    return sorted(found, key=lambda one: (one.name == OTHER, -getattr(one, COLUMNS[by]), one.name))
+def ordered(costs: Iterable[StatementCost], *, by: str) -> list[StatementCost]:
+    """Return the costs in descending order of a column of COLUMNS, with `other` last."""
+    return sorted(costs, key=lambda cost: (cost.name == OTHER, -getattr(cost, COLUMNS[by]), cost.name))
 
 
-def table(found: Iterable[Figures]) -> str:
-    """Give them as lines of text."""
+def table(costs: Iterable[StatementCost]) -> str:
+    """Return the costs as a table of text."""
     lines = [
         f"{'statement':32} {'calls':>10} {'total ms':>12} {'mean ms':>10} {'rows':>12} {'hit %':>6} {'spilled':>8}"
     ]
-    for one in found:
-        hit = "" if one.hit_percent is None else f"{one.hit_percent:.1f}"
+    for cost in costs:
+        hit = "" if cost.hit_percent is None else f"{cost.hit_percent:.1f}"
         lines.append(
-            f"{one.name:32} {one.calls:10} {one.total_ms:12.1f} {one.mean_ms:10.3f} {one.rows:12} {hit:>6}"
-            f" {one.spilled_blocks or '':>8}"
+            f"{cost.name:32} {cost.calls:10} {cost.total_ms:12.1f} {cost.mean_ms:10.3f} {cost.rows:12} {hit:>6}"
+            f" {cost.spilled_blocks or '':>8}"
         )
     return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -1,1 +1,1 @@
-"""Events of tasks: how they are read from the table and handed to subscribers."""
+"""Events of tasks: the log that stores them, the listener that polls it, and the subscribers they are sent to."""

@@ -1,4 +1,4 @@
-"""One change of a task, rendered once for every subscriber."""
+"""A change of a task, rendered once for all subscribers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.events.position import Position
 
 
 class Event:
-    """One change of a task, rendered once for all who hear of it."""
+    """A row of the event log with its position, and its renderings."""
 
     def __init__(self, row: Mapping[str, Any], *, position: Position, cursor: str) -> None:
         self.row = row
@@ -28,28 +28,28 @@ class Event:
         self.content["cursor"] = cursor
 
     @cached_property
-    def before(self) -> Position:
-        """The position of who has seen what came before it, and not itself."""
+    def previous_position(self) -> Position:
+        """The position of a reader that has seen all events before this one."""
         return replace(self.position, after_id=self.id - 1)
 
     @cached_property
     def body(self) -> bytes:
-        """The event's JSON."""
+        """The event as JSON."""
         return orjson.dumps(self.content, option=orjson.OPT_UTC_Z)
 
     @cached_property
-    def frame(self) -> bytes:
-        """The same as a WebSocket's text frame from a server (RFC 6455, section 5.2), ready for the wire."""
-        return framed(self.body)
+    def websocket_frame(self) -> bytes:
+        """The event as a WebSocket text frame from a server (RFC 6455, section 5.2)."""
+        return text_frame(self.body)
 
     @cached_property
-    def chunk(self) -> bytes:
-        """The same as a Server-Sent Event."""
+    def sse_message(self) -> bytes:
+        """The event as a Server-Sent Event."""
         return b"id: %b\ndata: %b\n\n" % (self.cursor.encode(), self.body)
 
 
-def framed(body: bytes) -> bytes:
-    """Give a whole, unmasked text frame."""
+def text_frame(body: bytes) -> bytes:
+    """Return a final, unmasked text frame that holds the body."""
     size = len(body)
     if size < 126:
         return b"\x81%c%b" % (size, body)

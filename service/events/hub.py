@@ -1,4 +1,4 @@
-"""Hands events to this process's subscribers: directly where possible, else through a bounded queue."""
+"""The hub: it hands new events to this process's subscribers, and reads the table for the slow ones."""
 
 from __future__ import annotations
 
@@ -17,72 +17,76 @@ from service.db.pool import Executor
 from service.events.event import Event
 from service.events.log import EventLog, Page
 from service.events.position import Position
-from service.events.subscriber import QUEUE_BYTES, Subscriber
+from service.events.subscriber import MAX_QUEUED_BYTES, Subscriber
 
 PAGE_ROWS = 200
-READERS = 4  # at once, of the pool's connections, so that requests find some free
+MAX_READERS = 4  # of the pool's connections at once, so that requests find a free one
 RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Reset:
-    """What lies between the subscriber's position and this one is not known any more."""
+    """The message that the subscriber has missed an unknown number of events, and continues at this position."""
 
     position: Position
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The subscriber's position is good: what follows goes on from it."""
+    """The message that the subscriber's position is valid, and that the next events continue from it."""
 
     position: Position
 
 
 Item: TypeAlias = "Ready | Reset | Event | None"
+"""What a subscriber is sent; None is a keep-alive."""
 
 
 class Hub:
-    """All subscribers of this process."""
+    """All subscribers of this process.
+
+    A live subscriber has read the table to its end and receives events as they are dispatched. The others still read.
+    """
 
     def __init__(self, db: Executor, event_log: EventLog) -> None:
         self._db = db
         self._event_log = event_log
-        self._readers = asyncio.Semaphore(READERS)
+        self._readers = asyncio.Semaphore(MAX_READERS)
         self.subscribers: set[Subscriber] = set()
-        self._everyones: set[Subscriber] = set()
-        self._owners: dict[int, set[Subscriber]] = {}
+        self._live_administrators: set[Subscriber] = set()
+        self._live_owners: dict[int, set[Subscriber]] = {}
 
     @property
-    def followed(self) -> bool:
-        """Whether anybody is waiting for what happens next."""
-        return bool(self._everyones or self._owners)
+    def has_live_subscribers(self) -> bool:
+        """Whether a subscriber needs the events of the next poll."""
+        return bool(self._live_administrators or self._live_owners)
 
     async def dispatch(self, events: Iterable[Event]) -> None:
-        """Offer events to whom they concern; others get their turn between two events."""
+        """Offer events to the live subscribers that may see them; other tasks run between two events."""
         for event in events:
             await asyncio.sleep(0)
-            for subscriber in self._everyones:
+            for subscriber in self._live_administrators:
                 subscriber.offer(event)
             for owner in event.owners:
-                for subscriber in self._owners.get(owner, ()):
+                for subscriber in self._live_owners.get(owner, ()):
                     subscriber.offer(event)
 
     def reread(self) -> None:
-        """Have everyone go on from the table: something may not have been offered."""
+        """Make every subscriber read the table from its position, because events may not have been dispatched."""
         for subscriber in self.subscribers:
             subscriber.overflow()
 
-    def restart(self) -> None:
-        """Have everyone start anew: what comes next does not go on from what came before."""
+    def reset(self) -> None:
+        """Send every subscriber a reset, because the database's history is not the one that their positions are of."""
         for subscriber in self.subscribers:
             subscriber.position = replace(subscriber.position, epoch="")
         self.reread()
 
     @contextmanager
     def subscribed(self, subscriber: Subscriber) -> Iterator[AsyncGenerator[Item, None]]:
-        """Subscribe; yields all that the subscriber is to be sent, None where nothing happens for QUIET_SECONDS.
+        """Subscribe for the length of a block, and yield the stream of items to send.
 
-        Going on to the next item says that the one before was sent. Raises EndedError.
+        The next item is asked for only after the one before was sent. The stream raises SubscriptionEndedError.
         """
         self.subscribers.add(subscriber)
         try:
@@ -93,30 +97,30 @@ class Hub:
             self._leave(subscriber)
 
     def _join(self, subscriber: Subscriber) -> None:
-        subscriber.begin()
+        subscriber.start_queue()
         if subscriber.viewer.is_admin:
-            self._everyones.add(subscriber)
+            self._live_administrators.add(subscriber)
         else:
-            self._owners.setdefault(subscriber.viewer.id, set()).add(subscriber)
+            self._live_owners.setdefault(subscriber.viewer.id, set()).add(subscriber)
 
     def _leave(self, subscriber: Subscriber) -> None:
-        self._everyones.discard(subscriber)
-        others = self._owners.get(subscriber.viewer.id, set())
+        self._live_administrators.discard(subscriber)
+        others = self._live_owners.get(subscriber.viewer.id, set())
         others.discard(subscriber)
         if not others:
-            self._owners.pop(subscriber.viewer.id, None)
+            self._live_owners.pop(subscriber.viewer.id, None)
 
     async def _stream(self, subscriber: Subscriber) -> AsyncGenerator[Item, None]:
         page = await self._read(subscriber)
         if not page.reset:
             yield Ready(subscriber.position)
         while True:
-            async for item in self._caught_up(subscriber, page):
+            async for item in self._catch_up(subscriber, page):
                 yield item
             subscriber.go_live()
             while not subscriber.overflowed:
-                subscriber.check()
-                if event := subscriber.take():
+                subscriber.raise_if_ended()
+                if event := subscriber.pop():
                     if subscriber.is_ahead_of(event):
                         event = self._event_log.event_after(event, subscriber.seen)
                     yield event
@@ -126,19 +130,19 @@ class Hub:
             self._leave(subscriber)
             page = await self._read(subscriber)
 
-    async def _caught_up(self, subscriber: Subscriber, page: Page) -> AsyncGenerator[Reset | Event, None]:
-        """Give a page and all that the table holds behind it; at the end the subscriber has joined, and missed nothing.
+    async def _catch_up(self, subscriber: Subscriber, page: Page) -> AsyncGenerator[Reset | Event, None]:
+        """Yield the events of a page and of all later ones, and join the subscriber at the end of the table.
 
-        Who has come to the end joins, and then reads once more: what is offered meanwhile is in its queue, and what of
-        that was read is told by the last position.
+        After it joins, the subscriber reads once more. An event that is dispatched meanwhile is in its queue, and the
+        final position shows whether that read returned the event too. So no event is missed and none is sent twice.
         """
         joined = False
         while True:
             if page.reset:
                 yield Reset(page.position)
             for event in page.events:
-                subscriber.check()
-                if not subscriber.wanted or subscriber.wanted.takes(event):
+                subscriber.raise_if_ended()
+                if not subscriber.event_filter or subscriber.event_filter.matches(event):
                     yield event
                 subscriber.position = event.position
             subscriber.position = page.position
@@ -153,12 +157,17 @@ class Hub:
 
     async def _read(self, subscriber: Subscriber) -> Page:
         while True:
-            subscriber.check()
+            subscriber.raise_if_ended()
             try:
                 async with self._readers:
                     return await self._event_log.page(
-                        self._db, subscriber.position, viewer=subscriber.viewer, rows=PAGE_ROWS, size=QUEUE_BYTES
+                        self._db,
+                        subscriber.position,
+                        viewer=subscriber.viewer,
+                        max_rows=PAGE_ROWS,
+                        max_bytes=MAX_QUEUED_BYTES,
                     )
             except UnavailableError as error:
-                logger.bind(cause=repr(error.__cause__)).warning("a subscriber waits for the database")
-                await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - so that not all ask at once
+                logger.bind(cause=repr(error.__cause__)).warning("subscriber read failed")
+                pause = RETRY_SECONDS * random.uniform(0.5, 1)  # noqa: S311 - subscribers must not retry all at once
+                await asyncio.sleep(pause)

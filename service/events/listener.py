@@ -1,4 +1,4 @@
-"""This process's ear: one connection that listens, looks for new events, and wakes the other processes."""
+"""The process's LISTEN connection: it polls for new events and notifies the other processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -22,168 +21,163 @@ from service.db.queries import q
 from service.events.hub import Hub
 from service.events.log import EventLog
 from service.events.position import Position
-from service.events.subscriber import GONE, Subscriber
+from service.events.signals import Heartbeat, PollSignal
+from service.events.subscriber import SESSION_ENDED, Subscriber
 
-EVENTS, ACCOUNTS = "task_events", "accounts"
-NOTIFY = f"notify {EVENTS}"
+EVENTS_CHANNEL, ACCOUNTS_CHANNEL = "task_events", "accounts"
+NOTIFY = f"notify {EVENTS_CHANNEL}"
 POLL_SECONDS = 0.5
-CURRENT_SECONDS = 1.0
-PACE_SECONDS = 0.01
-ANSWER_SECONDS = 5.0
+MIN_ROUND_SECONDS = 0.01
+COMMAND_TIMEOUT_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
-PAGE_BYTES = 4 * 1024 * 1024
-SETTLED_ROWS = 10_000  # in a fifth of a second
-SETTLING_WAIT = "100ms"  # for a lock: meanwhile nothing is heard
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_REPAIRED_ROWS = 10_000  # takes 0.2 s
+REPAIR_LOCK_TIMEOUT = "100ms"  # while the repair waits for a lock, the listener does not poll
 
 
 class Listener:
-    """Looks whenever a NOTIFY or this process says that there may be something new, and twice a second in any case.
+    """The task that reads new events and dispatches them to this process's subscribers.
 
-    A NOTIFY is a hint and carries nothing: one that is lost costs half a second, and never an event.
+    It polls after every NOTIFY, after every commit of this process, and at least every POLL_SECONDS. A NOTIFY carries
+    no data: a lost one delays an event by POLL_SECONDS and loses none.
     """
 
-    def __init__(self, url: str, *, event_log: EventLog, hub: Hub, sessions: SessionCache) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        event_log: EventLog,
+        hub: Hub,
+        sessions: SessionCache,
+        poll_signal: PollSignal,
+        heartbeat: Heartbeat,
+    ) -> None:
         self._url = url
         self._event_log = event_log
         self._hub = hub
         self._sessions = sessions
-        sessions.believed = lambda: self.current
+        self._poll_signal = poll_signal
+        self._heartbeat = heartbeat
         self._position: Position | None = None
-        self._wake = asyncio.Event()
-        self._changed = False
-        self._suspects: set[int] = set()
-        self._looked_at = float("-inf")
-        self._heard_at = float("-inf")
+        self._changed_accounts: set[int] = set()
+        self._polled_at = float("-inf")
         self._pid = 0
-        self._unsettled = ""
+        self._repair_obstacle = ""
 
     @property
-    def alive(self) -> bool:
-        """Whether it has looked lately."""
-        return time.monotonic() - self._looked_at < POLL_SECONDS + ANSWER_SECONDS
-
-    @property
-    def current(self) -> bool:
-        """Whether it would have heard of what happened more than CURRENT_SECONDS ago."""
-        return time.monotonic() - self._heard_at < CURRENT_SECONDS
-
-    def changed(self) -> None:
-        """Say that this process has committed a change."""
-        self._changed = True
-        self._wake.set()
+    def is_polling(self) -> bool:
+        """Whether the last poll ended recently enough for the connection to be up."""
+        return time.monotonic() - self._polled_at < POLL_SECONDS + COMMAND_TIMEOUT_SECONDS
 
     async def run(self) -> None:
-        """Listen until cancelled; a connection that is lost is made anew."""
-        pause, said = FIRST_PAUSE_SECONDS, ""
+        """Listen until this task is cancelled, and reconnect after every failure."""
+        pause, logged_reason = FIRST_PAUSE_SECONDS, ""
         while True:
-            begun = time.monotonic()
+            started_at = time.monotonic()
             try:
                 await self._listen()
             except (*DRIVER_ERRORS, ServiceError) as error:
                 reason = getattr(translate(error), "detail", repr(error))
-                if reason != said:
-                    logger.bind(cause=repr(error)).warning("the listener has lost the database: {}", reason)
-                    said = reason
-            except Exception:  # a defect of one look does not end all others
-                logger.exception("the listener failed")
-            if self._looked_at > begun:
-                pause, said = FIRST_PAUSE_SECONDS, ""
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
+                if reason != logged_reason:
+                    logger.bind(reason=reason, cause=repr(error)).warning("listener disconnected")
+                    logged_reason = reason
+            except Exception:  # a defect in one round must not stop all later ones
+                logger.exception("listener failed")
+            if self._polled_at > started_at:
+                pause, logged_reason = FIRST_PAUSE_SECONDS, ""
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - replicas must not reconnect all at once
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
     async def _listen(self) -> None:
         connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_SECONDS,
-            command_timeout=ANSWER_SECONDS,
-            server_settings=pool.session_settings("listener", milliseconds=int(ANSWER_SECONDS * 1000)),
+            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            server_settings=pool.session_settings("listener", milliseconds=int(COMMAND_TIMEOUT_SECONDS * 1000)),
         )
         try:
             self._pid = connection.get_server_pid()
-            await pool.prepare(connection)
-            await connection.add_listener(EVENTS, self._on_event)
-            await connection.add_listener(ACCOUNTS, self._on_account)
+            await pool.register_codecs(connection)
+            await connection.add_listener(EVENTS_CHANNEL, self._on_event)
+            await connection.add_listener(ACCOUNTS_CHANNEL, self._on_account)
             self._sessions.forget()
-            await self._recheck(connection, list(self._hub.subscribers))
-            logger.info("the listener listens")
-            self._wake.set()
+            await self._end_revoked(connection, list(self._hub.subscribers))
+            logger.info("listener connected")
+            self._poll_signal.set()
             while True:
                 await self._round(connection)
         finally:
-            self._heard_at = float("-inf")
+            self._heartbeat.drop()
             connection.terminate()
 
     async def _round(self, connection: Connection) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._wake.wait()
-        self._wake.clear()
-        begun = time.monotonic()
-        if self._suspects:
-            suspects, self._suspects = self._suspects, set()
-            await self._recheck(connection, [one for one in self._hub.subscribers if one.viewer.id in suspects])
-        await self._look(connection)
-        if self._changed:
-            self._changed = False
+        await self._poll_signal.wait(POLL_SECONDS)
+        started_at = time.monotonic()
+        if self._changed_accounts:
+            changed, self._changed_accounts = self._changed_accounts, set()
+            await self._end_revoked(connection, [one for one in self._hub.subscribers if one.viewer.id in changed])
+        await self._poll(connection)
+        if self._poll_signal.pop_commit():
             await connection.execute(NOTIFY)
-        self._looked_at, self._heard_at = time.monotonic(), begun
+        self._polled_at = time.monotonic()
+        self._heartbeat.renew(started_at)
         metrics.LISTENER_POLLED.set_to_current_time()
-        await asyncio.sleep(max(0.0, begun + PACE_SECONDS - self._looked_at))
+        await asyncio.sleep(max(0.0, started_at + MIN_ROUND_SECONDS - self._polled_at))
 
-    async def _look(self, connection: Connection) -> None:
-        await self._settle(connection)
-        if self._position is None or not self._hub.followed:
-            here = await self._event_log.here(connection)
+    async def _poll(self, connection: Connection) -> None:
+        await self._repair_future_xids(connection)
+        if self._position is None or not self._hub.has_live_subscribers:
+            position = await self._event_log.current_position(connection)
             if self._position is None:
-                self._hub.reread()  # who came before this first look may not have read so far
-            if self._position is None or not self._hub.followed:  # nobody came meanwhile
-                self._position = here
+                self._hub.reread()  # those who subscribed before this first poll may have read less
+            if self._position is None or not self._hub.has_live_subscribers:  # none joined during the statement
+                self._position = position
                 return
-        page = await self._event_log.page(connection, self._position, size=PAGE_BYTES)
+        page = await self._event_log.page(connection, self._position, max_bytes=MAX_PAGE_BYTES)
         if page.reset:
-            logger.warning("the database's history is another one: every subscriber starts anew")
-            self._wake.set()
-            self._hub.restart()
+            logger.warning("event history replaced")
+            self._poll_signal.set()
+            self._hub.reset()
         await self._hub.dispatch(page.events)
         self._position = page.position
-        if page.more:  # in a round of its own, so that whose time is over does not hear the rest of a long batch
-            self._wake.set()
+        if page.more:  # in the next round, which first ends the subscriptions whose session has ended
+            self._poll_signal.set()
 
-    async def _settle(self, connection: Connection) -> None:
+    async def _repair_future_xids(self, connection: Connection) -> None:
         if not await q.events.has_future_xids(connection):
-            self._unsettled = ""
+            self._repair_obstacle = ""
             return
         try:
             async with connection.transaction():
-                await q.dba.set_for_transaction(connection, name="lock_timeout", value=SETTLING_WAIT)
-                settled = await q.events.repair_future_xids(connection, row_limit=SETTLED_ROWS)
-        except UnavailableError as error:  # read-only or locked: until then they are not taken for new
+                await q.dba.set_for_transaction(connection, name="lock_timeout", value=REPAIR_LOCK_TIMEOUT)
+                repaired = await q.events.repair_future_xids(connection, row_limit=MAX_REPAIRED_ROWS)
+        except UnavailableError as error:  # read-only or locked: unrepaired events are not taken for new ones
             cause = repr(error.__cause__)
-            if cause != self._unsettled:
-                logger.bind(cause=cause).warning("the database was restored: nothing can be settled yet")
-            self._unsettled = cause
+            if cause != self._repair_obstacle:
+                logger.bind(cause=cause).warning("event repair postponed")
+            self._repair_obstacle = cause
             return
-        if settled:
-            logger.bind(events=settled).warning("the database was restored: old events are settled")
-            self._wake.set()
+        if repaired:
+            logger.bind(events=repaired).warning("events repaired after a restore")
+            self._poll_signal.set()
 
-    async def _recheck(self, connection: Connection, subscribers: Sequence[Subscriber]) -> None:
-        """End the subscriptions whose session or key is over, or whose account has another role now."""
-        over = await self._sessions.find_ended([one.viewer for one in subscribers], db=connection)
-        gone = {id(viewer) for viewer in over}
+    async def _end_revoked(self, connection: Connection, subscribers: Sequence[Subscriber]) -> None:
+        """End the subscriptions whose session or key has ended, or whose account has another role now."""
+        revoked = await self._sessions.find_ended([one.viewer for one in subscribers], db=connection)
+        revoked_ids = {id(viewer) for viewer in revoked}
         for subscriber in subscribers:
-            if id(subscriber.viewer) in gone:
-                subscriber.end(GONE)
+            if id(subscriber.viewer) in revoked_ids:
+                subscriber.end(SESSION_ENDED)
 
     def _on_event(self, _connection: Any, pid: int, _channel: str, _payload: Any) -> None:
-        if pid != self._pid:  # its own NOTIFY is for the others
-            self._wake.set()
+        if pid != self._pid:  # its own NOTIFY is for the other processes
+            self._poll_signal.set()
 
     def _on_account(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
         if payload.isdecimal():
             self._sessions.forget(int(payload))
-            self._suspects.add(int(payload))
-        else:  # somebody's own word: it may mean anyone
+            self._changed_accounts.add(int(payload))
+        else:  # sent by hand, not by the trigger: it may concern any account
             self._sessions.forget()
-            self._suspects |= {one.viewer.id for one in self._hub.subscribers}
-        self._wake.set()
+            self._changed_accounts |= {one.viewer.id for one in self._hub.subscribers}
+        self._poll_signal.set()

@@ -1,4 +1,4 @@
-"""The event log: reads events from the table, and positions from cursors."""
+"""The event log: pages of events from the table, and cursors for positions in it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from service.db.queries import q
 from service.events.event import Event
 from service.events.position import Position, Snapshot
 
-CHANNEL = "task_events"
-PAGE_ROWS = 1000
+MAX_PAGE_ROWS = 1000
 ALL_TASKS_VIEWER = Viewer(id=0, is_admin=True)
-BOUND_TO = "events"
+CURSOR_PURPOSE = "events"
 
 
 @dataclass(frozen=True)
 class Page:
-    """What was new, where to go on, and whether there is more already.
+    """New events, the position after them, and whether more events exist already.
 
-    `reset`: the position was of no use any more; `position` is the present one and what lies between is unknown.
+    reset: the position that the page was read from is not usable. `position` is the current one; the events between the
+    two are unknown.
     """
 
     events: Sequence[Event]
@@ -34,22 +34,28 @@ class Page:
 
 
 class EventLog:
-    """Reads events from the table, and positions from cursors."""
+    """The reader of the event table and the writer of its cursors."""
 
     def __init__(self, cursors: Cursors) -> None:
         self._cursors = cursors
 
-    async def here(self, db: Executor) -> Position:
-        """Give the position of who has seen everything."""
+    async def current_position(self, db: Executor) -> Position:
+        """Return the position of a reader that has seen every event so far."""
         row = await q.events.position(db)
-        return Position(_short(row["epoch"]), Snapshot.parse(row["snapshot_now"], row["newest_id"], row["newest_at"]))
+        return Position(_hashed(row["epoch"]), Snapshot.parse(row["snapshot_now"], row["newest_id"], row["newest_at"]))
 
     async def page(
-        self, db: Executor, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER, rows: int = PAGE_ROWS, size: int
+        self,
+        db: Executor,
+        position: Position,
+        *,
+        viewer: Viewer = ALL_TASKS_VIEWER,
+        max_rows: int = MAX_PAGE_ROWS,
+        max_bytes: int,
     ) -> Page:
-        """Give the next events that the viewer may see: at most so many rows, and about so many bytes."""
+        """Return the next events that the viewer may see: at most `max_rows`, and about `max_bytes` of JSON."""
         batch = position.batch
-        found = await q.events.page(
+        rows = await q.events.page(
             db,
             viewer_id=viewer.id,
             viewer_is_admin=viewer.is_admin,
@@ -58,19 +64,19 @@ class EventLog:
             batch_snapshot=batch.text if batch else None,
             batch_id=batch.newest_id if batch else None,
             after_id=position.after_id,
-            row_limit=rows,
-            byte_limit=size,
+            row_limit=max_rows,
+            byte_limit=max_bytes,
             newest_at=(batch or position.seen).newest_at,
         )
-        look = found[0]
-        epoch = _short(look["epoch"])
-        now = Snapshot.parse(look["snapshot_now"], look["newest_id"], look["newest_at"])
-        expired = max(position.seen.newest_id, position.after_id) < look["expired_id"]
-        if epoch != position.epoch or expired or not look["is_known"]:
-            return Page([], Position(epoch, now), reset=True)
-        end = batch or now
-        events = [self._event(row, position, end) for row in found if row["is_event"]]
-        if look["more"]:
+        poll = rows[0]  # every row repeats what concerns the whole page
+        epoch = _hashed(poll["epoch"])
+        current = Snapshot.parse(poll["snapshot_now"], poll["newest_id"], poll["newest_at"])
+        has_expired = max(position.seen.newest_id, position.after_id) < poll["expired_id"]
+        if epoch != position.epoch or has_expired or not poll["is_known"]:
+            return Page([], Position(epoch, current), reset=True)
+        end = batch or current
+        events = [self._event(row, position, end) for row in rows if row["is_event"]]
+        if poll["more"]:
             return Page(events, events[-1].position, more=True)
         return Page(events, Position(epoch, end), more=batch is not None)
 
@@ -79,18 +85,18 @@ class EventLog:
         return Event(row, position=at, cursor=self.cursor(at))
 
     def event_after(self, event: Event, seen: Snapshot) -> Event:
-        """Give an event as it is to a reader that had seen more than the look that found it."""
+        """Return the event with the position of a reader whose snapshot `seen` is newer than the event's."""
         at = replace(event.position, seen=seen)
         return Event(event.row, position=at, cursor=self.cursor(at))
 
     def cursor(self, position: Position) -> str:
-        """Write a position down."""
+        """Return the signed cursor for a position."""
         batch = [position.batch.packed(), position.after_id] if position.batch else []
-        return self._cursors.seal([position.epoch, position.seen.packed(), *batch], bound_to=BOUND_TO)
+        return self._cursors.seal([position.epoch, position.seen.packed(), *batch], bound_to=CURSOR_PURPOSE)
 
     def position(self, cursor: str) -> Position | None:
-        """Read what `cursor` gave; None where it was something else."""
-        opened = self._cursors.open(cursor, bound_to=BOUND_TO)
+        """Return the position that a cursor stands for; None if this service did not sign the cursor."""
+        opened = self._cursors.open(cursor, bound_to=CURSOR_PURPOSE)
         if opened is None:
             return None
         epoch, seen, *batch = opened
@@ -99,5 +105,5 @@ class EventLog:
         return Position(epoch, Snapshot.unpacked(seen), Snapshot.unpacked(batch[0]), batch[1])
 
 
-def _short(epoch: str) -> str:
+def _hashed(epoch: str) -> str:
     return hashlib.sha256(epoch.encode()).hexdigest()[:12]

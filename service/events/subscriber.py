@@ -1,4 +1,4 @@
-"""One subscriber: who it is, how far it has come, and what waits for it."""
+"""A subscriber to events: its viewer, its position, its filter and its queue."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from service.core.viewer import Viewer
 from service.events.event import Event
 from service.events.position import Position, Snapshot
 
-QUEUE_EVENTS = 256
-QUEUE_BYTES = 160 * 1024
-QUIET_SECONDS = 15.0
-UNAUTHORIZED, GONE, STUCK = 4401, 4403, 4408
-"""Why a subscriber's time is over: the close codes of a WebSocket."""
+MAX_QUEUED_EVENTS = 256
+MAX_QUEUED_BYTES = 160 * 1024
+KEEPALIVE_SECONDS = 15.0
+UNAUTHORIZED, SESSION_ENDED = 4401, 4403
+"""Why a subscription ends: close codes of a WebSocket."""
 
 
-class EndedError(Exception):
-    """The subscriber's time is over."""
+class SubscriptionEndedError(Exception):
+    """The subscription has ended, for the reason that the close code names."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -27,14 +27,14 @@ class EndedError(Exception):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a subscriber has narrowed its events to; None is everything."""
+class SubscriptionFilter:
+    """The events that a subscriber asked for, by owner and status; None matches everything."""
 
     user_id: int | None = None
     status: frozenset[str] | None = None
 
-    def takes(self, event: Event) -> bool:
-        """Whether it is one of them: by its owner, or its status, now or before."""
+    def matches(self, event: Event) -> bool:
+        """Return whether the event's owner and its status match, either before or after the change."""
         return (self.user_id is None or self.user_id in event.owners) and (
             self.status is None or not self.status.isdisjoint(event.statuses)
         )
@@ -42,95 +42,96 @@ class Wanted:
 
 @dataclass(eq=False)
 class Subscriber:
-    """One who listens: who it is, how far it has come, what waits for it.
+    """A client that receives events.
 
-    direct: writes an event at once and says whether it could.
-    expires_at: by time.time().
+    send_now: sends an event without the queue, and returns False if it cannot.
+    expires_at: the end of the subscription, by `time.time()`.
+    end_code: the close code of an ended subscription, else 0.
+    seen: the snapshot up to which the subscriber has read the table.
     """
 
     viewer: Viewer
     position: Position
     expires_at: float
-    direct: Callable[[Event], bool] = lambda _event: False
-    wanted: Wanted | None = None
-    ended: int = 0
+    send_now: Callable[[Event], bool] = lambda _event: False
+    event_filter: SubscriptionFilter | None = None
+    end_code: int = 0
     overflowed: bool = True
     _idle: bool = False
-    _queue: list[Event] = field(default_factory=list)  # short, and an empty deque takes 760 bytes, as an Event does
-    _bytes: int = 0
+    _queue: list[Event] = field(default_factory=list)  # short; an empty deque takes 760 bytes, and so does an Event
+    _queued_bytes: int = 0
     _woken: bool = False
     _waiter: asyncio.Future[None] | None = None
     seen: Snapshot = field(init=False)
 
-    def begin(self) -> None:
-        """Keep what is offered from here on."""
+    def start_queue(self) -> None:
+        """Queue all events that are offered from now on."""
         self._queue.clear()
-        self._bytes, self.overflowed = 0, False
+        self._queued_bytes, self.overflowed = 0, False
 
     def go_live(self) -> None:
-        """Say that all up to the position was read from the table: what is offered of that is not new."""
+        """Ignore offered events that the subscriber has read from the table already."""
         self.seen = self.position.seen
 
     def offer(self, event: Event) -> None:
-        """Take an event that the viewer may see."""
-        if self.overflowed or (self.wanted and not self.wanted.takes(event)):
+        """Send or queue an event that the viewer may see, if it is new and matches the filter."""
+        if self.overflowed or (self.event_filter and not self.event_filter.matches(event)):
             return
         if self._idle:
-            if event.id <= self.seen.newest_id and not self.seen.missed(
-                event.id, event.xid
-            ):  # the first half alone is cheap
+            # The comparison of ids comes first because it is cheap and nearly always enough.
+            if event.id <= self.seen.newest_id and not self.seen.lacks(event.id, event.xid):
                 return
             if not self.is_ahead_of(event):
-                if self.direct(event):
+                if self.send_now(event):
                     self.position = event.position
                     return
-                self.position = event.before
+                self.position = event.previous_position
             self._idle = False
         self._queue.append(event)
-        self._bytes += len(event.body)
-        if len(self._queue) > QUEUE_EVENTS or self._bytes > QUEUE_BYTES:
+        self._queued_bytes += len(event.body)
+        if len(self._queue) > MAX_QUEUED_EVENTS or self._queued_bytes > MAX_QUEUED_BYTES:
             self.overflow()
         self._wake()
 
     def is_ahead_of(self, event: Event) -> bool:
-        """Whether it has read what the event's own position takes for unread: some of what has a greater id."""
+        """Return whether the subscriber has read events that the event's own position counts as unread."""
         return event.id <= self.seen.newest_id and event.position.seen.is_older_than(self.seen)
 
     def overflow(self) -> None:
-        """Let go of what waits: it is read from the table again, from the position on."""
+        """Drop the queue, so that the subscriber reads the table again from its position."""
         self._queue.clear()
-        self._bytes, self.overflowed, self._idle = 0, True, False
+        self._queued_bytes, self.overflowed, self._idle = 0, True, False
         self._wake()
 
     def end(self, code: int) -> None:
-        """End the subscription."""
-        self.ended = self.ended or code
+        """End the subscription with a close code; the first code stays."""
+        self.end_code = self.end_code or code
         self._idle = False
         self._wake()
 
-    def check(self) -> None:
-        """EndedError where its time is over."""
-        if not self.ended and time.time() >= self.expires_at:
-            self.ended = UNAUTHORIZED
-        if self.ended:
-            raise EndedError(self.ended)
+    def raise_if_ended(self) -> None:
+        """Raise SubscriptionEndedError if the subscription has ended or expired."""
+        if not self.end_code and time.time() >= self.expires_at:
+            self.end_code = UNAUTHORIZED
+        if self.end_code:
+            raise SubscriptionEndedError(self.end_code)
 
-    def take(self) -> Event | None:
-        """Give the next event that waits and was not read already."""
+    def pop(self) -> Event | None:
+        """Return the next queued event that the subscriber has not read from the table; None if there is none."""
         while self._queue:
             event = self._queue.pop(0)
-            self._bytes -= len(event.body)
-            if self.seen.missed(event.id, event.xid):
+            self._queued_bytes -= len(event.body)
+            if self.seen.lacks(event.id, event.xid):
                 return event
         return None
 
     async def wait(self) -> bool:
-        """Wait until something happens; False where nothing does for QUIET_SECONDS."""
+        """Wait until there is something to do; return False if there is nothing for KEEPALIVE_SECONDS."""
         if not self._woken:
             loop = asyncio.get_running_loop()
             self._idle, self._waiter = True, loop.create_future()
-            wait_seconds = min(QUIET_SECONDS, max(0.0, self.expires_at - time.time()))
-            timer = loop.call_later(wait_seconds, self._stir)
+            wait_seconds = min(KEEPALIVE_SECONDS, max(0.0, self.expires_at - time.time()))
+            timer = loop.call_later(wait_seconds, self._stop_waiting)
             try:
                 await self._waiter
             finally:
@@ -141,8 +142,8 @@ class Subscriber:
 
     def _wake(self) -> None:
         self._woken = True
-        self._stir()
+        self._stop_waiting()
 
-    def _stir(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -1,60 +1,42 @@
-"""Permits of one GCRA over all processes, leased from Redis a share of what is free at a time."""
+"""Leases: several permits of one GCRA in one call of Redis, which all processes share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from pyrate_limiter import Rate
-from pyrate_limiter.abstracts.algorithm import GCRA, Decision
-from pyrate_limiter.buckets.redis_state import RedisStateStore
+from service.core.redis import RedisUnavailableError, Scripts
 
-from service.core.redis import RedisUnavailableError
-
-# Around the library's script, whose weight becomes so many per cent of what is free, and one at least.
+# The hash has one field: when all that was leased is refilled, in µs since the epoch (GCRA's theoretical arrival time).
+# A lease is `share` per cent of the free permits, at least one. %.0f, because Lua's default keeps 14 digits of the 16.
 SCRIPT = """
-local ARGV = {unpack(ARGV)}
-local function step()
-%s
+local now, share, emission, burst = ARGV[1] * 1000, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local tat = math.max(now, tonumber(redis.call('HGET', KEYS[1], 'tat1') or 0) or 0)
+local free = burst - math.ceil((tat - now) / emission)
+local permits = math.max(1, math.floor(free * share / 100))
+local wait = tat + (permits - burst) * emission - now
+if wait > 0 then
+    return {0, math.ceil(wait / 1000), string.format('%.0f', tat)}
 end
-local function tat()
-    return tonumber(redis.call('HGET', KEYS[1], 'tat1') or 0) or 0
-end
-local now, emission, burst = ARGV[1] * 1000, tonumber(ARGV[5]), tonumber(ARGV[6])
-local free = burst - math.ceil(math.max(0, tat() - now) / emission)
-ARGV[2] = math.max(1, math.floor(free * ARGV[2] / 100))
-local said = step()
-said[3] = ARGV[2]
-said[4] = string.format('%%.0f', tat())
-return said
+tat = string.format('%.0f', tat + permits * emission)
+redis.call('HSET', KEYS[1], 'tat1', tat)
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return {permits, 0, tat}
 """
 
 
-@dataclass(frozen=True)
-class Lease(Decision):
-    """How many permits there are, none where it is refused, and until when all that was ever leased is refilled."""
+class Lease(NamedTuple):
+    """A number of permits, none after a refusal, and when all that any process leased is refilled."""
 
-    permits: int = 0
-    full_at_us: int = 0
-
-
-class Leasing(GCRA):
-    """GCRA whose weight is, in Redis, a share of what is free in per cent."""
-
-    def redis_script(self) -> str:
-        """Give the library's script with what is around it."""
-        return SCRIPT % super().redis_script()
+    permits: int
+    retry_after_ms: int
+    full_at_us: int
 
 
-class SharedState(RedisStateStore):
-    """The library's state of one key in Redis, of which `check` gives a Lease."""
-
-    @staticmethod
-    def _decision(rates: list[Rate], reply: Sequence[Any]) -> Lease:
-        try:
-            decision = RedisStateStore._decision(rates, reply)
-            permits = int(reply[2]) if decision.allowed else 0
-            return Lease(decision.failing_rate, decision.retry_after_ms, permits, int(reply[3]))
-        except (LookupError, TypeError, ValueError):  # what speaks there is not Redis
-            raise RedisUnavailableError from None
+async def lease(scripts: Scripts, key: str, *, now_ms: int, share: int, emission_us: int, burst: int) -> Lease:
+    """Lease `share` per cent of the free permits of a key, at least one. Raises RedisUnavailableError."""
+    expires_ms = 2 * emission_us * burst // 1000
+    reply = await scripts.run(SCRIPT, keys=[key], args=[now_ms, share, emission_us, burst, expires_ms])
+    try:
+        return Lease(*map(int, reply))
+    except (TypeError, ValueError):  # the server is not Redis
+        raise RedisUnavailableError from None

@@ -1,4 +1,4 @@
-"""GCRA over all processes in Redis, by leases of several permits; in the process alone without Redis."""
+"""A rate limit: GCRA over all processes by leases from Redis, or in the process alone without Redis."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
 
 from cachetools import LRUCache
-from pyrate_limiter import Duration, Rate
-from pyrate_limiter.abstracts.algorithm import State
+from pyrate_limiter import GCRA, Duration, Rate
 
 from service.core import metrics
 from service.core.redis import RedisClient, RedisUnavailableError, Scripts
-from service.ratelimit.leases import Lease, Leasing, SharedState
+from service.ratelimit.leases import lease
 
-# Per cent of what is free that one call leases: before anything is known, and after.
+# Per cent of the free permits that one call leases: before the first reply, without other processes, and beside some.
 FIRST_SHARE, SHARE_ALONE, SHARE_BESIDE_OTHERS = 10, 40, 20
-ROUNDING = 0.001  # of a permit: what times in milliseconds add up to
+ROUNDING = 0.001  # of a permit: the sum of the roundings of times to milliseconds
 MAX_KEYS = 50_000
-ALGORITHM = Leasing()
+ALGORITHM = GCRA()
 
 
 @dataclass(frozen=True)
 class LimitDecision:
-    """What a limit says of one request; times in seconds, `retry_after` only where it is refused."""
+    """The result of one check: times in seconds, `retry_after` is 0 if the request is admitted."""
 
     policy: str
     limit: int
@@ -36,13 +34,16 @@ class LimitDecision:
 
 @dataclass
 class LimiterState:
-    """What this process knows of one key: its own GCRA's state, and what it knows and holds of Redis's.
+    """What this process knows of one key, in monotonic milliseconds.
 
-    Times are this machine's monotonic milliseconds.
+    state: this process's own GCRA.
+    share: per cent of the free permits that the next call leases.
+    leased: permits that this process has left.
+    full_at: when all that any process leased is refilled.
+    refused_until: when Redis has a permit again.
     """
 
-    state: State = (0,)
-    shared: SharedState | None = None
+    state: tuple[float, ...] = (0,)
     share: int = FIRST_SHARE
     leased: int = 0
     full_at: float = 0.0
@@ -50,36 +51,35 @@ class LimiterState:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Limit:
-    """`per_minute` requests at once, then as many a minute, evenly, for each key.
+class RateLimiter:
+    """A rate limit per key: a burst of `per_minute` requests, then as many a minute, evenly.
 
-    A request is admitted where this process's own GCRA admits it and, as long as Redis is there, the shared one has
-    leased a permit for it. What is leased moves the time at which the shared bucket is full again, and holds until
-    then: no permit outlives its own stretch of that time, so that all processes together never admit more than GCRA
-    would. What others hold when the bucket runs dry is refused early. A process leases little at first, much where it
-    sees that nobody else does, and less where others do.
+    A request needs a permit of this process's own GCRA and, while Redis is available, one that was leased from the
+    shared GCRA. A leased permit ends when all that was leased before it is refilled, so all processes together admit
+    no more than one GCRA would. If other processes hold the last permits, this one refuses early. A process leases few
+    permits at first, many if no other process leases for that key, and fewer if others do.
     """
 
     def __init__(self, policy: str, per_minute: int, redis: RedisClient | None) -> None:
         self.policy = policy
         self.per_minute = per_minute
         self._rates = [Rate(per_minute, Duration.MINUTE)]
-        self._emission = ceil(Duration.MINUTE.value * 1000 / per_minute) / 1000
-        self._admitted = metrics.LIMITS.labels(policy, "admitted")
-        self._refused = metrics.LIMITS.labels(policy, "refused")
-        self._redis = redis
-        self._scripts = redis and Scripts(redis)
-        self._buckets: LRUCache[str, LimiterState] = LRUCache(MAX_KEYS)
+        self._emission_us = ceil(Duration.MINUTE.value * 1000 / per_minute)
+        self._emission = self._emission_us / 1000
+        self._admitted = metrics.LIMIT_CHECKS.labels(policy, "admitted")
+        self._refused = metrics.LIMIT_CHECKS.labels(policy, "refused")
+        self._scripts = Scripts(redis) if redis else None
+        self._states: LRUCache[str, LimiterState] = LRUCache(MAX_KEYS)
 
     async def check(self, key: str) -> LimitDecision:
-        """Spend one permit of the key, or say when there will be one again."""
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = LimiterState()
-        wait = self._step(bucket, spend=False) or await self._permit(key, bucket) or self._step(bucket, spend=True)
+        """Use one permit of the key, or decide how long the client waits for one."""
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = LimiterState()
+        wait = self._step(state, use=False) or await self._wait_for_permit(key, state) or self._step(state, use=True)
         (self._refused if wait else self._admitted).inc()
         now = _monotonic()
-        used = max(bucket.state[0] / 1000 - now, bucket.full_at - now - bucket.leased * self._emission, 0)
+        used = max(state.state[0] / 1000 - now, state.full_at - now - state.leased * self._emission, 0)
         return LimitDecision(
             policy=self.policy,
             limit=self.per_minute,
@@ -89,62 +89,65 @@ class Limit:
         )
 
     def is_exhausted(self, key: str) -> bool:
-        """Whether this process knows that the key's budget is spent."""
-        bucket = self._buckets.get(key)
-        return bucket is not None and self._step(bucket, spend=False) > 0
+        """Return whether the key has no permit left by this process's own count."""
+        state = self._states.get(key)
+        return state is not None and self._step(state, use=False) > 0
 
-    def _step(self, bucket: LimiterState, *, spend: bool) -> int:
-        """Give the milliseconds to wait by this process's own count; 0 where it admits."""
-        state, decision = ALGORITHM.step(self._rates, bucket.state, _monotonic(), 1)
-        if spend:
-            bucket.state = state
+    def _step(self, state: LimiterState, *, use: bool) -> int:
+        """Return the milliseconds to wait by this process's own GCRA; 0 if it admits."""
+        after, decision = ALGORITHM.step(self._rates, state.state, _monotonic(), 1)
+        if use:
+            state.state = after
         return decision.retry_after_ms or 0
 
-    async def _permit(self, key: str, bucket: LimiterState) -> int:
-        """Take a permit that was leased, or lease; give the milliseconds to wait, 0 where there is one."""
-        if self._redis is None or self._take(bucket):
+    async def _wait_for_permit(self, key: str, state: LimiterState) -> int:
+        """Use a leased permit, or lease some; return the milliseconds to wait, 0 if there is a permit."""
+        if self._scripts is None or self._use_leased(state):
             return 0
-        async with bucket.lock:
-            if self._take(bucket):
+        async with state.lock:
+            if self._use_leased(state):
                 return 0
-            wait = ceil(bucket.refused_until - _monotonic())
-            if wait > 0 and self._redis.here:
+            wait = ceil(state.refused_until - _monotonic())
+            if wait > 0 and self._scripts.available:
                 return wait
             try:
-                return await self._lease(key, bucket)
+                return await self._lease(self._scripts, key, state)
             except RedisUnavailableError:
                 return 0
 
-    def _take(self, bucket: LimiterState) -> bool:
-        if bucket.leased:
-            bucket.leased = max(0, min(bucket.leased, int((bucket.full_at - _monotonic()) / self._emission)))
-        if not bucket.leased:
+    def _use_leased(self, state: LimiterState) -> bool:
+        if state.leased:
+            state.leased = max(0, min(state.leased, int((state.full_at - _monotonic()) / self._emission)))
+        if not state.leased:
             return False
-        bucket.leased -= 1
+        state.leased -= 1
         return True
 
-    async def _lease(self, key: str, bucket: LimiterState) -> int:
-        if bucket.shared is None:
-            scripts: Any = self._scripts
-            bucket.shared = SharedState(scripts, f"limit:{self.policy}:{key}")
+    async def _lease(self, scripts: Scripts, key: str, state: LimiterState) -> int:
         begun, now = _monotonic(), _now()
-        lease: Lease = await bucket.shared.check(ALGORITHM, self._rates, now, bucket.share)  # type: ignore[no-untyped-call]
-        full_at = begun + lease.full_at_us / 1000 - now
-        wait = lease.retry_after_ms or 0
-        if wait > Duration.MINUTE.value:  # a clock was set back, this one or the one of whoever leased last
+        permits, wait, full_at_us = await lease(
+            scripts,
+            f"limit:{self.policy}:{key}",
+            now_ms=now,
+            share=state.share,
+            emission_us=self._emission_us,
+            burst=self.per_minute,
+        )
+        full_at = begun + full_at_us / 1000 - now
+        if wait > Duration.MINUTE.value:  # the clock of this machine, or of the last one that leased, was set back
             return 0
-        others = full_at - lease.permits * self._emission > max(bucket.full_at, begun) + 1
-        bucket.share = SHARE_BESIDE_OTHERS if others or wait else SHARE_ALONE
-        bucket.full_at = full_at
+        others = full_at - permits * self._emission > max(state.full_at, begun) + 1
+        state.share = SHARE_BESIDE_OTHERS if others or wait else SHARE_ALONE
+        state.full_at = full_at
         if wait:
-            bucket.refused_until = _monotonic() + wait
+            state.refused_until = _monotonic() + wait
         else:
-            bucket.leased = lease.permits - 1
+            state.leased = permits - 1
         return wait
 
 
 def _now() -> int:
-    """Give the milliseconds since the epoch: the shared state is compared across machines."""
+    """Return the milliseconds since the epoch: machines share these times."""
     return time.time_ns() // 1_000_000
 
 

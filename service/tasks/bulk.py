@@ -13,7 +13,7 @@ from service.core.viewer import Viewer
 from service.db.pool import Executor
 from service.db.queries import q
 from service.tasks.schemas import NewTask, Task
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 MAX_TASKS = 1000
 
@@ -45,9 +45,9 @@ class TaskList(BaseModel):
     items: list[Task]
 
 
-async def create(db: Executor, viewer: Viewer, new: NewTasks, *, weather: Weather) -> Sequence[Mapping[str, Any]]:
+async def create(db: Executor, viewer: Viewer, new: NewTasks, *, weather: WeatherClient) -> Sequence[Mapping[str, Any]]:
     """Create tasks that the viewer owns and return their rows, with the weather that is found in time."""
-    found = await weather.of({one.city for one in new.tasks if one.city is not None})
+    found = await weather.find_many({one.city for one in new.tasks if one.city is not None})
     rows = await q.tasks.create_many(
         db,
         user_id=viewer.id,

@@ -12,12 +12,12 @@ from service.db.pool import Executor
 from service.db.queries import q
 from service.db.verdicts import permitted
 from service.tasks.schemas import NewTask, TaskPatch
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 
 
-async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: Weather) -> Any:
+async def create(db: Executor, viewer: Viewer, new: NewTask, *, weather: WeatherClient) -> Any:
     """Create a task that the viewer owns and return its row, with the weather if it is found in time."""
-    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=await weather.now(new.city))
+    row = await q.tasks.create(db, user_id=viewer.id, **new.model_dump(), weather=await weather.find(new.city))
     _log(viewer, row["id"], "task created")
     return row
 
@@ -29,7 +29,7 @@ async def get(db: Executor, viewer: Viewer, task_id: int) -> dict[str, Any]:
 
 
 async def replace(
-    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: Weather
+    db: Executor, viewer: Viewer, task_id: int, new: NewTask, *, versions: list[int] | None, weather: WeatherClient
 ) -> dict[str, Any]:
     """Replace all fields that a client may set, and return the task.
 
@@ -41,7 +41,13 @@ async def replace(
 
 
 async def patch(
-    db: Executor, viewer: Viewer, task_id: int, changes: TaskPatch, *, versions: list[int] | None, weather: Weather
+    db: Executor,
+    viewer: Viewer,
+    task_id: int,
+    changes: TaskPatch,
+    *,
+    versions: list[int] | None,
+    weather: WeatherClient,
 ) -> dict[str, Any]:
     """Change the fields that the client sent, and return the task; versions and errors as in `replace`."""
     return await _update(
@@ -65,7 +71,7 @@ async def _update(
     changes: dict[str, Any],
     *,
     versions: list[int] | None,
-    weather: Weather,
+    weather: WeatherClient,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in NewTask.model_fields:
@@ -76,7 +82,7 @@ async def _update(
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
         expected_versions=versions,
-        weather=await weather.now(await _new_city(db, viewer, task_id, changes.get("city"))),
+        weather=await weather.find(await _new_city(db, viewer, task_id, changes.get("city"))),
         **values,
     )
     task = _current(row)

@@ -1,1 +1,1 @@
-"""The weather of a task's city: the provider, its cache, and what arrives later."""
+"""The weather in a task's city: the provider's client, its cache and circuit breaker, and the backfill."""

@@ -1,4 +1,4 @@
-"""Fills in the weather that tasks miss: what is missing is found in the table, so that it survives restarts."""
+"""Adds weather to the tasks that lack it; the tasks table shows which, so the work survives restarts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import random
 
 from loguru import logger
 
-from service.core.errors import ServiceError
+from service.core.background import run_every
 from service.db.pool import Executor
 from service.db.queries import q
 from service.weather.circuit_breaker import WeatherUnavailableError
-from service.weather.client import CITIES_AT_ONCE, Weather
+from service.weather.client import CITIES_AT_ONCE, WeatherClient
 
 PAUSE_SECONDS = 5.0
 RETRY_SECONDS = 20.0
@@ -19,39 +19,36 @@ CLAIM_ROWS = 100
 FILL_ROWS = 1000
 
 
-async def run(db: Executor, weather: Weather) -> None:
-    """Fill in until cancelled; what fails is due again later."""
-    while True:
-        try:
-            while weather.available and await once(db, weather):
-                pass
-        except ServiceError as error:
-            logger.bind(cause=repr(error.__cause__)).warning("weather: cannot fill in: {}", error.detail)
-        except Exception:  # a defect of one round does not end all others
-            logger.exception("weather: cannot fill in")
-        await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - so that replicas do not march in step
+async def run(db: Executor, weather: WeatherClient) -> None:
+    """Add missing weather again and again until cancelled; a city without an answer is due again later."""
+
+    async def fill() -> None:
+        while weather.available and await fill_batch(db, weather):
+            pass
+
+    await run_every(PAUSE_SECONDS, fill, name="weather backfill", at_once=True)
 
 
-async def once(db: Executor, weather: Weather) -> bool:
-    """Claim some cities whose weather is missing, look them up, fill in what is found; whether there may be more."""
+async def fill_batch(db: Executor, weather: WeatherClient) -> bool:
+    """Claim some tasks without weather, fetch it by city and store it; return whether more tasks may be due."""
     rows = await q.weather.claim(db, seconds=RETRY_SECONDS, row_limit=CLAIM_ROWS)
     cities = {city for row in rows if (city := row["city"]) is not None}
-    turns = asyncio.Semaphore(CITIES_AT_ONCE)
-    # Shuffled: else cities at which the provider fails might come first each time, and open the circuit for the others.
+    slots = asyncio.Semaphore(CITIES_AT_ONCE)
+    # In sorted order the same failing cities could come first each time and open the circuit for the others.
     shuffled = random.sample(sorted(cities), len(cities))
-    ends = await asyncio.gather(*(_fill(db, weather, city, turns) for city in shuffled), return_exceptions=True)
-    if failures := [end for end in ends if end is not None]:
-        raise failures[0]
+    results = await asyncio.gather(*(_fill(db, weather, city, slots) for city in shuffled), return_exceptions=True)
+    if errors := [result for result in results if result is not None]:
+        raise errors[0]
     return len(rows) == CLAIM_ROWS
 
 
-async def _fill(db: Executor, weather: Weather, city: str, turns: asyncio.Semaphore) -> None:
+async def _fill(db: Executor, weather: WeatherClient, city: str, slots: asyncio.Semaphore) -> None:
     try:
-        async with turns:
-            found = await weather.look_up(city)
+        async with slots:
+            fragment = await weather.fetch(city)
     except WeatherUnavailableError:
         return
     filled = FILL_ROWS
     while filled == FILL_ROWS:
-        filled = await q.weather.fill(db, city=city, weather=found, row_limit=FILL_ROWS)
-        logger.bind(city=city, tasks=filled).info("weather filled in")
+        filled = await q.weather.fill(db, city=city, weather=fragment, row_limit=FILL_ROWS)
+        logger.bind(city=city, tasks=filled).info("weather added")

@@ -1,4 +1,4 @@
-"""What is kept of the weather: answers, in Redis and in the process, under what cities are called."""
+"""The provider's answers by city, kept in Redis and in the process."""
 
 from __future__ import annotations
 
@@ -13,82 +13,82 @@ from service.core.redis import RedisClient, RedisUnavailableError
 
 NO_SUCH_CITY_SECONDS = 300
 MAX_CITIES = 10_000
-NOTHING = b"null"
+NO_SUCH_CITY = b"null"
 
 
 class City(NamedTuple):
-    """What the provider is asked for, and what all spellings have in common: Unicode form, case, spaces."""
+    """A city as it was written, and in the form that all its spellings share (Unicode form, case, spaces)."""
 
     text: str
     normal: str
 
     @classmethod
     def of(cls, text: str) -> City:
-        """Give a city as somebody wrote it."""
+        """Return the city of a text that a user wrote."""
         return cls(text.strip(), " ".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
     @property
-    def lease(self) -> str:
-        """Give the name of the lock of the replica that asks for it."""
+    def lock_key(self) -> str:
+        """The Redis key of the lock that the replica that asks the provider holds."""
         return f"weather:turn:{self.normal}"
 
-    def name(self, found: bytes) -> str:
-        """Give the key of an answer: the provider may know a city in one spelling and not in another."""
-        return f"weather:none:{self.text}" if found == NOTHING else f"weather:of:{self.normal}"
+    def answer_key(self, answer: bytes) -> str:
+        """Return the Redis key of an answer: the provider may know one spelling of a city and not another."""
+        return f"weather:none:{self.text}" if answer == NO_SUCH_CITY else f"weather:of:{self.normal}"
 
 
-class Cache:
-    """Weather by a city's normal form, and by its text that there is none; in the process for when Redis is away."""
+class WeatherCache:
+    """Weather by a city's normal form, and the spellings that name no city; in the process if Redis is unavailable."""
 
     def __init__(self, redis: RedisClient | None, *, seconds: int) -> None:
         self._redis = redis
         self._seconds = seconds
-        self._local: TLRUCache[str, bytes] = TLRUCache(MAX_CITIES, lambda _, found, now: now + self._lifetime(found))
+        self._local: TLRUCache[str, bytes] = TLRUCache(MAX_CITIES, lambda _, answer, now: now + self._lifetime(answer))
 
     @property
-    def keeps(self) -> bool:
-        """Whether anything is kept."""
+    def enabled(self) -> bool:
+        """Whether the cache stores answers."""
         return self._seconds > 0
 
-    def _lifetime(self, found: bytes) -> int:
-        return min(NO_SUCH_CITY_SECONDS, self._seconds) if found == NOTHING else self._seconds
+    def _lifetime(self, answer: bytes) -> int:
+        return min(NO_SUCH_CITY_SECONDS, self._seconds) if answer == NO_SUCH_CITY else self._seconds
 
     async def get(self, city: City) -> bytes | None:
-        """Give what is kept of a city."""
-        return (await self.look(city))[0]
+        """Return the stored answer for a city."""
+        return (await self.get_with_lock(city))[0]
 
-    async def look(self, city: City) -> tuple[bytes | None, bool]:
-        """Give what is kept of a city, and whether it was still some replica's turn at that moment."""
-        names = [city.name(b""), city.name(NOTHING)]
-        kept: list[Any] = [*map(self._local.get, names), None]
+    async def get_with_lock(self, city: City) -> tuple[bytes | None, bool]:
+        """Return the stored answer for a city, and whether some replica held the city's lock at that moment."""
+        keys = [city.answer_key(b""), city.answer_key(NO_SUCH_CITY)]
+        stored: list[Any] = [*map(self._local.get, keys), None]
         try:
             if self._redis:
-                kept = [*await self._redis.call(lambda redis: redis.mget([*names, city.lease]))]
+                stored = [*await self._redis.call(lambda redis: redis.mget([*keys, city.lock_key]))]
         except RedisUnavailableError:
             pass
-        weather, nothing, lease = kept
+        weather, no_such_city, lock = stored
         if weather is not None and _is_weather(weather):
-            return weather, lease is not None
-        return NOTHING if nothing == NOTHING else None, lease is not None
+            return weather, lock is not None
+        return NO_SUCH_CITY if no_such_city == NO_SUCH_CITY else None, lock is not None
 
-    async def put(self, city: City, found: bytes) -> None:
-        """Keep an answer."""
-        if not self.keeps:
+    async def put(self, city: City, answer: bytes) -> None:
+        """Store an answer."""
+        if not self.enabled:
             return
-        name, seconds = city.name(found), self._lifetime(found)
-        self._local[name] = found
+        key, seconds = city.answer_key(answer), self._lifetime(answer)
+        self._local[key] = answer
         if self._redis:
             with suppress(RedisUnavailableError):
-                await self._redis.call(lambda redis: redis.set(name, found, ex=seconds))
+                await self._redis.call(lambda redis: redis.set(key, answer, ex=seconds))
 
 
-def _is_weather(kept: bytes) -> bool:
-    """Whether it is what `put` writes: others may write to that Redis."""
+def _is_weather(stored: bytes) -> bool:
+    """Return whether `put` wrote this value: other programs may write to the same Redis."""
     try:
-        fields = orjson.loads(kept)
+        fields = orjson.loads(stored)
     except orjson.JSONDecodeError:
         return False
     if not isinstance(fields, dict):
         return False
-    whole = isinstance(fields.get("temperature"), int | float) and isinstance(fields.get("condition"), str)
-    return whole and b"\\u0000" not in kept
+    complete = isinstance(fields.get("temperature"), int | float) and isinstance(fields.get("condition"), str)
+    return complete and b"\\u0000" not in stored

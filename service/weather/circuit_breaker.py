@@ -1,4 +1,4 @@
-"""When the weather's provider is left alone: after failures for several cities, and a city after some of its own."""
+"""Circuit breakers that pause calls: one for the weather provider, and one for each city that fails."""
 
 from __future__ import annotations
 
@@ -16,70 +16,73 @@ MAX_CITIES = 1000
 
 
 class WeatherUnavailableError(Exception):
-    """The provider is slow, failing, limiting, nonsensical, or left alone for a while because it was."""
+    """No weather: the provider is slow, fails, limits calls or answers nonsense, or its circuit is open."""
 
 
 class ProviderCircuit:
     """One circuit breaker for the provider and one for each city that failed.
 
-    A city counts once among the provider's failures until some look-up succeeds, so that those who name a city at which
-    it fails, over and over, do not take the weather from all others.
+    A city counts once among the provider's failures until a call succeeds. A user who names one failing city again and
+    again therefore does not open the circuit for the others.
     """
 
     def __init__(self) -> None:
         self._provider = _breaker("weather")
         self._cities: LRUCache[str, CircuitBreaker] = LRUCache(MAX_CITIES)
-        self._failed: set[str] = set()
-        self._said = self._provider.state
-        self._trying = False
+        self._failed_cities: set[str] = set()
+        self._logged_state = self._provider.state
+        self._has_trial = False
 
     @property
-    def open(self) -> bool:
-        """Whether the provider is left alone."""
+    def is_open(self) -> bool:
+        """Whether the provider may not be called."""
         return bool(self._provider.opened)
 
     def check(self, city: str) -> bool:
-        """Whether a call would be a trial, of which there is one at a time; WeatherAwayError where none may be made."""
-        trial: bool = self._provider.state == STATE_HALF_OPEN
-        own = self._cities.get(city)
-        if self.open or (trial and self._trying) or (own and own.opened):
+        """Return whether a call would be a trial, of which one runs at a time.
+
+        Raises WeatherUnavailableError if no call may be made.
+        """
+        is_trial: bool = self._provider.state == STATE_HALF_OPEN
+        breaker = self._cities.get(city)
+        if self.is_open or (is_trial and self._has_trial) or (breaker and breaker.opened):
             raise WeatherUnavailableError
-        return trial
+        return is_trial
 
     @contextmanager
     def call(self, city: str) -> Iterator[None]:
-        """Count how a call ends: with a WeatherAwayError, or well; what is cancelled says nothing of the provider."""
-        trial = self.check(city)
-        self._trying = self._trying or trial
+        """Count a call as failed if it raises WeatherUnavailableError, else as successful; ignore a cancelled one."""
+        is_trial = self.check(city)
+        self._has_trial = self._has_trial or is_trial
         try:
             yield
-            self._succeeded(city)
+            self._count_success(city)
         except WeatherUnavailableError as error:
-            self._count(city, error, trial=trial)
+            self._count_failure(city, error, is_trial=is_trial)
             raise
         finally:
-            if trial:
-                self._trying = False
-            self._say()
+            if is_trial:
+                self._has_trial = False
+            self._log_change()
 
-    def _succeeded(self, city: str) -> None:
+    def _count_success(self, city: str) -> None:
         self._provider.reset()
-        self._failed.clear()
+        self._failed_cities.clear()
         self._cities.pop(city, None)
 
-    def _count(self, city: str, error: WeatherUnavailableError, *, trial: bool) -> None:
-        own = self._cities.setdefault(city, _breaker(city))
-        _fail(own, error)
-        if trial or city not in self._failed:
-            self._failed.add(city)
+    def _count_failure(self, city: str, error: WeatherUnavailableError, *, is_trial: bool) -> None:
+        breaker = self._cities.setdefault(city, _breaker(city))
+        _fail(breaker, error)
+        if is_trial or city not in self._failed_cities:
+            self._failed_cities.add(city)
             _fail(self._provider, error)
 
-    def _say(self) -> None:
+    def _log_change(self) -> None:
         state = self._provider.state
-        if state != self._said:
-            self._said = state
-            metrics.CIRCUIT.set(state != STATE_CLOSED)
-            logger.bind(last=str(self._provider.last_failure)).warning("weather: the circuit is {}", state)
+        if state != self._logged_state:
+            self._logged_state = state
+            metrics.CIRCUIT_OPEN.set(state != STATE_CLOSED)
+            logger.bind(state=state, error=str(self._provider.last_failure)).warning("weather circuit changed")
 
 
 def _breaker(name: str) -> CircuitBreaker:

@@ -1,4 +1,4 @@
-"""The OpenWeather client: one look-up per city however many ask, within a budget, cached, behind a circuit breaker."""
+"""The OpenWeather client: one call per city for all who ask, with a timeout, a cache and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from service.core.redis import RedisClient, RedisUnavailableError
 from service.core.server_timing import measured
 from service.core.settings import Settings
 from service.core.validation import Text
-from service.weather.cache import NOTHING, Cache, City
+from service.weather.cache import NO_SUCH_CITY, City, WeatherCache
 from service.weather.circuit_breaker import ProviderCircuit, WeatherUnavailableError
 
 MAX_RESPONSE_BYTES = 64 * 1024
-NO_SUCH_CITY = (400, 404)  # 400: a text in which the provider sees no place; it is not asked again and again
+NO_SUCH_CITY_STATUSES = (400, 404)  # the provider answers 400 to a text in which it sees no place
 MAX_CALLS = 20
-CITIES_AT_ONCE = 10  # of one caller's many, so that others find some calls free
+CITIES_AT_ONCE = 10  # per caller, so that other callers find some of MAX_CALLS free
 POLL_SECONDS = 0.05
 
 
@@ -46,7 +46,7 @@ class _Wind(BaseModel):
 
 
 class _Answer(BaseModel):
-    """What is read of the provider's answer."""
+    """The members of the provider's answer that the service reads."""
 
     weather: Annotated[list[_Condition], Field(min_length=1)]
     main: _Main
@@ -54,7 +54,7 @@ class _Answer(BaseModel):
     dt: Annotated[int | None, Field(ge=0, le=2**33)] = None
 
     def as_weather(self) -> bytes:
-        """Give the JSON that a task keeps: °C, %, m/s."""
+        """Return the JSON that a task stores, in °C, % and m/s."""
         return orjson.dumps(
             {
                 "temperature": self.main.temp,
@@ -72,107 +72,113 @@ class _Flight(NamedTuple):
     task: asyncio.Task[bytes]
 
 
-class Weather:
-    """Looks weather up. Without a key there is none, which is said once."""
+class WeatherClient:
+    """The weather of cities, from the cache or the provider; none without an API key."""
 
-    def __init__(self, given: Settings, *, session: aiohttp.ClientSession, redis: RedisClient | None) -> None:
-        self._url = f"{given.openweather_url.rstrip('/')}/data/2.5/weather"
-        self._key = given.openweather_api_key.get_secret_value()
-        self.budget = given.weather_timeout_seconds
+    def __init__(self, settings: Settings, *, session: aiohttp.ClientSession, redis: RedisClient | None) -> None:
+        self._url = f"{settings.openweather_url.rstrip('/')}/data/2.5/weather"
+        self._api_key = settings.openweather_api_key.get_secret_value()
+        self.timeout_seconds = settings.weather_timeout_seconds
         self._session = session
-        self._cache = Cache(redis, seconds=given.weather_cache_seconds)
+        self._cache = WeatherCache(redis, seconds=settings.weather_cache_seconds)
         self._redis = redis
         self._circuit = ProviderCircuit()
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self._flights: dict[str, _Flight] = {}
-        if not self._key:
-            logger.info("OPENWEATHER_API_KEY is empty: tasks get no weather")
+        if not self._api_key:
+            logger.bind(reason="OPENWEATHER_API_KEY is empty").info("weather disabled")
 
     @property
     def available(self) -> bool:
-        """Whether there is a provider and it may be asked."""
-        return bool(self._key) and not self._circuit.open
+        """Whether there is an API key and the provider's circuit lets calls through."""
+        return bool(self._api_key) and not self._circuit.is_open
 
-    async def now(self, city: str | None) -> orjson.Fragment | None:
-        """Give a city's weather as JSON for a request; None where there is none, or none within the budget."""
-        if city is None or not self._key:
+    async def find(self, city: str | None) -> orjson.Fragment | None:
+        """Return a city's weather as JSON; None if there is none, or none within the timeout."""
+        if city is None or not self._api_key:
             return None
         try:
-            return await self.look_up(city)
+            return await self.fetch(city)
         except WeatherUnavailableError:
             return None
 
-    async def of(self, cities: Collection[str]) -> dict[str, orjson.Fragment]:
-        """Give the weather of those cities for which there is one within the budget of a single look-up."""
-        found: dict[str, orjson.Fragment] = {}
-        turns = asyncio.Semaphore(CITIES_AT_ONCE)
+    async def find_many(self, cities: Collection[str]) -> dict[str, orjson.Fragment]:
+        """Return the weather of those cities that have some, as far as it arrives within the timeout of one call."""
+        weather_by_city: dict[str, orjson.Fragment] = {}
+        slots = asyncio.Semaphore(CITIES_AT_ONCE)
 
-        async def look(city: str) -> None:
-            server_timing.begin()  # what many wait for at once is counted once
-            async with turns:
-                if weather := await self.now(city):
-                    found[city] = weather
+        async def find_one(city: str) -> None:
+            server_timing.begin()  # this task's own: else parallel waits would add up in the request's
+            async with slots:
+                if weather := await self.find(city):
+                    weather_by_city[city] = weather
 
         with measured("weather"), suppress(TimeoutError):
-            async with asyncio.timeout(self.budget), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(self.timeout_seconds), asyncio.TaskGroup() as group:
                 for city in cities:
-                    group.create_task(look(city))
-        return found
+                    group.create_task(find_one(city))
+        return weather_by_city
 
-    async def look_up(self, city: str) -> orjson.Fragment | None:
-        """Give a city's weather as JSON, None where there is no such city; WeatherAwayError."""
-        asked = City.of(city)
-        if not asked.normal:
+    async def fetch(self, city: str) -> orjson.Fragment | None:
+        """Return a city's weather as JSON; None if there is no such city.
+
+        Raises WeatherUnavailableError.
+        """
+        wanted = City.of(city)
+        if not wanted.normal:
             return None
-        begun, budget = time.monotonic(), self.budget
+        begun, seconds = time.monotonic(), self.timeout_seconds
         with measured("weather"):
             while True:
-                flight = self._flights.get(asked.normal) or self._start(asked, budget)
-                found = await asyncio.shield(flight.task)
+                flight = self._flights.get(wanted.normal) or self._start(wanted, seconds)
+                answer = await asyncio.shield(flight.task)
                 # The provider may know a city in one spelling that it does not know in another.
-                if found != NOTHING or flight.city == asked:
-                    return None if found == NOTHING else orjson.Fragment(found)
-                budget = begun + self.budget - time.monotonic()
-                if budget <= 0:
+                if answer != NO_SUCH_CITY or flight.city == wanted:
+                    return None if answer == NO_SUCH_CITY else orjson.Fragment(answer)
+                seconds = begun + self.timeout_seconds - time.monotonic()
+                if seconds <= 0:
                     raise WeatherUnavailableError
 
     async def close(self) -> None:
-        """End what is still being looked up for nobody."""
+        """Cancel the calls that still run."""
         tasks = [flight.task for flight in self._flights.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, city: City, budget: float) -> _Flight:
-        flight = self._flights[city.normal] = _Flight(city, asyncio.create_task(self._fly(city, budget)))
-        flight.task.add_done_callback(lambda ended: self._landed(city, ended))
+    def _start(self, city: City, seconds: float) -> _Flight:
+        flight = self._flights[city.normal] = _Flight(city, asyncio.create_task(self._find_answer(city, seconds)))
+        flight.task.add_done_callback(lambda task: self._end(city, task))
         return flight
 
-    def _landed(self, city: City, task: asyncio.Task[bytes]) -> None:
+    def _end(self, city: City, task: asyncio.Task[bytes]) -> None:
         del self._flights[city.normal]
         if not task.cancelled():
-            task.exception()  # every passenger may have left
+            task.exception()  # marks it as retrieved: every caller may have left
 
-    async def _fly(self, city: City, budget: float) -> bytes:
-        deadline = time.monotonic() + budget
-        found = await self._cache.get(city)
-        metrics.CACHE.labels("miss" if found is None else "hit").inc()
-        if found is None:
-            async with self._lease(city) as ours:
-                if not ours:
-                    return await self._wait(city, deadline)
-                # Another replica may have found it between the look into the cache and our turn.
-                found = await self._cache.get(city) or await self._ask(city, deadline)
-        return found
+    async def _find_answer(self, city: City, seconds: float) -> bytes:
+        deadline = time.monotonic() + seconds
+        answer = await self._cache.get(city)
+        metrics.CACHE_LOOKUPS.labels("miss" if answer is None else "hit").inc()
+        if answer is None:
+            async with self._lock(city) as acquired:
+                if not acquired:
+                    return await self._wait_for_other_replica(city, deadline)
+                # Another replica may have stored an answer since the first read of the cache.
+                answer = await self._cache.get(city) or await self._ask(city, deadline)
+        return answer
 
     @asynccontextmanager
-    async def _lease(self, city: City) -> AsyncIterator[bool]:
-        """Whether it is this replica that asks; each asks for itself without Redis, or where no answer is kept."""
+    async def _lock(self, city: City) -> AsyncIterator[bool]:
+        """Hold the city's lock, so that one replica asks the provider; yield whether this replica holds it.
+
+        Without Redis or a cache every replica asks, because none can read another's answer.
+        """
         lock = None
         try:
-            if self._redis and self._cache.keeps:
-                name, seconds = city.lease, self.budget + 1
-                lock = await self._redis.call(lambda redis: _acquired(redis, name, seconds))
+            if self._redis and self._cache.enabled:
+                key, seconds = city.lock_key, self.timeout_seconds + 1
+                lock = await self._redis.call(lambda redis: _acquire(redis, key, seconds))
                 if lock is None:
                     yield False
                     return
@@ -183,16 +189,16 @@ class Weather:
         finally:
             if self._redis and lock:
                 with suppress(RedisUnavailableError):
-                    await self._redis.call(lambda _: _released(lock))
+                    await self._redis.call(lambda _: _release(lock))
 
-    async def _wait(self, city: City, deadline: float) -> bytes:
-        """Wait for what another replica finds, as long as it has its turn."""
+    async def _wait_for_other_replica(self, city: City, deadline: float) -> bytes:
+        """Return the answer that another replica stores while it holds the city's lock."""
         while time.monotonic() < deadline:
             await asyncio.sleep(POLL_SECONDS)
-            found, goes_on = await self._cache.look(city)
-            if found is not None:
-                return found
-            if not goes_on:
+            answer, is_locked = await self._cache.get_with_lock(city)
+            if answer is not None:
+                return answer
+            if not is_locked:
                 break
         raise WeatherUnavailableError
 
@@ -201,74 +207,74 @@ class Weather:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._calls.acquire()
-        except TimeoutError:  # no failure of the provider's
+        except TimeoutError:  # not a failure of the provider
             raise WeatherUnavailableError from None
         try:
             with self._circuit.call(city.normal), _timed() as result:
-                found = await self._request(city.text, deadline)
-                result.append("none" if found == NOTHING else "found")
+                answer = await self._request(city.text, deadline)
+                result.append("none" if answer == NO_SUCH_CITY else "found")
         finally:
             self._calls.release()
-        await self._cache.put(city, found)
-        return found
+        await self._cache.put(city, answer)
+        return answer
 
     async def _request(self, city: str, deadline: float) -> bytes:
-        """Ask the provider once. Its errors are not passed on: their text holds the URL, and that the key."""
+        """Send one request to the provider; drop the text of its errors, which holds the URL with the API key."""
         try:
             async with self._session.get(
                 self._url,
-                params={"q": city, "units": "metric", "appid": self._key},
+                params={"q": city, "units": "metric", "appid": self._api_key},
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=max(0.001, deadline - time.monotonic())),
-            ) as answer:
-                if answer.status in NO_SUCH_CITY:
-                    return NOTHING
-                if answer.status in {401, 403}:
-                    logger.warning("weather: the provider refuses OPENWEATHER_API_KEY (status {})", answer.status)
-                if answer.status != 200:
-                    raise WeatherUnavailableError(f"status {answer.status}")
-                return _Answer.model_validate_json(await _body(answer)).as_weather()
+            ) as response:
+                if response.status in NO_SUCH_CITY_STATUSES:
+                    return NO_SUCH_CITY
+                if response.status in {401, 403}:
+                    logger.bind(status=response.status, setting="OPENWEATHER_API_KEY").warning("weather key refused")
+                if response.status != 200:
+                    raise WeatherUnavailableError(f"status {response.status}")
+                return _Answer.model_validate_json(await _body(response)).as_weather()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise WeatherUnavailableError(type(error).__name__) from None
 
 
 @contextmanager
 def _timed() -> Iterator[list[str]]:
-    """Count a request by what is put into the list, as failed where nothing is."""
+    """Measure a request, labelled with the result that the block puts into the list, else as failed."""
     begun = time.monotonic()
     result: list[str] = []
     try:
         yield result
     finally:
-        metrics.WEATHER.labels(*result or ["failed"]).observe(time.monotonic() - begun)
+        metrics.WEATHER_REQUESTS.labels(*result or ["failed"]).observe(time.monotonic() - begun)
 
 
-async def _body(answer: aiohttp.ClientResponse) -> bytes:
+async def _body(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    async for chunk in answer.content.iter_any():
+    async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
             raise WeatherUnavailableError("too large")
     return bytes(body)
 
 
-async def _acquired(redis: Redis, name: str, seconds: float) -> Lock | None:
-    lock = redis.lock(name, timeout=seconds, blocking=False)
+async def _acquire(redis: Redis, key: str, seconds: float) -> Lock | None:
+    lock = redis.lock(key, timeout=seconds, blocking=False)
     return lock if await lock.acquire() else None
 
 
-async def _released(lock: Lock) -> None:
-    with suppress(LockError):  # it has expired: no reason to believe that Redis is away
+async def _release(lock: Lock) -> None:
+    with suppress(LockError):  # an expired lock does not mean that Redis is unavailable
         await lock.release()
 
 
 @asynccontextmanager
-async def opened(given: Settings, redis: RedisClient | None) -> AsyncIterator[Weather]:
-    """Open the client with one HTTP session for the life of the process."""
+async def opened(settings: Settings, redis: RedisClient | None) -> AsyncIterator[WeatherClient]:
+    """Open the client with one HTTP session, and close both at the end."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
-        weather = Weather(given, session=session, redis=redis)
+        client = WeatherClient(settings, session=session, redis=redis)
         try:
-            yield weather
+            yield client
         finally:
-            await weather.close()
+            await client.close()

@@ -1,4 +1,4 @@
-"""Holds the catalogue to reality: what a route runs here is what `sql catalog` says that it may run."""
+"""Fixtures that compare the statements a route runs with the statements that `sql catalog` lists for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ route: ContextVar[str] = ContextVar("route", default="")
 
 @pytest.fixture(autouse=True)
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[str]]]:
-    """The statements that each route has run in the test; more than the catalogue says is a failure."""
+    """Collect the statements that each route runs in the test; a statement missing from the catalogue is a failure."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     handle, arguments = APIRoute.handle, Statement._arguments
 
@@ -37,8 +37,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[str]]]:
     monkeypatch.setattr(APIRoute, "handle", handling)
     monkeypatch.setattr(Statement, "_arguments", running)
     yield found
-    said = callers()
+    documented = callers()
     for path, names in found.items():
-        assert not {name for name in names if not {path, EVERY_REQUEST} & set(said.get(name, ()))}, (
+        assert not {name for name in names if not {path, EVERY_REQUEST} & set(documented.get(name, ()))}, (
             f"{path} runs what the catalogue does not know of"
         )

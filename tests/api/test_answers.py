@@ -13,11 +13,11 @@ from tests.support.factories import Factory
 from tests.support.problems import problem
 
 
-async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
+async def test_a_few_large_responses_of_one_reader_are_sent_at_once(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backpressure, "LARGE_BYTES", 10)
-    monkeypatch.setattr(backpressure, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "LARGE_RESPONSE_BYTES", 10)
+    monkeypatch.setattr(backpressure, "SLOT_TIMEOUT_SECONDS", 0.05)
     ada = await make.user()
     begun, taken = [], asyncio.Event()
     headers = [(b"authorization", ada.client.headers["authorization"].encode())]
@@ -32,12 +32,12 @@ async def test_of_one_readers_large_answers_a_few_are_sent_at_once(
             await taken.wait()
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for _ in range(backpressure.LARGE_OF_ONE):
+        for _ in range(backpressure.MAX_LARGE_RESPONSES_PER_USER):
             group.create_task(make.app({**scope}, receive, send))
-        while len(begun) < backpressure.LARGE_OF_ONE:  # noqa: ASYNC110
+        while len(begun) < backpressure.MAX_LARGE_RESPONSES_PER_USER:  # noqa: ASYNC110
             await asyncio.sleep(0)
         refused = problem(await ada.client.get("/tasks"), 503)
         taken.set()
-    assert refused["detail"].startswith("There are as many large answers")
-    assert begun == [200] * backpressure.LARGE_OF_ONE
+    assert refused["detail"].startswith("Too many large answers")
+    assert begun == [200] * backpressure.MAX_LARGE_RESPONSES_PER_USER
     assert (await ada.client.get("/tasks")).status_code == 200

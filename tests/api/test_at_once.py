@@ -1,4 +1,4 @@
-"""The process that ends something need not hear of it: the very next request is right, in one that hears nothing."""
+"""A revocation takes effect at once in the process that performs it, without any notification."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from service.accounts.passwords import Passwords
 from service.app import create_app
+from service.events.signals import Heartbeat
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory, User
 
@@ -18,11 +19,13 @@ NOWHERE = "postgresql://127.0.0.1:1/none"
 
 
 @pytest.fixture
-async def deaf(sql: asyncpg.Connection[asyncpg.Record], database_url: str) -> AsyncIterator[Factory]:
-    """An application that believes what it remembers, and hears of no change."""
+async def deaf(
+    sql: asyncpg.Connection[asyncpg.Record], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Factory]:
+    """An application that trusts its session cache and gets no notifications."""
+    monkeypatch.setattr(Heartbeat, "is_fresh", lambda _self: True)
     app = create_app(make_settings(database_url, database_listen_url=NOWHERE), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
-        app.state.services.session_cache.believed = lambda: True
         yield Factory(sql, app)
 
 
@@ -44,7 +47,7 @@ async def ended(answer: Awaitable[httpx.Response]) -> None:
     assert (await answer).is_success
 
 
-async def test_a_process_that_hears_nothing_remembers(deaf: Factory) -> None:
+async def test_a_process_without_a_listener_keeps_its_cache(deaf: Factory) -> None:
     """Else the tests below might be right for another reason."""
     ada = await deaf.user()
     assert await good(ada.client) == 200
@@ -63,7 +66,7 @@ async def test_a_log_out_and_the_end_of_a_session(deaf: Factory) -> None:
     assert await good(ada.client) == 401
 
 
-async def test_another_password(deaf: Factory) -> None:
+async def test_a_password_change(deaf: Factory) -> None:
     ada = await deaf.user()
     other = (await logged_in(ada))["access_token"]
     assert [await good(with_token(ada, token)) for token in (other, ada.token)] == [200, 200]
@@ -71,7 +74,7 @@ async def test_another_password(deaf: Factory) -> None:
     assert [await good(with_token(ada, token)) for token in (other, ada.token)] == [401, 200]
 
 
-async def test_another_role_and_a_deactivation(deaf: Factory) -> None:
+async def test_a_role_change_and_a_deactivation(deaf: Factory) -> None:
     admin, ada = await deaf.admin(), await deaf.user()
     key = (await ada.client.post("/auth/keys", json={"name": "x"})).json()["key"]
     for role, expected in (("user", 403), ("admin", 200), ("user", 403)):
@@ -99,7 +102,7 @@ async def test_a_refresh_token_that_is_used_again(deaf: Factory) -> None:
     assert await good(ada.client) == 401
 
 
-async def test_the_oldest_session_beyond_the_most(deaf: Factory) -> None:
+async def test_the_oldest_session_above_the_maximum(deaf: Factory) -> None:
     ada = await deaf.user()
     for _ in range(99):
         await deaf.session(ada.id)

@@ -16,7 +16,7 @@ from service.attachments.operations import Attachments
 from service.core.errors import NotFoundError
 from service.db.pool import Database
 from tests.api.test_stores import content_of
-from tests.support.attachments import LARGEST, Kind
+from tests.support.attachments import MAX_ATTACHMENT_BYTES, Kind
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
 
@@ -34,7 +34,7 @@ async def added(user: User, task: int, content: bytes = b"hello\n", *, name: str
     return body
 
 
-async def settled(files: Attachments, database: Database, *, woken: bool = True) -> None:
+async def wait_for_removals(files: Attachments, database: Database, *, woken: bool = True) -> None:
     """Wait until nothing is left to be removed; woken: as if a minute had passed."""
     async with asyncio.timeout(20):
         while await database.pool.fetchval("select count(*) from removed_attachments"):
@@ -43,10 +43,10 @@ async def settled(files: Attachments, database: Database, *, woken: bool = True)
             await asyncio.sleep(0.02)
 
 
-async def test_a_file_comes_back_as_it_was(users: Factory) -> None:
+async def test_a_file_is_downloaded_unchanged(users: Factory) -> None:
     ada = await users.user()
     task = await users.task(ada)
-    for size in (0, 1, 999_999, 1_000_000, 1_000_001, LARGEST):
+    for size in (0, 1, 999_999, 1_000_000, 1_000_001, MAX_ATTACHMENT_BYTES):
         content = content_of(size)
         answer = await add(ada, task, content)
         assert answer.status_code == 201
@@ -62,7 +62,7 @@ async def test_a_file_comes_back_as_it_was(users: Factory) -> None:
         assert got.headers["ETag"] == f'"{one["sha256"]}"'
 
 
-async def test_a_download_is_kept_from_being_run(users: Factory) -> None:
+async def test_a_download_has_headers_that_prevent_execution(users: Factory) -> None:
     ada = await users.user()
     task = await users.task(ada)
     one = await added(ada, task, b"<!DOCTYPE html><script>alert(1)</script>", name="x.html")
@@ -100,7 +100,9 @@ async def test_pages_of_a_list_are_all_of_it(users: Factory) -> None:
         problem(await ada.client.get(f"/tasks/{task}/attachments?{query}"), 422)
 
 
-async def test_rights_are_the_tasks(users: Factory, client: httpx.AsyncClient, files: Attachments, kind: Kind) -> None:
+async def test_attachment_rights_follow_the_task(
+    users: Factory, client: httpx.AsyncClient, files: Attachments, kind: Kind
+) -> None:
     ada, bob, root = await users.user(), await users.user(), await users.admin()
     task, bobs = await users.task(ada), await users.task(bob)
     one = await added(ada, task)
@@ -133,7 +135,7 @@ async def test_an_administrator_uses_the_own_quota_and_makes_the_owners_change(u
     assert await users.sql.fetchval("select added_by from attachments") == root.id
 
 
-async def test_what_comes_and_goes_is_a_change_of_the_task(users: Factory) -> None:
+async def test_an_added_or_removed_attachment_is_a_change_of_the_task(users: Factory) -> None:
     ada = await users.user()
     task = (await ada.client.post("/tasks", json={"title": "x"})).json()
     path = f"/tasks/{task['id']}"
@@ -165,12 +167,12 @@ async def test_a_deleted_attachment_is_gone_with_its_file(
     problem(await ada.client.get(path), 404)
     problem(await ada.client.delete(path), 404)
     assert (await ada.client.get(f"/tasks/{task}/attachments")).json()["items"] == [kept]
-    await settled(files, database, woken=False)
+    await wait_for_removals(files, database, woken=False)
     assert len(await kind.held(files.store)) == 1
 
 
 @pytest.mark.parametrize("by", ["the API", "psql"])
-async def test_a_deleted_tasks_files_go_behind_the_commit(
+async def test_the_files_of_a_deleted_task_are_removed_after_the_commit(
     users: Factory, files: Attachments, kind: Kind, database: Database, by: str
 ) -> None:
     ada = await users.user()
@@ -182,7 +184,7 @@ async def test_a_deleted_tasks_files_go_behind_the_commit(
         await users.sql.execute("delete from tasks where id = $1", task)
     else:
         await ada.client.delete(f"/tasks/{task}")
-    await settled(files, database, woken=by == "psql")
+    await wait_for_removals(files, database, woken=by == "psql")
     assert len(await kind.held(files.store)) == 1
     assert [one["type"] for one in (await ada.client.get(f"/tasks/{task}/history?limit=1")).json()["items"]] == [
         "task.deleted"
@@ -216,11 +218,11 @@ async def test_a_restored_task_gets_back_what_is_still_there(
     assert await users.sql.fetchval("select bool_or(with_task) from removed_attachments") is False
     await users.sql.execute("update removed_attachments set claimed_until = null")
     monkeypatch.undo()
-    await settled(files, database)
+    await wait_for_removals(files, database)
     assert await kind.held(files.store) == sorted([keys[0], keys[2]])
 
 
-async def test_only_who_may_restore_the_task_gets_its_files(
+async def test_only_users_who_may_restore_a_task_restore_its_files(
     users: Factory, files: Attachments, database: Database
 ) -> None:
     ada, bob = await users.user(), await users.user()
@@ -231,7 +233,7 @@ async def test_only_who_may_restore_the_task_gets_its_files(
     assert await users.sql.fetchval("select count(*) from attachments") == 0
 
 
-async def test_a_task_that_goes_while_a_file_comes_leaves_none(users: Factory, files: Attachments, kind: Kind) -> None:
+async def test_a_task_deleted_during_an_upload_leaves_no_file(users: Factory, files: Attachments, kind: Kind) -> None:
     ada = await users.user()
     task = await users.task(ada)
 
@@ -256,16 +258,18 @@ async def test_a_download_that_has_begun_outlives_its_attachment(
     task = await users.task(ada)
     content = content_of(3_000_000)
     one = await added(ada, task, content)
-    known = await files.get(database, ada.viewer, task, one["id"])
-    with files.reading(database, ada.viewer, known, start=0, stop=len(content)) as reading:
+    record = await files.get(database, ada.viewer, task, one["id"])
+    with files.reading(database, ada.viewer, record, start=0, stop=len(content)) as reading:
         async with aclosing(reading) as pieces:
             first = await anext(pieces)
             await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")
-            await settled(files, database)
+            await wait_for_removals(files, database)
             assert first + b"".join([piece async for piece in pieces]) == content
 
 
-async def test_many_come_and_go_at_once(users: Factory, files: Attachments, kind: Kind, database: Database) -> None:
+async def test_many_attachments_are_added_and_deleted_concurrently(
+    users: Factory, files: Attachments, kind: Kind, database: Database
+) -> None:
     ada = await users.user()
     task = await users.task(ada)
 
@@ -280,7 +284,7 @@ async def test_many_come_and_go_at_once(users: Factory, files: Attachments, kind
 
     for _ in range(5):
         await asyncio.gather(*(come_and_go(n) for n in range(6)))
-    await settled(files, database)
+    await wait_for_removals(files, database)
     assert await kind.held(files.store) == []
     events = (await ada.client.get(f"/tasks/{task}/history?limit=100")).json()["items"]
     assert [one["task"]["version"] for one in events] == list(range(61, 0, -1))
@@ -289,7 +293,9 @@ async def test_many_come_and_go_at_once(users: Factory, files: Attachments, kind
 # How much
 
 
-async def test_a_byte_too_many_is_refused_while_it_comes(users: Factory, files: Attachments, kind: Kind) -> None:
+async def test_a_body_over_the_limit_is_refused_while_it_arrives(
+    users: Factory, files: Attachments, kind: Kind
+) -> None:
     ada = await users.user()
     task = await users.task(ada)
 
@@ -297,7 +303,11 @@ async def test_a_byte_too_many_is_refused_while_it_comes(users: Factory, files: 
         for start in range(0, len(body), 100_000):
             yield body[start : start + 100_000]
 
-    for size, status in ((LARGEST, 201), (LARGEST + 1, 413), (LARGEST + 200_000, 413)):
+    for size, status in (
+        (MAX_ATTACHMENT_BYTES, 201),
+        (MAX_ATTACHMENT_BYTES + 1, 413),
+        (MAX_ATTACHMENT_BYTES + 200_000, 413),
+    ):
         request = ada.client.build_request("POST", "/", files={"file": ("x", content_of(size))})
         kinds = {"Content-Type": request.headers["Content-Type"]}
         for body in (request.read(), pieces(request.read())):
@@ -316,7 +326,7 @@ def quota(files: Attachments, monkeypatch: pytest.MonkeyPatch) -> int:
     return 100
 
 
-async def test_a_quota_holds_and_says_what_is_left(
+async def test_a_quota_is_enforced_and_its_rest_reported(
     users: Factory, files: Attachments, kind: Kind, quota: int, database: Database
 ) -> None:
     ada, bob, root = await users.user(), await users.user(), await users.admin()
@@ -332,11 +342,11 @@ async def test_a_quota_holds_and_says_what_is_left(
     await added(bob, bobs, b"x" * 100)
     await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")
     await added(ada, task, b"x" * 60)
-    await settled(files, database)
+    await wait_for_removals(files, database)
     assert len(await kind.held(files.store)) == 5
 
 
-async def test_of_uploads_at_once_no_more_come_in_than_the_quota_has_room_for(
+async def test_concurrent_uploads_do_not_exceed_the_quota(
     users: Factory, files: Attachments, kind: Kind, quota: int
 ) -> None:
     ada = await users.user()
@@ -347,7 +357,7 @@ async def test_of_uploads_at_once_no_more_come_in_than_the_quota_has_room_for(
     assert len(await kind.held(files.store)) == 3
 
 
-async def test_one_user_takes_no_more_than_some_of_the_places(users: Factory, files: Attachments) -> None:
+async def test_one_user_uses_only_a_share_of_the_upload_slots(users: Factory, files: Attachments) -> None:
     ada, bob = await users.user(), await users.user()
     task, bobs = await users.task(ada), await users.task(bob)
     going_on = asyncio.Event()
@@ -369,7 +379,7 @@ async def test_one_user_takes_no_more_than_some_of_the_places(users: Factory, fi
         for _ in range(6)
     ]
     async with asyncio.timeout(20):
-        while files._uploads._slots.total < 6:  # noqa: ASYNC110
+        while files._uploads._slots.used < 6:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     refused = await add(ada, task)
     assert int(refused.headers["Retry-After"]) > 0
@@ -378,13 +388,13 @@ async def test_one_user_takes_no_more_than_some_of_the_places(users: Factory, fi
     going_on.set()
     assert [answer.status_code for answer in await asyncio.gather(*running)] == [201] * 6
     await added(ada, task)
-    assert files._uploads._slots.total == 0
+    assert files._uploads._slots.used == 0
 
 
 # What is missing
 
 
-async def test_a_row_without_its_file_is_away_and_not_gone(users: Factory, files: Attachments) -> None:
+async def test_a_row_without_its_file_is_unavailable_and_not_missing(users: Factory, files: Attachments) -> None:
     ada = await users.user()
     task = await users.task(ada)
     one = await added(ada, task)
@@ -396,23 +406,23 @@ async def test_a_row_without_its_file_is_away_and_not_gone(users: Factory, files
     assert (await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")).status_code == 204
 
 
-async def test_a_file_that_goes_between_its_row_and_its_first_byte_is_not_found(
+async def test_a_file_deleted_between_its_row_and_its_first_byte_is_not_found(
     users: Factory, files: Attachments, database: Database
 ) -> None:
     ada = await users.user()
     task = await users.task(ada)
     one = await added(ada, task)
-    known = await files.get(database, ada.viewer, task, one["id"])
+    record = await files.get(database, ada.viewer, task, one["id"])
     await ada.client.delete(f"/tasks/{task}/attachments/{one['id']}")
-    await settled(files, database)
-    with files.reading(database, ada.viewer, known, start=0, stop=6) as pieces, pytest.raises(NotFoundError):
+    await wait_for_removals(files, database)
+    with files.reading(database, ada.viewer, record, start=0, stop=6) as pieces, pytest.raises(NotFoundError):
         await anext(pieces)
 
 
 async def test_names_are_the_clients_and_no_paths(users: Factory, files: Attachments) -> None:
     ada = await users.user()
     task = await users.task(ada)
-    for given, kept in (
+    for sent_name, kept in (
         ("отчёт за май.pdf", "отчёт за май.pdf"),
         ("../../etc/passwd", "passwd"),
         ("C:\\Users\\ada\\a.txt", "a.txt"),
@@ -421,11 +431,11 @@ async def test_names_are_the_clients_and_no_paths(users: Factory, files: Attachm
         (".hidden", ".hidden"),
         ("a\u200cb", "a\u200cb"),
     ):
-        one = await added(ada, task, name=given)
+        one = await added(ada, task, name=sent_name)
         assert one["filename"] == kept
         got = await ada.client.get(f"/tasks/{task}/attachments/{one['id']}")
-        said = got.headers["Content-Disposition"].partition("filename*=UTF-8''")[2]
-        assert httpx.QueryParams(f"x={said.replace('+', '%2B')}")["x"] == kept
+        encoded_name = got.headers["Content-Disposition"].partition("filename*=UTF-8''")[2]
+        assert httpx.QueryParams(f"x={encoded_name.replace('+', '%2B')}")["x"] == kept
     for refused in ("", " ", ".", "..", "x/", "a\nb", "x\u202egnp.exe", "a\u2028b", "x" * 256):
         problem(await add(ada, task, name=refused), 422)
     assert await users.sql.fetchval("select count(*) from attachments") == 7

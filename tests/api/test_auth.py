@@ -45,14 +45,14 @@ async def test_a_new_account_is_shown_without_its_password(make: Factory, client
 
 
 @pytest.mark.parametrize("username", ["abc", "A" * 50, "0-9", "a.b_c-D", "..."])
-async def test_a_username_within_the_rules_is_taken(make: Factory, client: httpx.AsyncClient, username: str) -> None:
+async def test_a_valid_username_is_accepted(make: Factory, client: httpx.AsyncClient, username: str) -> None:
     assert (await register(client, username)).json()["username"] == username
 
 
 @pytest.mark.parametrize(
     "username", ["", "ab", "a" * 51, "a b", "añb", "abc\n", "abc\0", "a/b", "abc ", "\u0430bc", "a@b.c"]
 )
-async def test_a_username_outside_the_rules_is_refused(make: Factory, client: httpx.AsyncClient, username: str) -> None:
+async def test_an_invalid_username_is_refused(make: Factory, client: httpx.AsyncClient, username: str) -> None:
     problem(await register(client, username), 422, pointers={"/username"})
 
 
@@ -65,14 +65,14 @@ async def test_a_username_is_unique_without_regard_to_case(make: Factory, client
 @pytest.mark.parametrize(
     "password", ["x" * 8, "x" * 256, "שלום עולם", "密码密码密码密码", "🦊" * 8, "é" * 256, " " * 8, "\t\n\x01\x7f" * 2]
 )
-async def test_a_password_within_the_rules_logs_in(make: Factory, client: httpx.AsyncClient, password: str) -> None:
+async def test_a_valid_password_logs_in(make: Factory, client: httpx.AsyncClient, password: str) -> None:
     assert (await register(client, "ada", password)).status_code == 201
     assert (await log_in(client, "ada", password)).status_code == 200
     assert (await log_in(client, "ada", password + "x")).status_code in {401, 422}
 
 
 @pytest.mark.parametrize("password", ["", "x" * 7, "x" * 257, "xxxxxxxx\0", unicodedata.normalize("NFD", "é" * 7)])
-async def test_a_password_outside_the_rules_is_refused(make: Factory, client: httpx.AsyncClient, password: str) -> None:
+async def test_an_invalid_password_is_refused(make: Factory, client: httpx.AsyncClient, password: str) -> None:
     problem(await register(client, "ada", password), 422, pointers={"/password"})
 
 
@@ -87,7 +87,7 @@ async def test_both_unicode_forms_of_a_password_log_in(
     assert (await log_in(client, "ada", sent)).status_code == 200
 
 
-async def test_what_comes_behind_72_bytes_of_a_password_counts(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_bytes_after_the_72nd_of_a_password_count(make: Factory, client: httpx.AsyncClient) -> None:
     await register(client, "ada", "x" * 72 + "one tail")
     problem(await log_in(client, "ada", "x" * 72 + "other tail"), 401)
     assert (await log_in(client, "ada", "x" * 72 + "one tail")).status_code == 200
@@ -103,12 +103,12 @@ async def test_only_an_administrator_registers_an_administrator(make: Factory, c
     assert (await register(client, "newest", role="user")).json()["role"] == "user"
 
 
-async def test_a_bad_token_does_not_register_as_if_there_were_none(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_registration_with_an_invalid_token_is_refused(make: Factory, client: httpx.AsyncClient) -> None:
     client.headers["Authorization"] = "Bearer nonsense"
     problem(await register(client, "ada"), 401)
 
 
-async def test_of_sixteen_registrations_of_one_name_at_once_one_is_made(
+async def test_one_of_sixteen_concurrent_registrations_of_a_name_succeeds(
     make: Factory, client: httpx.AsyncClient, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     names = ["Ada", "aDA"] * 8
@@ -120,7 +120,7 @@ async def test_of_sixteen_registrations_of_one_name_at_once_one_is_made(
 # Log in
 
 
-async def test_a_log_in_gives_a_token_that_is_believed(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_log_in_returns_a_token_that_is_accepted(make: Factory, client: httpx.AsyncClient) -> None:
     ada = await make.user()
     answer = await log_in(client, ada.username)
     assert answer.status_code == 200
@@ -157,7 +157,9 @@ async def test_a_log_in_with_broken_json_is_refused(client: httpx.AsyncClient) -
     assert problem(await client.post("/auth/login", content=b"{", headers=JSON), 400)["code"] == "malformed"
 
 
-async def test_an_unknown_user_and_a_wrong_password_look_the_same(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_an_unknown_user_and_a_wrong_password_get_the_same_answer(
+    make: Factory, client: httpx.AsyncClient
+) -> None:
     ada = await make.user()
     wrong, unknown = await log_in(client, ada.username, "wrong password"), await log_in(client, "nobody")
     assert problem(wrong, 401) | {"request_id": ""} == problem(unknown, 401) | {"request_id": ""}
@@ -192,7 +194,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_an_unchanged_forgery_is_believed(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_token_signed_again_without_changes_is_accepted(make: Factory, client: httpx.AsyncClient) -> None:
     """Else the refusals below might be for another reason."""
     ada = await make.user()
     assert (await client.get("/auth/me", headers=bearer(forge(ada)))).json()["id"] == ada.id
@@ -268,7 +270,7 @@ async def test_no_token_is_refused(client: httpx.AsyncClient) -> None:
     assert refused.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_a_token_of_the_previous_key_is_believed_and_none_is_signed_with_it(
+async def test_a_token_of_the_previous_key_is_accepted_and_none_is_signed_with_it(
     make: Factory, client: httpx.AsyncClient, database_url: str
 ) -> None:
     ada = await make.user()
@@ -297,16 +299,14 @@ async def test_a_form_is_utf_8_whether_percent_encoded_or_not(make: Factory, cli
     assert (await client.post("/auth/login", content=b"username=a&password=\xff", headers=form)).status_code == 400
 
 
-async def test_who_is_registered_by_another_is_among_the_users(make: Factory) -> None:
+async def test_an_account_registered_by_an_administrator_is_located_under_users(make: Factory) -> None:
     admin = await make.admin()
     made = await admin.client.post("/auth/register", json={"username": "grace", "password": "correct horse"})
     assert made.headers["Location"] == f"/users/{made.json()['id']}"
 
 
 @pytest.mark.parametrize("username", ["al\u0130ce", "ali\u0307ce", "\u212aim"])
-async def test_only_names_as_they_may_be_written_log_in(
-    make: Factory, client: httpx.AsyncClient, username: str
-) -> None:
+async def test_only_valid_names_log_in(make: Factory, client: httpx.AsyncClient, username: str) -> None:
     for name in ("alice", "kim"):
         await make.user(username=name)
     answer = await client.post("/auth/login", json={"username": username, "password": PASSWORD})

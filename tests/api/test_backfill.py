@@ -62,14 +62,14 @@ async def test_missing_weather_is_there_once_the_provider_is_back(
         for city in cities:
             await make.task(ada, city=city)
 
-        async def given_up() -> bool:
+        async def circuit_is_open() -> bool:
             try:
                 make.app.state.services.weather._circuit.check("moscow")
             except WeatherUnavailableError:
                 return True
             return False
 
-        await until(given_up)
+        await until(circuit_is_open)
         assert await tasks(make.sql) == [(city, None, 1) for city in ("Moscow", *cities)]
         provider.mode = "ok"
         await until_tasks_are(make.sql, *((city, temperature(city), 2) for city in ("Moscow", *cities)))
@@ -91,12 +91,12 @@ async def test_no_city_comes_first_each_time(
     async with forecaster() as client:
         for _ in range(10):
             await make.sql.execute("update tasks set weather_due_at = '-infinity'")
-            await backfill.once(database, client)
+            await backfill.fill_batch(database, client)
     assert len(provider.calls) == 100
     assert len(set(provider.cities[::10])) > 1
 
 
-async def test_a_round_ends_when_all_its_look_ups_have(
+async def test_a_round_ends_when_all_its_lookups_end(
     forecaster: Forecaster, provider: Provider, own_database_url: str, settings: Settings
 ) -> None:
     provider.mode = "late"
@@ -111,7 +111,7 @@ async def test_a_round_ends_when_all_its_look_ups_have(
     """)
     async with pool.connected(own_database_url, settings) as database, forecaster(weather_timeout_seconds=10) as client:
         with pytest.raises(Exception, match="not today"):
-            await backfill.once(database, client)
+            await backfill.fill_batch(database, client)
         others = [(city, temperature(city), 2) for city in ("Moscow", "Paris")]
         assert await tasks(sql) == [("Bad", None, 1), *others]
     await sql.close()
@@ -132,7 +132,7 @@ async def test_a_spelling_that_the_provider_does_not_know_marks_no_other(start: 
         await until_tasks_are(make.sql, (odd, None, 1), ("Paris", temperature("Paris"), 2))
 
 
-async def test_what_is_missing_is_found_after_a_restart(start: Start, provider: Provider) -> None:
+async def test_missing_weather_is_found_after_a_restart(start: Start, provider: Provider) -> None:
     provider.mode = "fails"
     async with start() as make:
         await create(await make.user(), "Moscow")
@@ -200,10 +200,10 @@ async def test_a_blank_city_is_marked_without_a_call(start: Start, provider: Pro
     assert provider.calls == []
 
 
-async def test_many_cities_do_not_look_like_failures(
-    start: Start, provider: Provider, said: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_lookups_of_many_cities_do_not_count_as_failures(
+    start: Start, provider: Provider, json_log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They take longer together than one look-up may: 100 of 0.1 s each, 6 at once, in 1.5 s."""
+    """Together they exceed the timeout of one lookup: 100 lookups of 0.1 s each, 6 at once, against 1.5 s."""
     monkeypatch.setattr(backfill, "CITIES_AT_ONCE", 6)
     monkeypatch.setattr(weather, "MAX_CALLS", 6)
     provider.mode = "late"
@@ -218,7 +218,7 @@ async def test_many_cities_do_not_look_like_failures(
             return bool(await make.sql.fetchval("select bool_and(weather is not null) from tasks"))
 
         await until(filled)
-    assert not [line for line in said if "circuit" in line]
+    assert not [line for line in json_log if "circuit" in line]
 
 
 async def test_two_applications_at_once_ask_for_each_city_once(
@@ -255,7 +255,7 @@ async def test_a_locked_task_is_not_waited_for_and_filled_later(start: Start, ma
     await other.close()
 
 
-async def test_a_city_changed_during_the_look_up_does_not_get_the_old_ones_weather(
+async def test_a_city_changed_during_the_lookup_does_not_get_the_weather_of_the_old_city(
     start: Start, provider: Provider
 ) -> None:
     provider.mode = "held"
@@ -271,14 +271,14 @@ async def test_a_city_changed_during_the_look_up_does_not_get_the_old_ones_weath
         await until_tasks_are(make.sql, ("Paris", temperature("Paris"), 3))
 
 
-async def test_the_loop_goes_on_after_the_database_was_away(
-    start: Start, said: list[str], own_database_url: str
+async def test_the_loop_continues_after_a_database_outage(
+    start: Start, json_log: list[str], own_database_url: str
 ) -> None:
     async with gate(own_database_url) as door, start(database_url=door.url):
         await door.shut("refused")
 
         async def noticed() -> bool:
-            return any("cannot fill in" in line for line in said)
+            return any("weather backfill failed" in line for line in json_log)
 
         await until(noticed)
         await door.open()
@@ -290,7 +290,7 @@ async def test_the_loop_goes_on_after_the_database_was_away(
 
 
 async def test_a_round_that_fails_for_whatever_reason_is_not_the_last_one(
-    start: Start, said: list[str], own_database_url: str
+    start: Start, json_log: list[str], own_database_url: str
 ) -> None:
     sql = await asyncpg.connect(own_database_url)
     await sql.execute("""
@@ -302,7 +302,7 @@ async def test_a_round_that_fails_for_whatever_reason_is_not_the_last_one(
     async with start(database_url=own_database_url):
 
         async def noticed() -> bool:
-            return any("cannot fill in" in line and "not today" in line for line in said)
+            return any("weather backfill failed" in line and "not today" in line for line in json_log)
 
         await until(noticed)
         await sql.execute("drop trigger refuse on tasks")

@@ -20,12 +20,12 @@ from tests.support.factories import Factory
 from tests.support.problems import problem
 
 JSON = {"Content-Type": "application/json"}
-LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
+MAX_BULK_BYTES = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 WHOLE = {"title": "Prepare Report", "description": "Collect data", "status": "in_progress", "city": "Moscow"}
 
 
 @pytest.fixture
-def said() -> Iterator[list[Any]]:
+def logged() -> Iterator[list[Any]]:
     """What is logged at INFO or above, with what is bound to it."""
     lines: list[Any] = []
     sink = logger.add(lambda message: lines.append(message.record), level="INFO")
@@ -54,7 +54,7 @@ async def test_tasks_come_back_in_the_order_sent_and_can_be_read(make: Factory) 
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "one"}], ids=["plain", "keyed"])
-async def test_what_makes_many_waits_for_its_like_and_in_nobodys_way(make: Factory, headers: dict[str, str]) -> None:
+async def test_bulk_requests_wait_for_each_other_and_block_no_others(make: Factory, headers: dict[str, str]) -> None:
     ada, many = await make.user(), make.app.state.services.bulk
     async with AsyncExitStack() as stack:
         for _ in range(pool.BULK_CONNECTIONS):
@@ -71,7 +71,7 @@ async def test_what_makes_many_waits_for_its_like_and_in_nobodys_way(make: Facto
     assert (await created).status_code == 201
 
 
-async def test_one_user_makes_many_once_at_a_time_and_others_need_not_wait(
+async def test_one_user_runs_one_bulk_request_at_a_time_and_others_do_not_wait(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, bob, bulks = await make.user(), await make.user(), make.app.state.services.bulks
@@ -83,11 +83,11 @@ async def test_one_user_makes_many_once_at_a_time_and_others_need_not_wait(
     monkeypatch.setattr(tasks, "BULK_WAIT_SECONDS", 0.05)
     with bulks.slot(ada.id):
         refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
-    assert problem(refused, 503)["detail"].startswith("There are as many bulk creations")
+    assert problem(refused, 503)["detail"].startswith("Too many bulk creations")
     assert refused.headers["retry-after"]
 
 
-async def test_what_makes_many_does_not_wait_for_ever(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bulk_request_waits_for_a_limited_time(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     ada, many = await make.user(), make.app.state.services.bulk
     monkeypatch.setattr(many, "acquire_seconds", 0.05)
     async with many.connection(), many.connection():
@@ -97,7 +97,7 @@ async def test_what_makes_many_does_not_wait_for_ever(make: Factory, monkeypatch
     assert (await ada.client.get("/tasks")).json()["items"] == []
 
 
-async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, said: list[Any]) -> None:
+async def test_a_thousand_tasks_are_accepted_and_one_more_is_refused(make: Factory, logged: list[Any]) -> None:
     ada = await make.user()
     tasks = [{"title": f"task {number}", "city": "Moscow"} for number in range(1000)]
     cursor = (await ada.client.get("/events")).json()["cursor"]
@@ -108,7 +108,7 @@ async def test_a_thousand_are_taken_and_one_more_is_not(make: Factory, said: lis
     assert [(event["type"], event["task_id"], event["actor_id"]) for event in heard] == [
         ("task.created", task, ada.id) for task in ids
     ]
-    (line,) = said
+    (line,) = logged
     assert line["message"] == "tasks created"
     bound = {"tasks": 1000, "first_id": ids[0], "last_id": ids[-1], "actor_id": ada.id}
     assert line["extra"].items() >= bound.items()
@@ -143,7 +143,7 @@ async def test_an_error_names_index_and_field_and_nothing_is_made(make: Factory,
     assert await make.sql.fetchval("select count(*) from tasks") == 0
 
 
-async def test_a_flood_of_unknown_fields_gives_a_short_answer(make: Factory) -> None:
+async def test_a_body_with_a_flood_of_unknown_fields_gets_a_short_answer(make: Factory) -> None:
     ada = await make.user()
     task = {"title": "x", **{f"x{n}": 1 for n in range(50)}}
     refused = await ada.client.post("/tasks/bulk", json={"tasks": [task] * 3})
@@ -161,14 +161,14 @@ async def test_a_flood_of_values_is_refused_before_it_is_read(make: Factory, par
     problem(await ada.client.post("/tasks/bulk", content=content if whole else in_pieces(content), headers=JSON), 413)
 
 
-async def test_far_too_many_tasks_are_one_error(make: Factory) -> None:
+async def test_far_too_many_tasks_cause_one_error(make: Factory) -> None:
     ada = await make.user()
     refused = await ada.client.post("/tasks/bulk", json={"tasks": [{}] * 20_000})
     (error,) = problem(refused, 422, pointers={"/tasks"})["errors"]
     assert "at most 1000 tasks" in error["message"]
 
 
-async def test_texts_may_hold_as_many_signs_of_json_as_they_like(make: Factory) -> None:
+async def test_texts_may_contain_many_json_characters(make: Factory) -> None:
     ada = await make.user()
     tasks = [{"title": "x", "description": '",[{\\' * 2000}] * 100
     created = await ada.client.post("/tasks/bulk", json={"tasks": tasks})
@@ -177,12 +177,12 @@ async def test_texts_may_hold_as_many_signs_of_json_as_they_like(make: Factory) 
 
 
 @pytest.mark.parametrize("tasks", [[], None, {}, "x", 1, {"0": {"title": "x"}}], ids=str)
-async def test_what_is_no_list_with_tasks_is_refused(make: Factory, tasks: Any) -> None:
+async def test_a_body_without_a_list_of_tasks_is_refused(make: Factory, tasks: Any) -> None:
     ada = await make.user()
     problem(await ada.client.post("/tasks/bulk", json={"tasks": tasks}), 422, pointers={"/tasks"})
 
 
-async def test_a_value_that_only_the_database_refuses_leaves_none(make: Factory) -> None:
+async def test_a_value_that_only_the_database_refuses_creates_no_task(make: Factory) -> None:
     ada = await make.user()
     await make.sql.execute("alter table tasks add constraint tasks_own_check check (title <> 'refused') not valid")
     try:
@@ -197,14 +197,14 @@ async def test_a_value_that_only_the_database_refuses_leaves_none(make: Factory)
 
 
 def padded(size: int) -> bytes:
-    """Give a good body of this size."""
+    """Return a good body of this size."""
     return json.dumps({"tasks": [{"title": "x"}]}).encode().ljust(size)
 
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_a_body_may_have_sixteen_megabytes(make: Factory, whole: bool) -> None:
     ada = await make.user()
-    for size, status in ((MAX_BODY_BYTES + 1, 201), (LARGEST, 201), (LARGEST + 1, 413)):
+    for size, status in ((MAX_BODY_BYTES + 1, 201), (MAX_BULK_BYTES, 201), (MAX_BULK_BYTES + 1, 413)):
         content = padded(size)
         sent = await ada.client.post("/tasks/bulk", content=content if whole else in_pieces(content), headers=JSON)
         assert ("Content-Length" in sent.request.headers) == whole
@@ -212,7 +212,7 @@ async def test_a_body_may_have_sixteen_megabytes(make: Factory, whole: bool) -> 
     problem(sent, 413)
 
 
-async def test_of_one_user_two_large_bodies_are_read_at_once_and_others_need_not_wait(
+async def test_two_large_bodies_of_one_user_are_read_at_once_and_others_do_not_wait(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, bob = await make.user(), await make.user()
@@ -235,15 +235,15 @@ async def test_of_one_user_two_large_bodies_are_read_at_once_and_others_need_not
     large = padded(MAX_BODY_BYTES + 1)
     assert (await bob.client.post("/tasks/bulk", content=large, headers=JSON)).status_code == 201
     assert not begun[2].is_set()
-    monkeypatch.setattr(body_limits, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(body_limits, "SLOT_TIMEOUT_SECONDS", 0.05)
     refused = await ada.client.post("/tasks/bulk", content=large, headers=JSON)
-    assert problem(refused, 503)["detail"].startswith("There are as many large bodies")
+    assert problem(refused, 503)["detail"].startswith("Too many large bodies")
     assert refused.headers["retry-after"]
     whole.set()
     assert [(await one).status_code for one in (*sent, third)] == [201, 201, 201]
 
 
-async def test_of_a_key_that_may_only_read_no_large_body_is_read(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_large_body_sent_with_a_read_only_key_is_not_read(make: Factory, client: httpx.AsyncClient) -> None:
     ada = await make.user()
     key = (await ada.client.post("/auth/keys", json={"name": "x", "read_only": True})).json()["key"]
     pieces: list[int] = []
@@ -265,7 +265,7 @@ async def test_a_large_body_may_not_take_too_long_as_a_whole(make: Factory, monk
             yield b" "
             await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(body_limits, "LARGE_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(body_limits, "LARGE_BODY_TIMEOUT_SECONDS", 0.2)
     async with asyncio.timeout(10):
         problem(await ada.client.post("/tasks/bulk", content=trickle(), headers=JSON), 408)
     assert (await ada.client.post("/tasks/bulk", content=padded(MAX_BODY_BYTES + 1), headers=JSON)).status_code == 201
@@ -282,7 +282,7 @@ async def test_on_other_routes_it_may_have_one(make: Factory) -> None:
 
 
 @pytest.mark.parametrize("authorization", [{}, {"Authorization": "Bearer x"}], ids=["none", "bad"])
-async def test_who_is_not_known_is_refused_before_the_body_is_read(
+async def test_an_unauthenticated_request_is_refused_before_its_body_is_read(
     client: httpx.AsyncClient, authorization: dict[str, str]
 ) -> None:
     pieces: list[int] = []

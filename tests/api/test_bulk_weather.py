@@ -37,7 +37,7 @@ def temperatures(items: list[dict[str, Any]]) -> list[float | None]:
     return [item["weather"] and item["weather"]["temperature"] for item in items]
 
 
-async def test_each_city_is_asked_for_once(start: Start, provider: Provider) -> None:
+async def test_each_city_is_requested_once(start: Start, provider: Provider) -> None:
     async with start(weather_timeout_seconds=10) as make:
         items = await create(await make.user(), *["Moscow", "Oslo", None, "Moscow"] * 50)
     assert sorted(provider.cities) == ["Moscow", "Oslo"]
@@ -55,11 +55,11 @@ async def test_many_cities_take_no_longer_than_one(start: Start, provider: Provi
         )
         assert time.monotonic() - began < BUDGET + MARGIN
         assert len(answer.json()["items"]) == 1000
-        spent = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["Server-Timing"]))
-        assert float(spent["weather"]) <= float(spent["total"])
+        durations = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["Server-Timing"]))
+        assert float(durations["weather"]) <= float(durations["total"])
 
 
-async def test_others_find_calls_free_meanwhile(start: Start, provider: Provider) -> None:
+async def test_other_requests_find_free_provider_calls_meanwhile(start: Start, provider: Provider) -> None:
     provider.modes = {f"city {n}": "held" for n in range(100)}
     async with start(weather_timeout_seconds=30) as make:
         ada, bob = await make.user(), await make.user()
@@ -76,7 +76,7 @@ async def test_others_find_calls_free_meanwhile(start: Start, provider: Provider
         assert temperatures(await many) == [temperature(city) for city in provider.modes]
 
 
-async def test_what_was_not_found_in_time_is_filled_in_later(start: Start, provider: Provider) -> None:
+async def test_weather_missed_within_the_budget_is_filled_in_later(start: Start, provider: Provider) -> None:
     provider.modes = {"Oslo": "held"}
     async with start(weather_timeout_seconds=2) as make:
         ada = await make.user()
@@ -86,7 +86,7 @@ async def test_what_was_not_found_in_time_is_filled_in_later(start: Start, provi
         state = make.app.state.services
 
         async def filled() -> bool:
-            await backfill.once(state.db, state.weather)
+            await backfill.fill_batch(state.db, state.weather)
             return bool(await make.sql.fetchval("select count(weather) = 3 from tasks"))
 
         await until(filled)

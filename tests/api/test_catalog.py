@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.dba.callers import EVERY_REQUEST, callers, entries
+from service.dba.callers import EVERY_REQUEST, callers, entry_points
 from tests.support.factories import Factory
 from tests.support.problems import OPERATIONS
 
@@ -22,12 +22,12 @@ COMMANDS = {
 }
 
 
-def said(route: str) -> set[str]:
+def statements_of(route: str) -> set[str]:
     return {name for name, by in callers().items() if route in by}
 
 
 def test_every_route_and_command_is_found() -> None:
-    assert entries() == {*map(str, OPERATIONS), *COMMANDS, EVERY_REQUEST}
+    assert entry_points() == {*map(str, OPERATIONS), *COMMANDS, EVERY_REQUEST}
 
 
 # What each list's request needs, and what makes it take each of its ways.
@@ -62,17 +62,17 @@ async def test_a_route_runs_what_the_catalogue_says_and_nothing_else(
     for query in queries:
         assert (await ada.client.get(path + query)).status_code == 200
     by_ticket = {"accounts.use_ticket"}  # asked with a token here
-    always = said(EVERY_REQUEST)
-    assert seen[f"GET {path}"] - always == said(f"GET {path}") - always - by_ticket
+    always = statements_of(EVERY_REQUEST)
+    assert seen[f"GET {path}"] - always == statements_of(f"GET {path}") - always - by_ticket
 
 
-def test_what_the_service_does_by_itself_is_said_of_serve() -> None:
-    assert said("serve") >= {
+def test_the_catalogue_lists_background_statements_under_serve() -> None:
+    assert statements_of("serve") >= {
         "events.expire",
         "events.repair_future_xids",
         "weather.claim",
         "accounts.create_first_admin",
     }
-    assert said("create-admin") == {"accounts.create"}
-    assert said("demo") == {"accounts.create", "demo.is_empty", "demo.create_tasks"}
-    assert said("openapi") == said("migrate") == set()
+    assert statements_of("create-admin") == {"accounts.create"}
+    assert statements_of("demo") == {"accounts.create", "demo.is_empty", "demo.create_tasks"}
+    assert statements_of("openapi") == statements_of("migrate") == set()

@@ -26,7 +26,7 @@ async def ada(make: Factory) -> User:
 
 
 async def put(make: Factory, user: User, content: bytes) -> tuple[str, str]:
-    """Add a file and give where it is, and its entity tag."""
+    """Add a file and return its path and its entity tag."""
     task = await make.task(user)
     answer = await user.client.post(f"/tasks/{task}/attachments", files={"file": ("a.bin", content)})
     assert answer.status_code == 201
@@ -53,7 +53,7 @@ async def put(make: Factory, user: User, content: bytes) -> tuple[str, str]:
         ("bytes= 5-6 ", 5, 7),
     ],
 )
-async def test_a_range_gives_a_part(make: Factory, ada: User, asked: str, start: int, stop: int) -> None:
+async def test_a_range_returns_part_of_the_file(make: Factory, ada: User, asked: str, start: int, stop: int) -> None:
     path, tag = await put(make, ada, CONTENT)
     got = await ada.client.get(path, headers={"Range": asked})
     assert got.status_code == 206
@@ -73,7 +73,7 @@ async def test_a_range_gives_a_part(make: Factory, ada: User, asked: str, start:
     ],
     ids=lambda value: value[:20],
 )
-async def test_what_is_no_single_range_gives_the_whole(make: Factory, ada: User, asked: str) -> None:
+async def test_anything_but_a_single_range_returns_the_whole_file(make: Factory, ada: User, asked: str) -> None:
     path, _ = await put(make, ada, CONTENT)
     got = await ada.client.get(path, headers={b"Range": asked.encode()})
     assert (got.status_code, got.content) == (200, CONTENT)
@@ -83,7 +83,7 @@ async def test_what_is_no_single_range_gives_the_whole(make: Factory, ada: User,
 
 
 @pytest.mark.parametrize("asked", ["bytes=1024-", "bytes=1024-1024", "bytes=-0", "bytes=999999999999999999-"])
-async def test_a_range_beyond_the_end_says_where_that_is(make: Factory, ada: User, asked: str) -> None:
+async def test_a_range_beyond_the_end_gets_416_with_the_size(make: Factory, ada: User, asked: str) -> None:
     path, _ = await put(make, ada, CONTENT)
     refused = await ada.client.get(path, headers={"Range": asked})
     assert problem(refused, 416)["code"] == "range_not_satisfiable"
@@ -93,7 +93,7 @@ async def test_a_range_beyond_the_end_says_where_that_is(make: Factory, ada: Use
 @pytest.mark.parametrize(
     ("asked", "status"), [("bytes=0-", 416), ("bytes=0-0", 416), ("bytes=-0", 416), ("bytes=-5", 200), ("", 200)]
 )
-async def test_nothing_has_no_part(make: Factory, ada: User, asked: str, status: int) -> None:
+async def test_an_empty_file_has_no_range(make: Factory, ada: User, asked: str, status: int) -> None:
     path, _ = await put(make, ada, b"")
     got = await ada.client.get(path, headers={"Range": asked})
     assert got.status_code == status
@@ -107,7 +107,7 @@ async def test_nothing_has_no_part(make: Factory, ada: User, asked: str, status:
     ("condition", "status"),
     [("TAG", 206), ("W/TAG", 200), ('"other"', 200), ("Thu, 26 Nov 2026 00:00:00 GMT", 200), ("x", 200)],
 )
-async def test_a_part_of_what_was_seen_before_is_given_of_the_same_alone(
+async def test_a_range_with_if_range_is_returned_only_for_the_same_file(
     make: Factory, ada: User, condition: str, status: int
 ) -> None:
     path, tag = await put(make, ada, CONTENT)
@@ -117,17 +117,17 @@ async def test_a_part_of_what_was_seen_before_is_given_of_the_same_alone(
     assert got.content == (CONTENT[10:20] if status == 206 else CONTENT)
 
 
-@pytest.mark.parametrize("known", ["TAG", "W/TAG", '"other", TAG', "*"])
-async def test_what_is_known_is_not_sent_again(make: Factory, ada: User, known: str) -> None:
+@pytest.mark.parametrize("etags", ["TAG", "W/TAG", '"other", TAG', "*"])
+async def test_a_file_with_a_matching_etag_is_not_sent_again(make: Factory, ada: User, etags: str) -> None:
     path, tag = await put(make, ada, CONTENT)
     for more in ({}, {"Range": "bytes=0-1"}, {"Range": "bytes=9999-"}):
-        got = await ada.client.get(path, headers={"If-None-Match": known.replace("TAG", tag), **more})
+        got = await ada.client.get(path, headers={"If-None-Match": etags.replace("TAG", tag), **more})
         assert (got.status_code, got.content) == (304, b"")
         assert got.headers["ETag"] == tag
     assert (await ada.client.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
 
 
-async def test_head_says_what_get_does_and_knows_no_range(make: Factory, ada: User) -> None:
+async def test_head_answers_as_get_does_and_ignores_ranges(make: Factory, ada: User) -> None:
     path, tag = await put(make, ada, CONTENT)
     got, headed = await ada.client.get(path), await ada.client.head(path, headers={"Range": "bytes=0-1"})
     assert (headed.status_code, headed.content) == (200, b"")
@@ -137,7 +137,7 @@ async def test_head_says_what_get_does_and_knows_no_range(make: Factory, ada: Us
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "parameters"),
     [
         ("a.txt", "filename=\"a.txt\"; filename*=UTF-8''a.txt"),
         ('a"b\\c%41.txt', "filename=\"a_b_c_41.txt\"; filename*=UTF-8''a%22b%5Cc%2541.txt"),
@@ -145,8 +145,8 @@ async def test_head_says_what_get_does_and_knows_no_range(make: Factory, ada: Us
         ("\N{GRINNING FACE}'()*", "filename=\"_'()*\"; filename*=UTF-8''%F0%9F%98%80%27%28%29%2A"),
     ],
 )
-def test_a_name_is_told_to_clients_old_and_new(name: str, said: str) -> None:
-    assert disposition(name) == f"attachment; {said}"
+def test_a_file_name_is_encoded_for_old_and_new_clients(name: str, parameters: str) -> None:
+    assert disposition(name) == f"attachment; {parameters}"
     assert disposition(name).isascii()
 
 
@@ -207,13 +207,13 @@ async def test_a_client_that_leaves_ends_the_reading(
     path, _ = await put(make, ada, LARGE)
     _, writer = await begin(port, ada, path)
     running = app.state.services.attachments._downloads._slots
-    assert running.total == 1
+    assert running.used == 1
     writer.transport.abort()
-    await until(lambda: not running.total)
+    await until(lambda: not running.used)
     assert 0 < sum(reads) < len(LARGE) / 2
 
 
-async def test_a_client_that_takes_too_little_gives_its_place_up(
+async def test_a_client_that_reads_too_slowly_loses_its_download_slot(
     make: Factory,
     ada: User,
     port: int,
@@ -221,18 +221,18 @@ async def test_a_client_that_takes_too_little_gives_its_place_up(
     logged: list[str],
 ) -> None:
     path, _ = await put(make, ada, LARGE)
-    monkeypatch.setattr(download, "GRACE_PERIOD_SECONDS", 0.2)
+    monkeypatch.setattr(download, "BASE_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(download, "MIN_BYTES_PER_SECOND", 1e12)
     reader, writer = await begin(port, ada, path)
     running = make.app.state.services.attachments._downloads._slots
-    assert running.total == 1
-    await until(lambda: not running.total)  # though it has not read on, and not left
+    assert running.used == 1
+    await until(lambda: not running.used)  # though it has not read on, and not left
     assert len(await rest(reader)) < len(LARGE)
     writer.close()
-    assert logged[-1].startswith("INFO a download was cut off: ")
+    assert logged[-1].startswith("INFO download aborted")
 
 
-async def test_a_file_that_ends_early_breaks_the_connection_off_and_a_range_goes_on(
+async def test_a_truncated_file_aborts_the_connection_and_a_range_resumes(
     make: Factory, ada: User, app: FastAPI, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, tag = await put(make, ada, LARGE)
@@ -251,7 +251,7 @@ async def test_a_file_that_ends_early_breaks_the_connection_off_and_a_range_goes
     assert (got.status_code, len(body) + len(got.content)) == (206, len(LARGE))
 
 
-async def test_a_file_goes_out_in_chunks(make: Factory, ada: User, reads: list[int]) -> None:
+async def test_a_file_is_sent_in_chunks(make: Factory, ada: User, reads: list[int]) -> None:
     path, _ = await put(make, ada, LARGE)
     assert (await ada.client.get(path)).content == LARGE
     assert max(reads) == CHUNK_BYTES

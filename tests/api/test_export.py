@@ -132,12 +132,12 @@ async def test_a_cell_that_a_spreadsheet_would_run_is_defused(make: Factory, tex
 async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = await make.user()
     await make.task(ada)
-    monkeypatch.setattr(responses, "line", None)
+    monkeypatch.setattr(responses, "json_line", None)
     answer = await ada.client.head("/tasks/export")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
 
 
-async def test_who_may_export_what(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_exporting_tasks_of_another_user_is_forbidden(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob, _ = await fill(make)
     problem(await ada.client.get("/tasks/export", params={"user_id": bob.id}), 403)
     problem(await client.get("/tasks/export"), 401)
@@ -146,7 +146,7 @@ async def test_who_may_export_what(make: Factory, client: httpx.AsyncClient) -> 
 @pytest.mark.parametrize(
     "params", [{"format": "xlsx"}, {"limit": "1"}, {"sort": "id"}, {"cursor": "x"}, {"q": "\0"}, {"count": "exact"}]
 )
-async def test_what_an_export_does_not_take_is_refused(make: Factory, params: dict[str, str]) -> None:
+async def test_parameters_that_an_export_does_not_have_are_refused(make: Factory, params: dict[str, str]) -> None:
     ada = await make.user()
     (name,) = params
     problem(await ada.client.get("/tasks/export", params=params), 422, pointers={f"/query/{name}"})
@@ -167,7 +167,7 @@ async def owner(make: Factory) -> User:
     ada = await make.user()
     await make.sql.execute(
         "insert into tasks (user_id, title, description)"
-        " select $1, 'x', repeat('!', 10000) from generate_series(1, 2000) n",
+        " select $1, 'x', 'x' || repeat(' ', 9998) || 'x' from generate_series(1, 2000) n",
         ada.id,
     )
     return ada
@@ -183,7 +183,7 @@ async def begin(port: int, user: User) -> tuple[asyncio.StreamReader, asyncio.St
 
 
 async def taken(reader: asyncio.StreamReader) -> bytes:
-    """Give what there is to be read until the connection ends."""
+    """Return all bytes until the connection ends."""
     body = b""
     with suppress(ConnectionResetError):
         while part := await reader.read(1 << 20):
@@ -201,13 +201,13 @@ async def test_a_client_that_leaves_ends_its_statement(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered: list[Any] = []
-    line = responses.line
+    line = responses.json_line
 
     def counted(row: Any) -> bytes:
         rendered.append(row)
         return line(row)
 
-    monkeypatch.setattr(responses, "line", counted)
+    monkeypatch.setattr(responses, "json_line", counted)
     _, writer = await begin(port, owner)
     assert await make.sql.fetchval(RUNNING) == 1
     writer.transport.abort()
@@ -228,14 +228,14 @@ async def test_a_client_that_stalls_is_cut_off(
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
     (line,) = logged
-    assert line.startswith("INFO an export was cut off: ")
+    assert line.startswith("INFO export aborted")
 
 
 async def test_an_export_has_more_time_than_another_answer(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(protocols, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "POLL_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "MAX_STALL_SECONDS", 0.2)
     monkeypatch.setattr(exports, "STALL_SECONDS", 2)
     begun = asyncio.get_running_loop().time()
     _, writer = await begin(port, owner)
@@ -244,7 +244,7 @@ async def test_an_export_has_more_time_than_another_answer(
     writer.close()
 
 
-async def test_each_piece_of_an_export_has_its_own_time(app: FastAPI, owner: User) -> None:
+async def test_each_chunk_of_an_export_has_its_own_timeout(app: FastAPI, owner: User) -> None:
     """However many rows are read together: a client that takes a piece in STALL_SECONDS gets all."""
     sizes: list[int] = []
 
@@ -258,7 +258,7 @@ async def test_each_piece_of_an_export_has_its_own_time(app: FastAPI, owner: Use
     async with httpx.AsyncClient(transport=httpx.ASGITransport(weighed), base_url="http://test") as client:
         answer = await client.get("/tasks/export", headers={"Authorization": f"Bearer {owner.token}"})
     assert (answer.text.count("\n"), len(answer.content)) == (2000, sum(sizes))
-    assert max(sizes) == exports.PIECE_BYTES
+    assert max(sizes) == exports.CHUNK_BYTES
 
 
 async def test_an_error_in_the_middle_breaks_the_connection_off(
@@ -272,17 +272,17 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(
     assert ended
     assert not (await taken(reader)).endswith(b"0\r\n\r\n")
     writer.close()
-    assert [line.partition(": ")[0] for line in logged] == ["WARNING an export broke off"]
+    assert [line.partition(" {")[0] for line in logged] == ["WARNING export failed"]
 
 
-async def test_one_export_too_many_is_asked_to_come_again(
+async def test_an_export_above_the_limit_gets_retry_after(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "WAIT_SECONDS", 0.1)
     admin, third = await make.admin(), await make.user()
     writers = [(await begin(port, owner))[1]]
     problem(await owner.client.get("/tasks/export"), 503)  # one's own may not be all
-    writers += [(await begin(port, admin))[1] for _ in range(pool.EXPORTS - 1)]
+    writers += [(await begin(port, admin))[1] for _ in range(pool.MAX_EXPORTS - 1)]
     answer = await third.client.get("/tasks/export")
     problem(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0

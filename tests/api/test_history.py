@@ -13,7 +13,7 @@ from tests.support.problems import problem
 
 
 async def walk(user: User, path: str, *, limit: int) -> list[list[dict[str, Any]]]:
-    """Give all pages; the header leads on as the cursor does."""
+    """Return the items of all pages; check that `Link` has the cursor of each."""
     pages, answer = [], await user.client.get(path, params={"limit": limit})
     while True:
         assert answer.status_code == 200, answer.text
@@ -29,7 +29,7 @@ async def walk(user: User, path: str, *, limit: int) -> list[list[dict[str, Any]
         answer = await user.client.get(link[1:].partition(">")[0])
 
 
-async def test_a_history_says_who_changed_what_from_what_to_what(make: Factory) -> None:
+async def test_a_history_shows_the_actor_and_the_old_and_new_values(make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     path = (await ada.client.post("/tasks", json={"title": "x"})).headers["Location"]
     await root.client.patch(path, json={"status": "done", "description": "by root"})
@@ -49,14 +49,14 @@ async def test_a_history_says_who_changed_what_from_what_to_what(make: Factory) 
         assert deleted["at"] > updated["at"] > created["at"]
 
 
-async def test_it_says_what_listeners_hear(make: Factory) -> None:
+async def test_a_history_has_the_events_that_subscribers_get(make: Factory) -> None:
     ada = await make.user()
     cursor = (await ada.client.get("/events")).json()["cursor"]
     path = (await ada.client.post("/tasks", json={"title": "x"})).headers["Location"]
     await ada.client.patch(path, json={"title": "y"})
     heard = (await ada.client.get("/events", params={"since": cursor})).json()["items"]
-    (said,) = await walk(ada, f"{path}/history", limit=20)
-    assert [{**event, "cursor": ""} for event in said[::-1]] == [{**event, "cursor": ""} for event in heard]
+    (events,) = await walk(ada, f"{path}/history", limit=20)
+    assert [{**event, "cursor": ""} for event in events[::-1]] == [{**event, "cursor": ""} for event in heard]
 
 
 async def test_a_page_ends_where_its_events_are_large(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ async def test_pages_are_whole_and_in_order_while_more_happens(make: Factory, li
     assert [event["id"] for event in first["items"] + second.json()["items"]] == seen[:4]
 
 
-async def test_a_cursor_is_good_for_its_viewer_and_its_task_alone(make: Factory) -> None:
+async def test_a_cursor_works_only_for_its_viewer_and_task(make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     tasks = [await make.task(ada) for _ in range(2)]
     await make.sql.execute("update tasks set title = 'y'")
@@ -95,7 +95,7 @@ async def test_a_cursor_is_good_for_its_viewer_and_its_task_alone(make: Factory)
     listed = (await ada.client.get("/tasks?limit=1")).json()["next_cursor"]
     heard = (await ada.client.get("/events")).json()["cursor"]
     assert (await ada.client.get(f"/tasks/{tasks[0]}/history", params={"cursor": cursor})).status_code == 200
-    for viewer, task, given in [
+    for viewer, task, foreign_cursor in [
         (ada, tasks[1], cursor),
         (root, tasks[0], cursor),
         (ada, tasks[0], listed),
@@ -103,7 +103,7 @@ async def test_a_cursor_is_good_for_its_viewer_and_its_task_alone(make: Factory)
         (ada, tasks[0], cursor[:-1]),
         (ada, tasks[0], ""),
     ]:
-        refused = await viewer.client.get(f"/tasks/{task}/history", params={"cursor": given})
+        refused = await viewer.client.get(f"/tasks/{task}/history", params={"cursor": foreign_cursor})
         problem(refused, 422, pointers={"/query/cursor"})
     problem(await ada.client.get("/tasks", params={"cursor": cursor}), 422, pointers={"/query/cursor"})
 
@@ -125,7 +125,7 @@ async def test_anothers_history_is_forbidden(make: Factory, client: httpx.AsyncC
     problem(await client.get(f"{path}/history"), 401)
 
 
-async def test_where_nothing_is_left_there_is_no_history(make: Factory) -> None:
+async def test_a_deleted_task_without_events_has_no_history(make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     kept, gone = await make.task(ada), await make.task(ada)
     await ada.client.delete(f"/tasks/{gone}")

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a request that is sent again is answered again, and not carried out again."""
+"""Idempotency-Key: a repeated request gets the stored response and is not run again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kept(answer: httpx.Response) -> Any:
 
 
 @every
-async def test_the_same_request_again_gives_the_first_answer_again(make: Factory, path: str) -> None:
+async def test_a_repeated_request_returns_the_first_response(make: Factory, path: str) -> None:
     ada = await make.user()
     first = await send(ada, path)
     made = await count(make)
@@ -106,7 +106,7 @@ async def test_a_key_is_of_one_user_and_one_route(make: Factory) -> None:
 
 
 @every
-async def test_of_twenty_at_once_one_is_carried_out(make: Factory, path: str) -> None:
+async def test_one_of_twenty_concurrent_requests_is_run(make: Factory, path: str) -> None:
     ada = await make.user()
     for key in "abc":
         before = await count(make)
@@ -123,7 +123,7 @@ async def test_of_twenty_at_once_one_is_carried_out(make: Factory, path: str) ->
 
 
 @every
-async def test_what_the_database_refused_leaves_the_key_free(make: Factory, path: str) -> None:
+async def test_a_task_that_the_database_refuses_leaves_the_key_unused(make: Factory, path: str) -> None:
     ada = await make.user()
     await make.sql.execute("alter table tasks add constraint tasks_own_check check (title <> 'x') not valid")
     try:
@@ -136,7 +136,7 @@ async def test_what_the_database_refused_leaves_the_key_free(make: Factory, path
     assert (again.status_code, "Idempotency-Replayed" in again.headers) == (201, False)
 
 
-async def test_an_answer_that_cannot_be_kept_takes_its_task_with_it(make: Factory) -> None:
+async def test_a_response_that_cannot_be_stored_rolls_back_its_task(make: Factory) -> None:
     """The insert and the answer are one transaction."""
     ada = await make.user()
     await make.sql.execute("alter table idempotency_keys add constraint own_check check (status is null) not valid")
@@ -149,13 +149,13 @@ async def test_an_answer_that_cannot_be_kept_takes_its_task_with_it(make: Factor
     assert (await send(ada, "/tasks")).status_code == 201
 
 
-async def test_a_body_that_was_refused_before_leaves_the_key_free(make: Factory) -> None:
+async def test_a_refused_body_leaves_the_key_unused(make: Factory) -> None:
     ada = await make.user()
     problem(await send(ada, "/tasks", body={"title": ""}), 422, pointers={"/title"})
     assert (await send(ada, "/tasks")).status_code == 201
 
 
-async def test_after_a_day_a_key_is_free(make: Factory) -> None:
+async def test_a_key_can_be_reused_after_a_day(make: Factory) -> None:
     ada = await make.user()
     await send(ada, "/tasks")
     await make.sql.execute("update idempotency_keys set claimed_at = now() - interval '24 hours'")
@@ -164,9 +164,7 @@ async def test_after_a_day_a_key_is_free(make: Factory) -> None:
     assert await count(make) == 2
 
 
-async def test_what_is_a_day_old_is_taken_away(
-    make: Factory, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_keys_a_day_old_are_deleted(make: Factory, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = await make.user()
     for key in ("old", "new"):
         await send(ada, "/tasks", key)
@@ -191,7 +189,7 @@ async def test_a_key_is_any_visible_ascii(make: Factory, key: str) -> None:
     "key", [b"", b" ", b"a b", b"x" * 256, b"x" * 60_000, b"a\tb", b"\xc3\xa9", b"\xff", b"a\x7f", b"k, k"], ids=repr
 )
 @every
-async def test_what_is_no_key_is_refused(make: Factory, path: str, key: bytes) -> None:
+async def test_an_invalid_idempotency_key_is_refused(make: Factory, path: str, key: bytes) -> None:
     ada = await make.user()
     refused = await ada.client.post(path, json=BODIES[path], headers={b"Idempotency-Key": key})
     problem(refused, 422, pointers=POINTER)
@@ -206,7 +204,7 @@ async def test_a_key_that_stands_there_twice_is_refused(make: Factory, path: str
     assert await count(make) == 0
 
 
-async def test_listeners_hear_of_a_task_with_a_key(make: Factory) -> None:
+async def test_subscribers_get_a_task_created_with_a_key(make: Factory) -> None:
     ada = await make.user()
     cursor = (await ada.client.get("/events")).json()["cursor"]
     task = (await send(ada, "/tasks")).json()

@@ -1,4 +1,4 @@
-"""A request with an Idempotency-Key while it looks the weather up: sent again, taken over."""
+"""A request with an Idempotency-Key during its weather lookup: repeated, or taken over."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_the_weather_is_not_asked_for_twice(start: Start, provider: Provid
     assert provider.cities == ["Moscow"]
 
 
-async def test_while_the_first_runs_the_next_is_told_so(start: Start, provider: Provider) -> None:
+async def test_a_repeat_while_the_first_request_runs_gets_409(start: Start, provider: Provider) -> None:
     provider.mode = "held"
     async with start(weather_timeout_seconds=30, database_pool_size=1) as make:
         ada = await make.user()
@@ -65,7 +65,7 @@ async def test_while_the_first_runs_the_next_is_told_so(start: Start, provider: 
         assert await make.sql.fetchval("select count(*) from tasks") == 1
 
 
-async def test_who_was_taken_for_dead_makes_nothing(start: Start, provider: Provider) -> None:
+async def test_a_request_whose_claim_was_taken_over_creates_nothing(start: Start, provider: Provider) -> None:
     provider.mode = "held"
     async with start(weather_timeout_seconds=30) as make:
         ada = await make.user()

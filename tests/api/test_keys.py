@@ -48,7 +48,7 @@ async def test_keys_are_listed_newest_first_and_for_their_owner_alone(make: Fact
     assert len((await ada.client.get("/auth/keys")).json()["items"]) == 3
 
 
-async def test_a_key_that_is_revoked_is_good_no_more(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_revoked_key_is_refused(make: Factory, client: httpx.AsyncClient) -> None:
     ada = await make.user()
     gone, stays = await made(ada), await made(ada)
     for key in (gone, stays):
@@ -59,7 +59,7 @@ async def test_a_key_that_is_revoked_is_good_no_more(make: Factory, client: http
     problem(await ada.client.delete(f"/auth/keys/{gone['id']}"), 404)
 
 
-async def test_a_key_expires_when_it_says_whether_it_is_remembered_or_not(
+async def test_a_key_expires_on_time_whether_cached_or_not(
     make: Factory, client: httpx.AsyncClient, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()
@@ -80,13 +80,13 @@ BAD_NAMES = ["", " ", "\t\n", "x" * 101, "nul\0"]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=repr)
-async def test_a_name_that_is_none_is_refused(make: Factory, name: str) -> None:
+async def test_an_invalid_key_name_is_refused(make: Factory, name: str) -> None:
     ada = await make.user()
     problem(await ada.client.post("/auth/keys", json={"name": name}), 422, pointers={"/name"})
 
 
 @pytest.mark.parametrize("name", ["x", "x" * 100, "отчёт 🦊", "nightly"])
-async def test_any_other_name_is_taken_twice_too(make: Factory, name: str) -> None:
+async def test_any_other_name_is_accepted_even_twice(make: Factory, name: str) -> None:
     ada = await make.user()
     assert [(await made(ada, name=name))["name"] for _ in range(2)] == [name] * 2
 
@@ -95,19 +95,19 @@ BAD_ENDS = ["2020-01-01", "9999-12-30", "9999-12-31T23:59:59Z", "tomorrow", "", 
 
 
 @pytest.mark.parametrize("expires_at", BAD_ENDS)
-async def test_an_end_that_is_past_or_none_is_refused(make: Factory, expires_at: Any) -> None:
+async def test_an_invalid_or_past_expiry_is_refused(make: Factory, expires_at: Any) -> None:
     ada = await make.user()
     body = {"name": "x", "expires_at": expires_at}
     problem(await ada.client.post("/auth/keys", json=body), 422, pointers={"/expires_at"})
 
 
 @pytest.mark.parametrize("expires_at", ["2100-01-01", "9999-12-29T23:59:59.999999Z", "2100-01-01T00:00:00+05:00", None])
-async def test_an_end_that_is_to_come_is_taken(make: Factory, expires_at: str | None) -> None:
+async def test_a_future_expiry_is_accepted(make: Factory, expires_at: str | None) -> None:
     key = await made(await make.user(), expires_at=expires_at)
     assert (key["expires_at"] is None) == (expires_at is None)
 
 
-async def test_an_account_has_at_most_a_hundred_keys(make: Factory, sql: Sql) -> None:
+async def test_an_account_has_a_hundred_keys_or_fewer(make: Factory, sql: Sql) -> None:
     ada, bob = await make.user(), await make.user()
     await sql.execute(
         "insert into api_keys (user_id, name, hash) select $1, 'x', sha256(n::text::bytea)"
@@ -165,7 +165,7 @@ async def test_a_key_that_may_only_read_changes_nothing(make: Factory, client: h
 
 
 @pytest.mark.parametrize("key", ["tm_", "tm_x", "tm_" + "A" * 43, "tm_" + "A" * 5000, "tm_\xff", "tm_a b"])
-async def test_what_is_no_key_is_refused(make: Factory, client: httpx.AsyncClient, key: str) -> None:
+async def test_an_invalid_api_key_is_refused(make: Factory, client: httpx.AsyncClient, key: str) -> None:
     await made(await make.user())
     refused = await client.get("/auth/me", headers={b"Authorization": f"Bearer {key}".encode("latin-1")})
     assert problem(refused, 401)["code"] == "unauthorized"
@@ -211,8 +211,8 @@ CANCEL = (
 
 async def used(user: User, number: int = 0) -> datetime | None:
     """Return when a key of the user was last used, by its place in the list."""
-    said = (await user.client.get("/auth/keys")).json()["items"][number]["last_used_at"]
-    return None if said is None else datetime.fromisoformat(said)
+    last_used = (await user.client.get("/auth/keys")).json()["items"][number]["last_used_at"]
+    return None if last_used is None else datetime.fromisoformat(last_used)
 
 
 async def noted(make: Factory) -> None:
@@ -222,7 +222,7 @@ async def noted(make: Factory) -> None:
         await asyncio.wait_for(writer, 10)
 
 
-async def test_the_list_says_when_a_key_was_last_used(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+async def test_the_list_shows_when_a_key_was_last_used(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
     ada = await make.user()
     key = await made(ada)
     assert key["last_used_at"] is None
@@ -231,9 +231,9 @@ async def test_the_list_says_when_a_key_was_last_used(make: Factory, client: htt
     assert [await used(ada), await used(ada, 1)] == [None, None]
     assert (await client.get("/tasks", headers=bearer(key["key"]))).status_code == 200
     await noted(make)
-    said = await used(ada, 1)
-    assert said is not None
-    assert before <= said <= await sql.fetchval("select now()")
+    last_used = await used(ada, 1)
+    assert last_used is not None
+    assert before <= last_used <= await sql.fetchval("select now()")
     assert await used(ada) is None  # the other key
 
 
@@ -246,9 +246,9 @@ async def test_a_use_is_written_once_an_hour(make: Factory, client: httpx.AsyncC
         key_uses._noted.clear()  # as in another process, or in this one after an hour
         assert (await client.get("/tasks", headers=bearer(key["key"]))).status_code == 200
         await noted(make)
-        said = await used(ada)
-        assert said is not None
-        return said
+        last_used = await used(ada)
+        assert last_used is not None
+        return last_used
 
     first = await use_again()
     assert await use_again() == first
@@ -272,7 +272,9 @@ async def test_a_key_that_is_refused_is_not_used(make: Factory, client: httpx.As
     assert [row["user_id"] for row in rows] == [eve.id]
 
 
-async def test_a_use_that_cannot_be_written_holds_nobody_up(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+async def test_a_use_that_cannot_be_written_delays_no_request(
+    make: Factory, client: httpx.AsyncClient, sql: Sql
+) -> None:
     ada = await make.user()
     key, other = await made(ada), await made(ada)
     key_uses = make.app.state.services.session_cache._key_uses

@@ -10,13 +10,12 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyrate_limiter import Duration, Rate
-from pyrate_limiter.abstracts.algorithm import GCRA, State
+from pyrate_limiter import GCRA, Duration, Rate
 from redis.asyncio import Redis
 
 from service.core.redis import RedisClient
 from service.ratelimit import limiter
-from service.ratelimit.limiter import Limit, LimitDecision
+from service.ratelimit.limiter import LimitDecision, RateLimiter
 from tests.support.clocks import Clock, replicas, stopped_clock
 
 WHERE = ["redis", "process"]
@@ -50,14 +49,14 @@ async def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return made
 
 
-async def admitted(limit: Limit, count: int, *, key: str = "ada") -> int:
+async def admitted(limit: RateLimiter, count: int, *, key: str = "ada") -> int:
     verdicts = await asyncio.gather(*(limit.check(key) for _ in range(count)))
     return sum(not verdict.retry_after for verdict in verdicts)
 
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("per_minute", [1, 7, 10, 100, 1000])
-async def test_so_many_at_once_and_then_one_each_time_there_is_room(
+async def test_a_burst_up_to_the_limit_is_admitted_then_one_per_refilled_permit(
     clock: Clock, redis: Redis, redis_url: str, where: str, per_minute: int
 ) -> None:
     url = redis_url if where == "redis" else ""
@@ -74,22 +73,22 @@ async def test_so_many_at_once_and_then_one_each_time_there_is_room(
 
 
 @pytest.mark.parametrize("where", WHERE)
-async def test_a_verdict_says_what_is_left_and_when_there_will_be_more(
+async def test_a_decision_has_the_remaining_permits_and_the_refill_time(
     clock: Clock, redis: Redis, redis_url: str, where: str
 ) -> None:
     url = redis_url if where == "redis" else ""
     async with replicas(1, url=url, per_minute=6, policy="requests") as (limit,):
-        said = [await limit.check("ada") for _ in range(8)]
-        assert [one.remaining for one in said] == [5, 4, 3, 2, 1, 0, 0, 0]
-        assert [one.reset for one in said] == [10, 20, 30, 40, 50, 60, 60, 60]
-        assert [one.retry_after for one in said] == [0, 0, 0, 0, 0, 0, 10, 10]
-        assert {(one.policy, one.limit) for one in said} == {("requests", 6)}
+        decisions = [await limit.check("ada") for _ in range(8)]
+        assert [one.remaining for one in decisions] == [5, 4, 3, 2, 1, 0, 0, 0]
+        assert [one.reset for one in decisions] == [10, 20, 30, 40, 50, 60, 60, 60]
+        assert [one.retry_after for one in decisions] == [0, 0, 0, 0, 0, 0, 10, 10]
+        assert {(one.policy, one.limit) for one in decisions} == {("requests", 6)}
         clock.pass_by(9_500)
         assert (await limit.check("ada")).retry_after == 1
         assert (await limit.check("bob")).remaining == 5
 
 
-async def test_a_refusal_for_what_others_spent_says_when_to_come_back(
+async def test_a_refusal_for_permits_that_others_used_has_retry_after(
     clock: Clock, redis: Redis, redis_url: str
 ) -> None:
     async with replicas(2, url=redis_url, per_minute=6, policy="requests") as (one, other):
@@ -117,7 +116,7 @@ STEPS = st.lists(
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(steps=STEPS, per_minute=st.sampled_from([1, 7, 10, 23, 30, 60, 100, 333]), count=st.integers(1, 5))
-async def test_whoever_asks_when_all_that_is_admitted_is_what_one_gcra_admits(
+async def test_replicas_together_admit_what_one_gcra_admits(
     redis_url: str, steps: list[Step], per_minute: int, count: int
 ) -> None:
     times: list[int] = []
@@ -126,7 +125,7 @@ async def test_whoever_asks_when_all_that_is_admitted_is_what_one_gcra_admits(
             for which, requests, later in steps:
                 clock.pass_by(later)
                 times += [int(clock.milliseconds)] * await admitted(limits[which % count], requests)
-    state: State = (0,)
+    state: tuple[float, ...] = (0,)
     for now in times:
         state, decision = GCRA().step([Rate(per_minute, Duration.MINUTE)], state, now, 1)
         assert decision.allowed
@@ -147,7 +146,7 @@ async def test_even_load_within_the_limit_is_refused_seldom(
     assert passed >= 0.97 * requests
 
 
-async def test_permits_that_are_not_spent_are_given_up(clock: Clock, redis: Redis, redis_url: str) -> None:
+async def test_unused_permits_are_returned(clock: Clock, redis: Redis, redis_url: str) -> None:
     async with replicas(2, url=redis_url, per_minute=100, policy="requests") as (idle, busy):
         assert await admitted(idle, 1) == 1  # leases ten, spends one
         clock.pass_by(6_001)
@@ -155,7 +154,7 @@ async def test_permits_that_are_not_spent_are_given_up(clock: Clock, redis: Redi
         assert await admitted(idle, 1) == 0
 
 
-async def test_whoever_asks_alone_asks_redis_seldom(
+async def test_a_single_user_calls_redis_rarely(
     clock: Clock, redis: Redis, redis_url: str, calls: list[object]
 ) -> None:
     async with replicas(1, url=redis_url, per_minute=100, policy="requests") as (limit,):
@@ -170,7 +169,7 @@ async def test_whoever_asks_alone_asks_redis_seldom(
         assert len(calls) <= 0.06 * 200
 
 
-async def test_processes_that_take_turns_keep_what_they_leased(
+async def test_processes_that_alternate_keep_their_leased_permits(
     clock: Clock, redis: Redis, redis_url: str, calls: list[object]
 ) -> None:
     """A permit holds as long as what was leased before it is not refilled, not only for its own share of the time."""
@@ -195,14 +194,14 @@ async def test_a_whole_limit_at_once_over_several_processes_is_refused_early_by_
     assert (1 - early) * users * 100 <= passed <= users * 100
 
 
-async def test_a_process_that_just_started_does_not_claim_what_others_spent(
+async def test_a_new_process_does_not_claim_permits_that_others_used(
     clock: Clock, redis: Redis, redis_url: str
 ) -> None:
     async with replicas(2, url=redis_url, per_minute=100, policy="requests") as (one, other):
         assert await admitted(one, 60) == 60
-        said = await other.check("ada")
-        assert said.remaining <= 39
-        assert said.reset >= 37
+        decision = await other.check("ada")
+        assert decision.remaining <= 39
+        assert decision.reset >= 37
         clock.pass_by(60_001)
         assert [(await other.check("ada")).remaining for _ in range(3)] == [99, 98, 97]
 
@@ -220,22 +219,24 @@ async def test_users_at_the_same_time_share_a_round_trip(
         assert [verdict.retry_after > 0 for verdict in verdicts] == [True] * 80 + [False] * 220
 
 
-async def test_a_key_of_another_kind_is_done_without_alone(clock: Clock, redis: Redis, redis_url: str) -> None:
+async def test_a_redis_key_of_another_type_disables_only_its_own_limit(
+    clock: Clock, redis: Redis, redis_url: str
+) -> None:
     async with replicas(2, url=redis_url, per_minute=5, policy="requests") as limits:
         await redis.rpush("limit:requests:user:1", "x")
         for one, passes in zip(limits, [[5, 5, 5, 5], [0, 5, 0, 0]], strict=True):
             assert await asyncio.gather(*(admitted(one, 9, key=f"user:{n}") for n in range(4))) == passes
 
 
-async def test_who_leaves_while_others_wait_takes_nothing_from_them(redis: Redis, redis_url: str) -> None:
+async def test_a_caller_that_leaves_costs_waiting_callers_no_permits(redis: Redis, redis_url: str) -> None:
     async with replicas(1, url=redis_url, per_minute=5, policy="requests") as (limit,):
         asked = [asyncio.create_task(limit.check(f"user:{n}")) for n in range(20)]
         await asyncio.sleep(0)
         for n in (0, 1, 7):
             asked[n].cancel()
         async with asyncio.timeout(10):
-            said = await asyncio.gather(*asked, return_exceptions=True)
-        assert [isinstance(said[n], LimitDecision) for n in range(20) if n not in {0, 1, 7}] == [True] * 17
+            results = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(results[n], LimitDecision) for n in range(20) if n not in {0, 1, 7}] == [True] * 17
         assert (await limit.check("user:20")).remaining == 4
         assert await redis.exists("limit:requests:user:20", "limit:requests:user:19") == 2
 
@@ -247,10 +248,10 @@ async def test_a_clock_that_is_set_back_locks_nobody_out(
     url = redis_url if where == "redis" else ""
     async with replicas(1, url=url, per_minute=10, policy="requests") as (limit,):
         assert await admitted(limit, 5) == 5
-        clock.behind = 3_600_000
+        clock.wall_lag = 3_600_000
         assert await admitted(limit, 8) == 5
-        said = await limit.check("ada")
-        assert (said.retry_after, said.reset) == (6, 60)
+        decision = await limit.check("ada")
+        assert (decision.retry_after, decision.reset) == (6, 60)
         clock.pass_by(6_000)
         assert await admitted(limit, 2) == 1
 
@@ -280,7 +281,9 @@ async def test_keys_expire(redis: Redis, redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("lost", ["script_flush", "flushall"])
-async def test_what_redis_forgets_is_set_up_again(clock: Clock, redis: Redis, redis_url: str, lost: str) -> None:
+async def test_keys_and_scripts_that_redis_loses_are_created_again(
+    clock: Clock, redis: Redis, redis_url: str, lost: str
+) -> None:
     async with replicas(1, url=redis_url, per_minute=100, policy="requests") as (limit,):
         assert await admitted(limit, 60) == 60
         await getattr(redis, lost)()
@@ -292,9 +295,9 @@ async def test_what_redis_forgets_is_set_up_again(clock: Clock, redis: Redis, re
 
 async def test_a_process_keeps_so_many_keys_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "MAX_KEYS", 10)
-    limit = Limit("requests", 2, None)
+    limit = RateLimiter("requests", 2, None)
     for n in range(1000):
         await limit.check(f"address:{n}")
         await limit.check("ada")
-    assert len(limit._buckets) == 10
+    assert len(limit._states) == 10
     assert await admitted(limit, 1) == 0  # who asks often is not forgotten

@@ -41,14 +41,14 @@ def clock() -> Iterator[Clock]:
 async def limited(
     database_url: str, *, per_minute: int = 0, logins_limit: int = 0, **values: object
 ) -> AsyncIterator[FastAPI]:
-    given = {"rate_limit_per_minute": per_minute, "login_limit_per_minute": logins_limit, **values}
-    app = create_app(make_settings(database_url, **given), passwords=Passwords(cost=4))
+    limits = {"rate_limit_per_minute": per_minute, "login_limit_per_minute": logins_limit, **values}
+    app = create_app(make_settings(database_url, **limits), passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app
 
 
 def browser(app: FastAPI, *, peer: str | None = "127.0.0.1") -> httpx.AsyncClient:
-    """Give a client that comes from an address."""
+    """Return a client that comes from an address."""
     transport = httpx.ASGITransport(app=app, client=(peer, 1234) if peer is not None else None)  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
@@ -80,7 +80,7 @@ async def test_a_user_has_one_budget_over_all_paths(database_url: str, sql: asyn
         assert (await browser(app).get("/tasks")).status_code == 401  # the address has one of its own
 
 
-async def test_who_has_no_good_token_shares_the_budget_of_the_address(database_url: str) -> None:
+async def test_a_request_without_a_valid_token_shares_the_budget_of_its_address(database_url: str) -> None:
     async with limited(database_url, per_minute=3) as app:
         forms = [
             {},
@@ -92,7 +92,7 @@ async def test_who_has_no_good_token_shares_the_budget_of_the_address(database_u
         assert await statuses(browser(app, peer="198.51.100.1"), *forms) == [401, 401, 401, 429]
 
 
-async def test_a_refusal_is_a_problem_that_says_when_to_come_back(
+async def test_a_refusal_is_a_problem_with_retry_after(
     database_url: str, sql: asyncpg.Connection[asyncpg.Record], clock: Clock
 ) -> None:
     async with limited(database_url, per_minute=2) as app:
@@ -108,7 +108,7 @@ async def test_a_refusal_is_a_problem_that_says_when_to_come_back(
         assert (await ada.client.get("/tasks")).status_code == 200
 
 
-async def test_every_reply_of_a_limited_route_says_what_is_left(
+async def test_every_response_of_a_limited_route_has_the_remaining_permits(
     database_url: str, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     async with limited(database_url, per_minute=6) as app:
@@ -129,14 +129,16 @@ async def test_every_reply_of_a_limited_route_says_what_is_left(
         left = []
         for reply in replies:
             assert POLICY.fullmatch(reply.headers["RateLimit-Policy"])
-            said = LIMIT.fullmatch(reply.headers["RateLimit"])
-            assert said
-            assert 1 <= int(said[2]) <= 60
-            left.append(int(said[1]))
+            rate_limit = LIMIT.fullmatch(reply.headers["RateLimit"])
+            assert rate_limit
+            assert 1 <= int(rate_limit[2]) <= 60
+            left.append(int(rate_limit[1]))
         assert left == [5, 4, 3, 2, 1, 0, 0, 5]
 
 
-async def test_what_no_route_answers_is_limited_too(database_url: str, sql: asyncpg.Connection[asyncpg.Record]) -> None:
+async def test_requests_without_a_route_are_limited_too(
+    database_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
     json = {"Content-Type": "application/json"}
     async with limited(database_url, per_minute=12, logins_limit=9) as app:
         ada = await Factory(sql, app).user()
@@ -181,7 +183,7 @@ async def test_a_refused_body_is_not_read(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/register"])
-async def test_a_log_in_that_cannot_be_read_is_one(database_url: str, path: str) -> None:
+async def test_an_unreadable_log_in_counts_as_a_log_in(database_url: str, path: str) -> None:
     async with limited(database_url, per_minute=1, logins_limit=5) as app, browser(app) as client:
         json = {"Content-Type": "application/json"}
         replies = [
@@ -197,7 +199,7 @@ async def test_a_log_in_that_cannot_be_read_is_one(database_url: str, path: str)
     assert {reply.headers["RateLimit-Policy"] for reply in replies} == {'"log-ins";q=5;w=60'}
 
 
-async def test_where_log_ins_have_no_limit_of_their_own_they_are_requests(database_url: str) -> None:
+async def test_log_ins_without_a_limit_of_their_own_count_as_requests(database_url: str) -> None:
     async with limited(database_url, per_minute=2) as app, browser(app) as client:
         seen = [(await client.post("/auth/login", json={"username": "a", "password": "b"})) for _ in range(3)]
     assert [one.status_code for one in seen] == [401, 401, 429]
@@ -252,17 +254,17 @@ async def test_the_database_is_not_asked_about_keys_from_an_address_that_has_gue
         ada = await Factory(sql, app).user()
         made = [(await ada.client.post("/auth/keys", json={"name": "robot"})).json()["key"] for _ in range(2)]
         async with browser(app) as client:
-            known, new, *guessed = (
+            valid, new, *guessed = (
                 {"Authorization": f"Bearer {key}"} for key in [*made, *(f"tm_{n}" for n in range(4))]
             )
-            while not app.state.services.session_cache.believed():  # noqa: ASYNC110
+            while not app.state.services.session_cache.is_current():  # noqa: ASYNC110
                 await anyio.sleep(0.01)
-            assert await statuses(client, known, *guessed) == [200, 401, 401, 401, 429]
+            assert await statuses(client, valid, *guessed) == [200, 401, 401, 401, 429]
             problem(await client.get("/tasks", headers=new), 429)  # good, which only the database could say
             assert not app.state.services.session_cache.is_uncached_key(made[0])
 
 
-async def test_those_who_watch_the_service_are_not_limited(database_url: str) -> None:
+async def test_health_and_metrics_routes_are_not_limited(database_url: str) -> None:
     async with limited(database_url, per_minute=1, logins_limit=1) as app, browser(app) as client:
         for path in ("/healthz", "/readyz", "/metrics") * 3:
             for method in ("GET", "HEAD", "POST"):
@@ -298,9 +300,9 @@ async def test_log_ins_and_registrations_share_the_budget_of_the_address(
         refused = await log_in(here, one)
         assert problem(refused, 429)["code"] == "rate_limited"
         assert refused.headers["RateLimit-Policy"] == '"log-ins";q=4;w=60'
-        said = (await log_in(elsewhere, other)).headers
-        assert said["RateLimit-Policy"] == '"log-ins";q=4;w=60, "account";q=40;w=60'
-        assert said["RateLimit"] == '"log-ins";r=3;t=15, "account";r=38;t=3'
+        headers = (await log_in(elsewhere, other)).headers
+        assert headers["RateLimit-Policy"] == '"log-ins";q=4;w=60, "account";q=40;w=60'
+        assert headers["RateLimit"] == '"log-ins";r=3;t=15, "account";r=38;t=3'
 
 
 @pytest.mark.parametrize("where", ["redis", "process"])
@@ -359,7 +361,7 @@ async def test_guessing_does_not_lock_the_owner_out_where_they_logged_in_before(
         assert (await log_in(browser(app if where == "process" else replica, peer=home), ada)).status_code == 200
 
 
-async def test_a_name_made_to_look_like_the_owners_address_does_not_lock_them_out(
+async def test_a_name_that_imitates_the_owners_address_does_not_lock_the_owner_out(
     database_url: str, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     async with limited(database_url, logins_limit=3) as app:
@@ -379,7 +381,7 @@ async def test_a_forged_address_changes_nothing(database_url: str, peer: str) ->
         assert await statuses(browser(app, peer=peer), *forged) == [401, 401, 401, 429, 429]
 
 
-async def test_clients_behind_a_trusted_proxy_are_told_apart_and_cannot_forge(database_url: str) -> None:
+async def test_clients_of_a_trusted_proxy_are_distinguished_and_cannot_forge_addresses(database_url: str) -> None:
     async with limited(database_url, per_minute=2, trusted_proxies=PROXIES) as app:
         proxy = browser(app, peer="10.1.2.3")
         same = [forwarded(f"192.168.0.{n}, 203.0.113.5") for n in range(3)]
@@ -428,11 +430,11 @@ def test_the_address_is_the_last_one_that_no_trusted_proxy_has(
 
 
 @pytest.mark.parametrize("peer", [None, ""])
-async def test_those_whose_address_is_not_known_share_one_budget(database_url: str, peer: str | None) -> None:
+async def test_clients_without_an_address_share_one_budget(database_url: str, peer: str | None) -> None:
     async with limited(database_url, per_minute=2) as app:
         assert await statuses(browser(app, peer=peer), {}, {}, {}) == [401, 401, 429]
 
 
-async def test_head_says_what_is_left_too(database_url: str) -> None:
+async def test_head_responses_have_the_rate_limit_headers(database_url: str) -> None:
     async with limited(database_url, per_minute=3) as app:
         assert "r=2" in (await browser(app).head("/tasks")).headers["RateLimit"]

@@ -27,7 +27,7 @@ async def test_a_list_is_for_those_with_a_token(client: httpx.AsyncClient) -> No
     problem(await client.get("/tasks"), 401)
 
 
-async def test_an_owner_can_be_asked_for_by_who_may_see_the_tasks(make: Factory) -> None:
+async def test_the_owner_filter_is_allowed_to_viewers_of_those_tasks(make: Factory) -> None:
     ada, bob, admin = await make.user(), await make.user(), await make.admin()
     adas = await make.task(ada)
     await make.task(bob)
@@ -87,8 +87,8 @@ async def test_a_period_includes_both_its_ends(make: Factory, period: dict[str, 
     ada = await make.user()
     made = {moment: await make.task(ada, created_at=moment) for moment in MOMENTS}
     assert await ids(ada, **period) == [made[moment] for moment in found]
-    figures = (await ada.client.get("/analytics", params=period)).json()
-    assert figures["by_status"]["todo"] == len(found)
+    summary = (await ada.client.get("/analytics", params=period)).json()
+    assert summary["by_status"]["todo"] == len(found)
 
 
 @pytest.mark.parametrize("path", ["/tasks", "/analytics"])
@@ -187,7 +187,7 @@ async def test_a_total_holds_on_every_page(make: Factory) -> None:
         ("city", ["x" * 101, "\0"]),
     ],
 )
-async def test_a_parameter_beyond_its_rules_is_refused(make: Factory, name: str, values: list[str]) -> None:
+async def test_a_parameter_above_its_limit_is_refused(make: Factory, name: str, values: list[str]) -> None:
     ada = await make.user()
     for value in values:
         pointer = f"/query/{name}" + ("/0" if name == "status" else "")
@@ -195,5 +195,5 @@ async def test_a_parameter_beyond_its_rules_is_refused(make: Factory, name: str,
 
 
 @pytest.mark.parametrize("params", [{"limit": 1}, {"limit": 100}, {"offset": 10_000}, {"user_id": 2**63 - 1}])
-async def test_a_parameter_at_the_edge_of_its_rules_is_taken(make: Factory, params: Mapping[str, int]) -> None:
+async def test_a_parameter_at_its_limit_is_accepted(make: Factory, params: Mapping[str, int]) -> None:
     assert (await (await make.admin()).client.get("/tasks", params=dict(params))).status_code == 200

@@ -13,20 +13,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.events.subscriber import Subscriber
 from tests.conftest import make_settings
 from tests.support.factories import Factory
-from tests.support.figures import Figures
+from tests.support.measurements import MetricSamples
 from tests.support.redis_server import RedisServer
 from tests.support.serving import serving
 
 REQUESTS, STATEMENTS = "http_request_duration_seconds_count", "sql_statement_duration_seconds_count"
 
 
-async def figures(client: httpx.AsyncClient) -> Figures:
+async def read_metrics(client: httpx.AsyncClient) -> MetricSamples:
     answer = await client.get("/metrics")
     assert answer.status_code == 200
-    return Figures(answer.text)
+    return MetricSamples(answer.text)
 
 
-async def test_prometheus_can_read_it_and_is_asked_for_no_token(client: httpx.AsyncClient) -> None:
+async def test_prometheus_reads_the_metrics_without_a_token(client: httpx.AsyncClient) -> None:
     answer = await client.get("/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}
@@ -40,12 +40,12 @@ async def test_prometheus_can_read_it_and_is_asked_for_no_token(client: httpx.As
 async def test_requests_count_by_their_route_and_status(make: Factory) -> None:
     ada = await make.user()
     task_id = await make.task(ada)
-    before = await figures(ada.client)
+    before = await read_metrics(ada.client)
     for path in (f"/tasks/{task_id}", f"/tasks/{task_id}", "/tasks/9999999", "/tasks?nonsense=1", "/nowhere"):
         await ada.client.get(path)
     await ada.client.head(f"/tasks/{task_id}")
     await ada.client.request("BREW", "/tasks")
-    after = await figures(ada.client)
+    after = await read_metrics(ada.client)
 
     def counted(route: str, status: str, method: str = "GET") -> float:
         labels = {"method": method, "route": route, "status": status}
@@ -68,14 +68,14 @@ async def test_statements_count_by_their_file_and_those_that_fail_by_their_probl
     ada = await make.user()
     task_id = await make.task(ada)
     account = {"username": f"{ada.username}-2", "password": "correct horse battery"}
-    before = await figures(ada.client)
+    before = await read_metrics(ada.client)
     for _ in range(2):
         assert (await ada.client.get(f"/tasks/{task_id}")).status_code == 200
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=make.app), base_url="http://test") as stranger:
         assert [(await stranger.post("/auth/register", json=account)).status_code for _ in range(2)] == [201, 409]
     assert (await ada.client.get("/tasks/export")).status_code == 200
     assert [(await ada.client.get("/tasks?count=estimated")).status_code for _ in range(3)] == [200] * 3
-    after = await figures(ada.client)
+    after = await read_metrics(ada.client)
 
     def counted(name: str, statement: str, **labels: str) -> float:
         return after.of(name, statement=statement, **labels) - before.of(name, statement=statement, **labels)
@@ -89,12 +89,14 @@ async def test_statements_count_by_their_file_and_those_that_fail_by_their_probl
     assert counted("sql_statement_duration_seconds_sum", "tasks.get") > 0
 
 
-async def test_pools_say_what_is_lent_and_how_long_one_waits(app: FastAPI, client: httpx.AsyncClient) -> None:
-    before = await figures(client)
+async def test_metrics_show_used_connections_and_waiting_times_of_the_pools(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    before = await read_metrics(client)
     state = app.state.services
     async with state.db.connection(), state.reports.connection(), state.bulk.connection():
-        during = await figures(client)
-    after = await figures(client)
+        during = await read_metrics(client)
+    after = await read_metrics(client)
     for pool in ("requests", "reports", "bulk"):
         lent = [one.of("db_pool_connections_used", pool=pool) for one in (before, during, after)]
         assert lent == [lent[0], lent[0] + 1, lent[0]]
@@ -103,43 +105,43 @@ async def test_pools_say_what_is_lent_and_how_long_one_waits(app: FastAPI, clien
     assert after.of("db_pool_connections_max", pool="reports") == 4
 
 
-async def test_the_listener_says_when_it_looked_and_the_hub_who_listens(app: FastAPI, make: Factory) -> None:
+async def test_metrics_show_the_last_poll_and_the_number_of_subscribers(app: FastAPI, make: Factory) -> None:
     ada = await make.user()
     begun = time.time()
     async with asyncio.timeout(20):
-        while (await figures(ada.client)).of("listener_looked_timestamp_seconds") < begun:  # noqa: ASYNC110
+        while (await read_metrics(ada.client)).of("listener_looked_timestamp_seconds") < begun:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    before = (await figures(ada.client)).of("event_subscribers")
+    before = (await read_metrics(ada.client)).of("event_subscribers")
     state = app.state.services
-    subscriber = Subscriber(ada.viewer, await state.event_log.here(state.db), float("inf"))
+    subscriber = Subscriber(ada.viewer, await state.event_log.current_position(state.db), float("inf"))
     with state.hub.subscribed(subscriber):
-        assert (await figures(ada.client)).of("event_subscribers") == before + 1
-    assert (await figures(ada.client)).of("event_subscribers") == before
+        assert (await read_metrics(ada.client)).of("event_subscribers") == before + 1
+    assert (await read_metrics(ada.client)).of("event_subscribers") == before
 
 
-async def test_limits_say_whom_they_refused(database_url: str) -> None:
+async def test_metrics_count_refusals_by_policy(database_url: str) -> None:
     async with serving(make_settings(database_url, rate_limit_per_minute=2)) as client:
-        before = await figures(client)
+        before = await read_metrics(client)
         assert [(await client.get("/tasks")).status_code for _ in range(5)] == [401, 401, 429, 429, 429]
-        after = await figures(client)
+        after = await read_metrics(client)
     for result, number in {"admitted": 2, "refused": 3}.items():
         labels = {"policy": "requests", "result": result}
         assert after.of("rate_limit_checks_total", **labels) - before.of("rate_limit_checks_total", **labels) == number
 
 
-async def test_redis_is_away_until_it_is_back(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redis_is_unavailable_until_it_returns(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.core.redis.PROBE_SECONDS", 0.05)
     with RedisServer() as server:
         async with serving(make_settings(database_url, redis_url=server.url)) as client:
-            before = await figures(client)
+            before = await read_metrics(client)
             assert before.of("redis_away") == 0
             await client.get("/readyz")
-            calls = [one.of("redis_call_duration_seconds_count") for one in (before, await figures(client))]
+            calls = [one.of("redis_call_duration_seconds_count") for one in (before, await read_metrics(client))]
             assert calls[1] > calls[0]
             server.kill()
             await client.get("/readyz")
-            assert (await figures(client)).of("redis_away") == 1
+            assert (await read_metrics(client)).of("redis_away") == 1
             server.start()
             async with asyncio.timeout(20):
-                while (await figures(client)).of("redis_away"):  # noqa: ASYNC110
+                while (await read_metrics(client)).of("redis_away"):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)

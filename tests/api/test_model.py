@@ -1,4 +1,4 @@
-"""Lists, pages and changes of tasks, held against a model in plain Python."""
+"""Lists, pages and changes of tasks, compared with a model in plain Python."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ between_pages = st.lists(
     wanted=st.sets(st.sampled_from(STATUSES), max_size=2),
     pauses=st.lists(between_pages, max_size=8),
 )
-async def test_what_stays_is_met_once_and_in_order_whatever_comes_and_goes(
+async def test_tasks_that_stay_are_listed_once_and_in_order_during_other_changes(
     make: Factory, *, first: Tasks, sort: str, limit: int, wanted: set[str], pauses: list[list[tuple[str, Any]]]
 ) -> None:
     await make.sql.execute("delete from tasks")
@@ -101,13 +101,13 @@ async def test_writers_beside_a_reader_neither_hide_nor_repeat_a_task(
     over = asyncio.Event()
 
     async def write() -> None:
-        living: deque[int] = deque()
+        existing: deque[int] = deque()
         for n in itertools.count():
             if over.is_set():
                 return
-            living.append(await make.task(ada, title=f"stays {n % 7}", created_at=NOON + timedelta(hours=n % 60)))
-            if len(living) > 20:
-                await sql.execute("delete from tasks where id = $1", living.popleft())
+            existing.append(await make.task(ada, title=f"stays {n % 7}", created_at=NOON + timedelta(hours=n % 60)))
+            if len(existing) > 20:
+                await sql.execute("delete from tasks where id = $1", existing.popleft())
 
     writing = asyncio.create_task(write())
     for _ in range(3):
@@ -138,7 +138,7 @@ def _from(value: date | datetime) -> datetime:
 
 
 def _until(value: date | datetime) -> datetime:
-    """Give the last moment that is included."""
+    """Return the last included timestamp."""
     return value if isinstance(value, datetime) else _from(value) + timedelta(days=1, microseconds=-1)
 
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from service.accounts.passwords import Passwords
-from service.api.authentication import READING
-from service.api.pipeline.request_context import HEADERS
+from service.api.authentication import READ_ONLY_KEY_PATHS
+from service.api.pipeline.request_context import DEFAULT_HEADERS
 from service.app import create_app
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory
@@ -77,20 +77,20 @@ async def test_the_document_is_served_and_lists_every_route(client: httpx.AsyncC
 
 @every
 def test_every_operation_documents_its_errors_as_problems(operation: Operation) -> None:
-    said = operation.said["responses"]
+    responses = operation.spec["responses"]
     expected = {"422", "500", "503"}
     expected |= set() if str(operation) in OPEN | OPTIONAL else {"401"}
     expected |= {"413"} if operation.fields else set()
-    expected |= {"400", "408", "415"} if "413" in said else set()
+    expected |= {"400", "408", "415"} if "413" in responses else set()
     expected |= {"404", "403"} if "{" in operation.template else set()
     expected |= {"403"} if operation.template.startswith(("/users", "/admin")) else set()
-    reading = operation.method == "GET" or operation.template in READING  # what a key that may only read may do
+    reading = operation.method == "GET" or operation.template in READ_ONLY_KEY_PATHS
     expected |= set() if reading or str(operation) in OPEN else {"403"}
     expected |= set() if str(operation) in UNLIMITED else {"429"}
     guarded = operation.template == "/tasks/{task_id}" and operation.method != "GET"
     expected |= {"412"} if guarded else set()
-    assert expected <= said.keys()
-    for status, response in said.items():
+    assert expected <= responses.keys()
+    for status, response in responses.items():
         if int(status) >= 400:
             reference = response["content"]["application/problem+json"]["schema"]["$ref"]
             assert response["content"].keys() == {"application/problem+json"}
@@ -101,24 +101,24 @@ def test_every_operation_documents_its_errors_as_problems(operation: Operation) 
 
 
 @every
-def test_every_answer_documents_what_it_says_of_the_limit(operation: Operation) -> None:
-    for response in operation.said["responses"].values():
+def test_every_response_documents_its_rate_limit_headers(operation: Operation) -> None:
+    for response in operation.spec["responses"].values():
         headers = response.get("headers", {})
         assert LIMIT_HEADERS & headers.keys() == (set() if str(operation) in UNLIMITED else LIMIT_HEADERS)
-    assert ("429" in operation.said["responses"]) == (str(operation) not in UNLIMITED)
+    assert ("429" in operation.spec["responses"]) == (str(operation) not in UNLIMITED)
 
 
 @every
-def test_every_parameter_says_what_it_is(operation: Operation) -> None:
-    for parameter in operation.said.get("parameters", []):
+def test_every_parameter_has_a_description(operation: Operation) -> None:
+    for parameter in operation.spec.get("parameters", []):
         assert parameter["description"], parameter["name"]
 
 
 @every
-def test_every_operation_says_what_it_does(operation: Operation) -> None:
-    assert operation.said["summary"]
-    assert operation.said["description"].endswith(".")
-    assert operation.said["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
+def test_every_operation_has_a_summary_and_a_description(operation: Operation) -> None:
+    assert operation.spec["summary"]
+    assert operation.spec["description"].endswith(".")
+    assert operation.spec["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
 
 
 @every
@@ -128,10 +128,10 @@ def test_a_token_is_asked_for_where_one_is_needed(operation: Operation) -> None:
         needed = None
     if str(operation) in OPTIONAL:
         needed = [{"Bearer": []}, {}]
-    assert operation.said.get("security") == needed
+    assert operation.spec.get("security") == needed
 
 
-def test_authorize_is_given_the_log_in() -> None:
+def test_authorize_uses_the_log_in_route() -> None:
     (scheme,) = DOCUMENT["components"]["securitySchemes"].values()
     assert scheme["type"] == "oauth2"
     assert scheme["flows"]["password"]["tokenUrl"] == "auth/login"
@@ -153,14 +153,14 @@ def test_every_reference_leads_somewhere() -> None:
 
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 def test_every_field_of_a_body_has_an_example(operation: Operation) -> None:
-    for content in operation.said["requestBody"]["content"].values():
+    for content in operation.spec["requestBody"]["content"].values():
         for name, field in resolved(content["schema"])["properties"].items():
             assert field.get("examples") or field.get("enum"), name
 
 
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 def test_no_field_beyond_those_of_a_body_is_documented(operation: Operation) -> None:
-    for content in operation.said["requestBody"]["content"].values():
+    for content in operation.spec["requestBody"]["content"].values():
         assert resolved(content["schema"])["additionalProperties"] is False
 
 
@@ -173,7 +173,7 @@ async def limited(sql: asyncpg.Connection[asyncpg.Record], database_url: str) ->
         yield Factory(sql, app)
 
 
-async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
+async def test_successful_responses_match_the_document(limited: Factory) -> None:
     make = limited
     ada = await make.admin()
     logged_in = (await ada.client.post("/auth/login", json={"username": ada.username, "password": PASSWORD})).json()
@@ -207,36 +207,36 @@ async def test_what_succeeds_is_as_documented(limited: Factory) -> None:
         "PUT /auth/password",
         "POST /auth/logout",
     ]
-    turns = [(n, start) for n, start in enumerate(last)]
-    in_turn = sorted(
+    ranks = [(n, start) for n, start in enumerate(last)]
+    ordered = sorted(
         OPERATIONS,
-        key=lambda one: (max([0, *(n for n, s in turns if str(one).startswith(s))]), -one.template.count("/")),
+        key=lambda one: (max([0, *(n for n, s in ranks if str(one).startswith(s))]), -one.template.count("/")),
     )
-    for operation in in_turn:
+    for operation in ordered:
         body = bodies[operation.template] if operation.fields else None
         path = re.sub(r"\{\w+\}", lambda name: str(ids[name[0]]), operation.template)
         if path in {"/ws", "/tasks/export"}:  # tests/realtime and test_export have them
             continue
         files = {"file": b"x"} if operation.takes_file else None
         answer = await ada.client.request(operation.method, path, json=body, files=files)
-        (status, said), *_ = [item for item in operation.said["responses"].items() if int(item[0]) < 300]
+        (status, documented_answer), *_ = [item for item in operation.spec["responses"].items() if int(item[0]) < 300]
         assert answer.status_code == int(status), operation
-        documented = {name.lower() for name in said["headers"]}
+        documented = {name.lower() for name in documented_answer["headers"]}
         of_http = {
             "content-type",
             "content-length",
             "cross-origin-resource-policy",
-            *(name.lower() for name in HEADERS),
+            *(name.lower() for name in DEFAULT_HEADERS),
         }
         assert answer.headers.keys() - of_http <= documented, operation
         assert documented - {"idempotency-replayed", "link"} <= answer.headers.keys(), operation
         if status != "204":
             kind = answer.headers["Content-Type"]
-            if "*/*" in said["content"]:
+            if "*/*" in documented_answer["content"]:
                 continue
-            assert kind in said["content"]
+            assert kind in documented_answer["content"]
             value = answer.json() if kind == "application/json" else answer.text
-            conforms(value, said["content"][kind]["schema"])
+            conforms(value, documented_answer["content"][kind]["schema"])
 
 
 def conforms(value: Any, schema: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Health and readiness: what they ask of the database, and what they say where it is away or behind."""
+"""Health and readiness with a working, an unavailable and an outdated database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def not_ready(answer: httpx.Response) -> None:
 
 
 async def ready(client: httpx.AsyncClient) -> None:
-    """Wait until it is: the listener looks for its database now and then."""
+    """Wait until `/readyz` has the status; the listener reconnects at intervals."""
     async with asyncio.timeout(WAIT_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -50,18 +50,15 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         (BROWSER, True),
         ("TEXT/HTML", True),
         ("application/json;q=0.5, text/html;level=1;q=0.6", True),
+        (";;,;q=,text/html ;q=1", True),
         ("*/*", False),
         ("", False),
         ("application/json", False),
-        ("text/html, application/json", False),
-        ("text/html;q=0.1, application/json;q=0.2", False),
-        ("text/html;q=0", False),
-        ("text/html;q=nan", False),
-        ("text/html;q=1;q=x", False),
-        (";;,;q=,text/html ;q=1", True),
+        ("application/xhtml+xml, text/*", False),
+        ("text/plain, html", False),
     ],
 )
-async def test_the_root_leads_a_browser_to_the_documentation_and_tells_others_where_it_is(
+async def test_the_root_redirects_browsers_to_the_documentation_and_links_it_for_others(
     client: httpx.AsyncClient, accept: str, html: bool
 ) -> None:
     answer = await client.get("/", headers={"Accept": accept})
@@ -87,12 +84,12 @@ async def test_without_a_database_the_process_is_healthy_and_not_ready() -> None
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/register"])
-async def test_without_a_database_a_request_is_told_to_come_again(path: str) -> None:
+async def test_without_a_database_a_request_gets_retry_after(path: str) -> None:
     async with serving(make_settings(NOWHERE), listening=False) as client:
         not_ready(await client.post(path, json={"username": "ada", "password": "correct horse"}))
 
 
-async def test_with_the_schema_behind_it_is_not_ready_until_migrated(own_database_url: str) -> None:
+async def test_an_outdated_schema_is_not_ready_until_migrated(own_database_url: str) -> None:
     (newest,) = migrations.rollback(own_database_url, count=1)
     async with serving(make_settings(own_database_url), listening=False) as client:
         answer = await client.get("/readyz")
@@ -110,7 +107,7 @@ async def test_a_virgin_database_is_not_ready_until_migrated(empty_database_url:
         await ready(client)
 
 
-async def test_a_migration_of_a_newer_release_does_not_take_readiness_away(own_database_url: str) -> None:
+async def test_a_migration_of_a_newer_release_keeps_the_service_ready(own_database_url: str) -> None:
     connection = await asyncpg.connect(own_database_url)
     await connection.execute(
         "insert into _yoyo_migration (migration_hash, migration_id, applied_at_utc) values ('x', '9999.later', now())"

@@ -50,7 +50,7 @@ async def test_the_last_page_has_no_cursor_even_where_it_is_full(make: Factory) 
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_what_comes_and_goes_between_pages_moves_nothing_else(
+async def test_tasks_created_and_deleted_between_pages_shift_no_other_task(
     make: Factory, sql: asyncpg.Connection[asyncpg.Record], sort: str
 ) -> None:
     ada = await make.user()

@@ -89,10 +89,10 @@ async def test_guesses_at_a_present_password_reach_bcrypt_as_seldom_as_log_ins(
         assert len(hashed) == 10
         assert problem(guesses[-1], 429)["code"] == "rate_limited"
         assert int(guesses[-1].headers["Retry-After"]) >= 1
-        said = '"requests";q=100;w=60, "log-ins";q=10;w=60'
-        assert guesses[0].headers["RateLimit-Policy"] == f'{said}, "account";q=100;w=60'
+        policies = '"requests";q=100;w=60, "log-ins";q=10;w=60'
+        assert guesses[0].headers["RateLimit-Policy"] == f'{policies}, "account";q=100;w=60'
         assert guesses[9].headers["RateLimit"] == '"requests";r=90;t=6, "log-ins";r=0;t=60, "account";r=90;t=6'
-        assert guesses[10].headers["RateLimit-Policy"] == said
+        assert guesses[10].headers["RateLimit-Policy"] == policies
         assert (await log_in(browser(app), bob)).status_code == 429  # the address has spent its log-ins
         assert (await log_in(browser(app, peer=OTHER_ADDRESS), bob)).status_code == 200
         assert (await log_in(browser(app, peer=OTHER_ADDRESS), ada)).status_code == 200
@@ -204,7 +204,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_three_accounts_that_guess_hold_up_a_log_in_by_a_hash_each(
+async def test_three_guessing_accounts_delay_a_log_in_by_one_hash_each(
     database_url: str, sql: Sql, one_thread: None, gate: threading.Event, hashed: list[bytes]
 ) -> None:
     async with limited(database_url) as app:  # as if they came from many addresses

@@ -58,7 +58,7 @@ async def send(
 
 
 def body(operation: Operation, **fields: str) -> bytes:
-    """Give a good body in which some fields' JSON is replaced by the given."""
+    """Return a valid body with the JSON text of some fields replaced."""
     members = {name: json.dumps(value) for name, value in VALID[operation.template].items()} | fields
     return ("{" + ", ".join(f'"{name}": {value}' for name, value in members.items()) + "}").encode()
 
@@ -94,25 +94,25 @@ async def test_an_unknown_path_is_not_found(ada: httpx.AsyncClient, path: str) -
 
 
 @pytest.mark.parametrize("template", DOCUMENT["paths"])
-async def test_a_wrong_method_is_told_the_right_ones(ada: httpx.AsyncClient, template: str) -> None:
-    known = sorted(method.upper() for method in DOCUMENT["paths"][template])
-    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} - set(known):
+async def test_a_wrong_method_gets_the_allowed_ones(ada: httpx.AsyncClient, template: str) -> None:
+    allowed = sorted(method.upper() for method in DOCUMENT["paths"][template])
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} - set(allowed):
         refused = await ada.request(method, filled(template))
         assert problem(refused, 405)["code"] == "method_not_allowed"
-        assert sorted(refused.headers["Allow"].split(", ")) == sorted([*known, *["HEAD"] * ("GET" in known)])
+        assert sorted(refused.headers["Allow"].split(", ")) == sorted([*allowed, *["HEAD"] * ("GET" in allowed)])
 
 
 TAKING_PARAMETERS = [
-    one for one in OPERATIONS if any(given["in"] == "query" for given in one.said.get("parameters", []))
+    one for one in OPERATIONS if any(parameter["in"] == "query" for parameter in one.spec.get("parameters", []))
 ]
 
 
 @pytest.mark.parametrize("operation", TAKING_PARAMETERS, ids=str)
 async def test_a_parameter_that_is_there_twice_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
-    for given in operation.said["parameters"]:
-        if given["in"] == "query" and given["name"] != "status" and operation.path != "/ws":
-            answer = await ada.get(f"{operation.path}?{given['name']}=1&{given['name']}=1")
-            problem(answer, 422, pointers={f"/query/{given['name']}"})
+    for parameter in operation.spec["parameters"]:
+        if parameter["in"] == "query" and parameter["name"] != "status" and operation.path != "/ws":
+            answer = await ada.get(f"{operation.path}?{parameter['name']}=1&{parameter['name']}=1")
+            problem(answer, 422, pointers={f"/query/{parameter['name']}"})
 
 
 UNKNOWN = ["unknown=1", "unknown", "a%00b=%00", "%ff=%fe", "UNKNOWN=1&x=2", "=1", "a~b/c=1"]
@@ -135,7 +135,7 @@ BAD_IDS += ["1%00", "%ff", "%ED%A0%80", "%F0%9F%A6%8A", "%D9%A1", "0x1", "null",
 
 
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if "_id}" in one.template], ids=str)
-async def test_an_id_that_is_none_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_an_invalid_id_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
     names = re.findall(r"{(\w+)}", operation.template)
     for one in BAD_IDS:
         refused = await reach(ada, operation, filled(operation.template, one))
@@ -158,7 +158,7 @@ BAD_MOMENTS += ["2025-05-24T12:00:00.Z", "9" * 5000, "NaN", "2025-05-24\n", "now
 
 @pytest.mark.parametrize("path", ["/tasks", "/analytics"])
 @pytest.mark.parametrize("name", ["start_date", "end_date"])
-async def test_a_moment_past_the_calendar_is_refused(ada: httpx.AsyncClient, path: str, name: str) -> None:
+async def test_a_timestamp_outside_the_calendar_is_refused(ada: httpx.AsyncClient, path: str, name: str) -> None:
     for moment in BAD_MOMENTS:
         problem(await ada.get(path, params={name: moment}), 422, pointers={f"/query/{name}"})
 
@@ -195,7 +195,7 @@ NO_OBJECT = [
 
 
 @with_body
-async def test_what_is_not_json_is_malformed(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_a_body_that_is_not_json_is_malformed(ada: httpx.AsyncClient, operation: Operation) -> None:
     for content in NOT_JSON:
         assert problem(await send(ada, operation, content), 400)["code"] == "malformed"
 
@@ -234,7 +234,7 @@ async def test_a_compressed_body_is_refused(ada: httpx.AsyncClient, operation: O
         assert refused.headers["accept-encoding"] == "identity"
 
 
-async def test_a_body_that_is_said_to_be_plain_is_taken(ada: httpx.AsyncClient) -> None:
+async def test_a_body_with_content_encoding_identity_is_accepted(ada: httpx.AsyncClient) -> None:
     for codings in (["identity"], ["Identity, identity"], ["", "identity"]):
         headers = [*JSON.items(), *(("Content-Encoding", coding) for coding in codings)]
         assert (await ada.post("/tasks", content=b'{"title": "x"}', headers=headers)).status_code == 201
@@ -282,21 +282,21 @@ async def test_a_value_of_the_wrong_kind_is_refused(ada: httpx.AsyncClient, oper
 
 
 @with_body
-async def test_of_a_field_sent_twice_the_last_is_looked_at(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_the_last_of_repeated_fields_is_validated(ada: httpx.AsyncClient, operation: Operation) -> None:
     field = operation.fields[0]
     content = body(operation)[:-1] + f', "{field}": 1}}'.encode()
     problem(await send(ada, operation, content), 422, pointers={f"/{field}"})
 
 
 @with_body
-async def test_a_thousand_unknown_fields_give_a_short_answer(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_a_thousand_unknown_fields_get_a_short_answer(ada: httpx.AsyncClient, operation: Operation) -> None:
     refused = await send(ada, operation, body(operation, **{f"x{n}" * 100: "1" for n in range(1000)}))
     problem(refused, 422)
     assert len(refused.content) < 50_000
 
 
 @with_body
-async def test_every_field_that_does_not_hold_is_named(ada: httpx.AsyncClient, operation: Operation) -> None:
+async def test_every_invalid_field_is_named(ada: httpx.AsyncClient, operation: Operation) -> None:
     refused = await send(ada, operation, body(operation, **dict.fromkeys(operation.fields, "1"), x="1"))
     problem(refused, 422, pointers={f"/{field}" for field in [*operation.fields, "x"]})
 
@@ -308,8 +308,8 @@ async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
 
 @with_body
 async def test_a_body_over_its_limit_is_refused(ada: httpx.AsyncClient, operation: Operation) -> None:
-    largest = MAX_LARGE_BODY_BYTES.get((operation.method, operation.template), MAX_BODY_BYTES)
-    content = body(operation).ljust(largest + 1)
+    max_bytes = MAX_LARGE_BODY_BYTES.get((operation.method, operation.template), MAX_BODY_BYTES)
+    content = body(operation).ljust(max_bytes + 1)
     kinds = ["application/json"] + ["application/x-www-form-urlencoded"] * (operation.template == "/auth/login")
     for kind in kinds:
         for sent in (content, in_pieces(content)):
@@ -319,7 +319,7 @@ async def test_a_body_over_its_limit_is_refused(ada: httpx.AsyncClient, operatio
             assert problem(refused, 413)["code"] == "too_large"
 
 
-async def test_a_body_of_a_megabyte_is_taken(ada: httpx.AsyncClient) -> None:
+async def test_a_body_of_a_megabyte_is_accepted(ada: httpx.AsyncClient) -> None:
     for content in (b'{"title": "x"}'.ljust(MAX_BODY_BYTES), in_pieces(b'{"title": "x"}'.ljust(MAX_BODY_BYTES))):
         assert (await ada.post("/tasks", content=content, headers=JSON)).status_code == 201
 

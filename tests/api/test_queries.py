@@ -1,4 +1,4 @@
-"""`/admin/queries`: the statements, their figures and plans; for administrators, where it is switched on."""
+"""`/admin/queries`: the statements with their statistics and plans, for administrators, if the routes are enabled."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PATHS = ["/admin/queries", "/admin/queries/tasks.get/plan"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_it_is_for_administrators(make: Factory, client: httpx.AsyncClient, path: str) -> None:
+async def test_only_administrators_may_read_statements(make: Factory, client: httpx.AsyncClient, path: str) -> None:
     problem(await client.get(path), 401)
     problem(await (await make.user()).client.get(path), 403)
     assert (await (await make.admin()).client.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_where_it_is_not_switched_on_there_is_nothing(
+async def test_the_routes_are_missing_if_they_are_not_enabled(
     sql: asyncpg.Connection[asyncpg.Record], database_url: str, path: str
 ) -> None:
     app = create_app(make_settings(database_url), passwords=Passwords(cost=4))
@@ -51,7 +51,7 @@ async def test_every_statement_is_listed_with_what_runs_it(make: Factory) -> Non
 
 
 @pytest.mark.parametrize("name", ["tasks.get", "tasks.list title", "tasks.list", "tasks.delete"])
-async def test_a_plan_is_given_and_nothing_is_carried_out(make: Factory, name: str) -> None:
+async def test_a_plan_is_returned_and_the_statement_is_not_run(make: Factory, name: str) -> None:
     ada = await make.admin()
     task = await make.task(ada)
     plan = (await ada.client.get(f"/admin/queries/{quote(name)}/plan")).json()
@@ -74,7 +74,7 @@ async def test_a_plan_is_given_and_nothing_is_carried_out(make: Factory, name: s
         "x" * 200,
     ],
 )
-async def test_what_is_no_statement_is_not_found(make: Factory, name: str) -> None:
+async def test_an_unknown_statement_is_not_found(make: Factory, name: str) -> None:
     answer = await (await make.admin()).client.get(f"/admin/queries/{quote(name, safe='')}/plan")
     problem(answer, 404)
 
@@ -85,23 +85,23 @@ async def test_a_name_that_is_too_long_is_refused(make: Factory) -> None:
 
 
 @pytest.mark.parametrize("ask", [admin_view.listing, lambda database: admin_view.plan(database, "tasks.get")])
-async def test_a_database_that_is_away_or_behind_is_told(empty_database_url: str, ask: Any) -> None:
+async def test_an_unavailable_database_and_an_outdated_schema_are_reported(empty_database_url: str, ask: Any) -> None:
     for url in ("postgresql://tasks@127.0.0.1:1/tasks", empty_database_url):
         async with pool.connected(url, make_settings(url)) as database:
             with pytest.raises(UnavailableError):
                 await ask(database)
 
 
-async def test_figures_are_beside_their_statements(monkeypatch: pytest.MonkeyPatch, make: Factory) -> None:
+async def test_statistics_are_listed_with_their_statements(monkeypatch: pytest.MonkeyPatch, make: Factory) -> None:
     """What pg_stat_statements says is tested in test_top; here it is put beside the catalogue."""
 
-    async def figures(_connection: Connection) -> list[top.Figures]:
+    async def costs(_connection: Connection) -> list[top.StatementCost]:
         return [
-            top.Figures("tasks.list title", 2, 3.0, 1.5, 40, 99.5, 0),
-            top.Figures("tasks.list -title", 2, 9.0, 4.5, 40, None, 0),
+            top.StatementCost("tasks.list title", 2, 3.0, 1.5, 40, 99.5, 0),
+            top.StatementCost("tasks.list -title", 2, 9.0, 4.5, 40, None, 0),
         ]
 
-    monkeypatch.setattr(top, "figures", figures)
+    monkeypatch.setattr(top, "costs", costs)
     listed = (await (await make.admin()).client.get("/admin/queries")).json()
     assert listed["figures_missing"] is None
     items = {one["name"]: one["figures"] for one in listed["items"]}

@@ -33,7 +33,7 @@ async def test_a_deleted_task_comes_back_where_it_was(make: Factory) -> None:
     assert changed.json()["version"] == 4
 
 
-async def test_it_is_heard_of_as_restored(make: Factory) -> None:
+async def test_subscribers_get_a_restored_event(make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     path = f"/tasks/{await make.task(ada)}"
     await ada.client.delete(path)
@@ -46,7 +46,7 @@ async def test_it_is_heard_of_as_restored(make: Factory) -> None:
     assert [one["type"] for one in history] == ["task.restored", "task.deleted", "task.created"]
 
 
-async def test_what_is_not_deleted_is_no_ones_to_restore(make: Factory) -> None:
+async def test_an_existing_task_cannot_be_restored(make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     path = f"/tasks/{await make.task(ada)}"
     assert problem(await ada.client.post(f"{path}/restore"), 409)["code"] == "conflict"
@@ -64,7 +64,7 @@ async def test_anothers_stays_deleted(make: Factory, client: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("left", [True, False])
-async def test_what_is_gone_for_too_long_is_not_found(make: Factory, left: bool) -> None:
+async def test_a_task_deleted_too_long_ago_is_not_found(make: Factory, left: bool) -> None:
     ada, root = await make.user(), await make.admin()
     path = f"/tasks/{await make.task(ada)}"
     await ada.client.delete(path)
@@ -76,7 +76,7 @@ async def test_what_is_gone_for_too_long_is_not_found(make: Factory, left: bool)
         problem(await viewer.client.get(path), 404)
 
 
-async def test_an_account_that_is_gone_gets_nothing_back(make: Factory) -> None:
+async def test_a_deleted_account_restores_no_task(make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     path = f"/tasks/{await make.task(ada)}"
     await ada.client.delete(path)
@@ -84,7 +84,7 @@ async def test_an_account_that_is_gone_gets_nothing_back(make: Factory) -> None:
     problem(await root.client.post(f"{path}/restore"), 409)
 
 
-async def test_who_waits_for_another_brings_back_what_that_one_left(make: Factory) -> None:
+async def test_a_restore_that_waits_for_another_sees_its_result(make: Factory) -> None:
     ada = await make.user()
     task = await make.task(ada)
     await ada.client.delete(f"/tasks/{task}")
@@ -101,7 +101,7 @@ async def test_who_waits_for_another_brings_back_what_that_one_left(make: Factor
     assert (await waiting).json()["version"] == 3
 
 
-async def test_of_two_at_once_one_restores(make: Factory) -> None:
+async def test_one_of_two_concurrent_requests_restores(make: Factory) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}"
     for version in range(2, 7):

@@ -145,7 +145,7 @@ def test_every_route_has_a_line() -> None:
 
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.template != "/ws"], ids=str)
-async def test_everyone_may_what_the_table_says(
+async def test_every_role_has_the_rights_of_the_table(
     world: World, client: httpx.AsyncClient, sql: Sql, operation: Operation, who: str
 ) -> None:
     if operation.template.endswith("/restore"):
@@ -159,7 +159,7 @@ async def test_everyone_may_what_the_table_says(
     files = {"file": b"x"} if operation.takes_file else None
     answer = await client.request(operation.method, path, json=world.body(operation), files=files)
     expected = MAY[str(operation)][WHO.index(who)]
-    assert str(expected) in operation.said["responses"]
+    assert str(expected) in operation.spec["responses"]
     if expected < 400:
         assert answer.status_code == expected, answer.text
     else:
@@ -174,7 +174,7 @@ def seen(body: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("who", WHO)
-async def test_everyone_hears_what_the_table_says(world: World, port: int, who: str) -> None:
+async def test_every_role_gets_the_events_of_the_table(world: World, port: int, who: str) -> None:
     expected = MAY["GET /ws"][WHO.index(who)]
     headers = {"Authorization": f"Bearer {world.tokens[who] or 'none'}"}
     async with asyncio.timeout(20), connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers, proxy=None) as ws:

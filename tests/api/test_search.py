@@ -16,7 +16,7 @@ from tests.support.problems import problem
 
 
 async def fill(make: Factory, owner: User) -> list[int]:
-    """Make twelve tasks, of which every second one has a report, and give the ids of those."""
+    """Make twelve tasks, of which every second one has a report, and return the ids of those."""
     made = [
         await make.task(
             owner,
@@ -31,7 +31,7 @@ async def fill(make: Factory, owner: User) -> list[int]:
     return made[::2]
 
 
-async def test_a_search_gives_the_tasks_that_have_its_words(make: Factory) -> None:
+async def test_a_search_returns_the_tasks_that_contain_its_words(make: Factory) -> None:
     ada, bob, admin = await make.user(), await make.user(), await make.admin()
     found = await fill(make, ada)
     bobs = await make.task(bob, title="x", description="A report of his own")
@@ -66,7 +66,7 @@ async def test_all_searches_leave_connections_to_others(make: Factory, monkeypat
         assert (await ada.client.get("/tasks")).status_code == 200
 
 
-async def test_a_search_goes_with_every_filter(make: Factory) -> None:
+async def test_a_search_combines_with_every_filter(make: Factory) -> None:
     ada = await make.user()
     found = await fill(make, ada)
     assert await ids(ada, q="report", status=["todo", "done"]) == [found[n] for n in (0, 1, 3, 4)]
@@ -111,7 +111,7 @@ async def test_a_cursor_is_bound_to_what_is_sought(make: Factory) -> None:
             await refused(ada, "/query/cursor", cursor=cursor)
 
 
-async def test_what_is_found_is_counted_and_estimated(make: Factory, sql: asyncpg.Connection[asyncpg.Record]) -> None:
+async def test_search_results_are_counted_and_estimated(make: Factory, sql: asyncpg.Connection[asyncpg.Record]) -> None:
     ada, bob, admin = await make.user(), await make.user(), await make.admin()
     for user, number in ((ada, 300), (bob, 700)):
         await sql.execute(

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -30,12 +30,25 @@ LATER = datetime(2999, 1, 1, tzinfo=UTC)
 Credential: TypeAlias = Callable[[User], Awaitable[str]]
 
 
+@dataclass
+class Listening:
+    """Whether the listener hears of all changes, as a test says."""
+
+    is_current: bool = True
+
+    def __call__(self) -> bool:
+        return self.is_current
+
+
 @pytest.fixture
-def sessions(database: Database) -> SessionCache:
-    """What a process remembers whose listener hears of all changes."""
-    sessions = SessionCache(database, TOKENS)
-    sessions.believed = lambda: True
-    return sessions
+def listening() -> Listening:
+    return Listening()
+
+
+@pytest.fixture
+def sessions(database: Database, listening: Listening) -> SessionCache:
+    """What a process remembers whose listener hears of all changes, until a test says otherwise."""
+    return SessionCache(database, TOKENS, is_current=listening)
 
 
 @pytest.fixture(params=["token", "key"])
@@ -58,7 +71,7 @@ async def end_all(make: Factory) -> None:
     await make.sql.execute("delete from sessions; delete from api_keys")
 
 
-async def test_a_session_and_a_key_speak_for_the_account_as_it_is_now(
+async def test_a_session_and_a_key_have_the_current_role_of_their_account(
     database: Database, sessions: SessionCache, make: Factory
 ) -> None:
     ada = await make.user()
@@ -75,37 +88,37 @@ async def test_a_session_and_a_key_speak_for_the_account_as_it_is_now(
     assert vars(by_key) == vars(Viewer(ada.id, True, read_only=True, key_id=row["id"], expires_at=LATER.timestamp()))
 
 
-async def test_what_is_remembered_is_believed_only_while_the_listener_hears(
-    sessions: SessionCache, make: Factory, credential: Credential
+async def test_cached_sessions_are_trusted_only_while_the_listener_is_connected(
+    sessions: SessionCache, listening: Listening, make: Factory, credential: Credential
 ) -> None:
     ada = await make.user()
-    given = await credential(ada)
-    assert await sessions.authenticate(given) == ada.viewer
+    bearer = await credential(ada)
+    assert await sessions.authenticate(bearer) == ada.viewer
     await end_all(make)  # and nobody has told this process
-    assert await sessions.authenticate(given) == ada.viewer
-    sessions.believed = lambda: False
+    assert await sessions.authenticate(bearer) == ada.viewer
+    listening.is_current = False
     with pytest.raises(UnauthorizedError):
-        await sessions.authenticate(given)
+        await sessions.authenticate(bearer)
 
 
-async def test_who_was_never_told_to_believe_asks_each_time(
+async def test_a_cache_that_was_never_enabled_reads_the_database_each_time(
     database: Database, make: Factory, credential: Credential
 ) -> None:
-    deaf, given = SessionCache(database, TOKENS), await credential(await make.user())
-    await deaf.authenticate(given)
+    deaf, bearer = SessionCache(database, TOKENS, is_current=lambda: False), await credential(await make.user())
+    await deaf.authenticate(bearer)
     await end_all(make)
     with pytest.raises(UnauthorizedError):
-        await deaf.authenticate(given)
+        await deaf.authenticate(bearer)
 
 
 @pytest.mark.parametrize("all_accounts", [False, True])
-async def test_what_is_forgotten_is_asked_for_again(
+async def test_invalidated_sessions_are_read_again(
     sessions: SessionCache, make: Factory, credential: Credential, all_accounts: bool
 ) -> None:
     ada, bob = await make.user(), await make.user()
     hers, his = await credential(ada), await credential(bob)
-    for given in (hers, his):
-        await sessions.authenticate(given)
+    for bearer in (hers, his):
+        await sessions.authenticate(bearer)
     await end_all(make)
     sessions.forget(None if all_accounts else ada.id)
     with pytest.raises(UnauthorizedError):
@@ -118,30 +131,30 @@ async def test_what_is_forgotten_is_asked_for_again(
 
 
 @pytest.mark.parametrize("others", [False, True])
-async def test_what_was_read_before_something_was_forgotten_is_not_remembered(
+async def test_a_row_read_before_an_invalidation_is_not_cached(
     sessions: SessionCache, make: Factory, credential: Credential, others: bool
 ) -> None:
-    """A look-up that is under way may have read what was so before the change."""
+    """A lookup in progress may have read the row before the change."""
     ada = await make.user()
-    given = await credential(ada)
+    bearer = await credential(ada)
     transaction = make.sql.transaction()
     await transaction.start()
     await make.sql.execute("lock table users in access exclusive mode")
-    look_up = asyncio.ensure_future(sessions.authenticate(given))
+    pending = asyncio.ensure_future(sessions.authenticate(bearer))
     async with asyncio.timeout(4):
         while not await make.sql.fetchval(
             "select true from pg_locks where not granted and relation = 'users'::regclass"
         ):
-            assert not look_up.done()
+            assert not pending.done()
     sessions.forget(ada.id + others)
     await transaction.rollback()
-    assert await look_up == ada.viewer
+    assert await pending == ada.viewer
     await end_all(make)
     with pytest.raises(UnauthorizedError):
-        await sessions.authenticate(given)
+        await sessions.authenticate(bearer)
 
 
-async def test_a_key_that_is_remembered_expires_all_the_same(
+async def test_a_cached_key_expires_on_time(
     database: Database, sessions: SessionCache, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, soon = await make.user(), datetime.now(UTC) + timedelta(minutes=5)
@@ -154,7 +167,7 @@ async def test_a_key_that_is_remembered_expires_all_the_same(
         await sessions.authenticate(KEY)
 
 
-async def test_what_is_remembered_of_a_session_never_outlives_the_token(sessions: SessionCache, make: Factory) -> None:
+async def test_a_cached_session_does_not_outlive_its_token(sessions: SessionCache, make: Factory) -> None:
     ada = await make.user()
     session_id = await make.session(ada.id)
     good, old = Tokens(("k" * 32,), minutes=15), Tokens(("k" * 32,), minutes=-15)
@@ -163,43 +176,46 @@ async def test_what_is_remembered_of_a_session_never_outlives_the_token(sessions
         await sessions.authenticate(old.issue(user_id=ada.id, role="user", session_id=session_id))
 
 
-async def test_a_session_speaks_for_nobody_but_its_account(sessions: SessionCache, make: Factory) -> None:
+async def test_a_session_identifies_only_its_own_account(
+    sessions: SessionCache, listening: Listening, make: Factory
+) -> None:
     ada, bob = await make.user(), await make.user()
     session_id = await make.session(ada.id)
     await sessions.authenticate(TOKENS.issue(user_id=ada.id, role="user", session_id=session_id))
-    for believed in (True, False):
-        sessions.believed = lambda believed=believed: believed  # type: ignore[misc]
+    for listening.is_current in (True, False):
         with pytest.raises(UnauthorizedError):
             await sessions.authenticate(TOKENS.issue(user_id=bob.id, role="user", session_id=session_id))
 
 
-@pytest.mark.parametrize("given", ["", "tm_", KEY, "x", "tm_\0", "tm_\N{CYRILLIC SMALL LETTER A}"])
-async def test_what_is_neither_token_nor_key_is_refused_and_not_remembered(sessions: SessionCache, given: str) -> None:
+@pytest.mark.parametrize("bearer", ["", "tm_", KEY, "x", "tm_\0", "tm_\N{CYRILLIC SMALL LETTER A}"])
+async def test_an_invalid_credential_is_refused_and_not_cached(sessions: SessionCache, bearer: str) -> None:
     with pytest.raises(UnauthorizedError):
-        await sessions.authenticate(given)
+        await sessions.authenticate(bearer)
     assert not sessions._sessions
     assert not sessions._keys
 
 
-async def test_no_more_is_remembered_than_the_most(
+async def test_the_cache_keeps_no_more_entries_than_its_maximum(
     database: Database, make: Factory, credential: Credential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert SessionCache(database, TOKENS)._sessions.maxsize == SessionCache(database, TOKENS)._keys.maxsize == 50_000
+    many = SessionCache(database, TOKENS, is_current=lambda: True)
+    assert many._sessions.maxsize == many._keys.maxsize == 50_000
     monkeypatch.setattr(session_cache, "MAX_CACHED", 2)
-    few = SessionCache(database, TOKENS)
-    few.believed = lambda: True
+    few = SessionCache(database, TOKENS, is_current=lambda: True)
     users = [await make.user() for _ in range(3)]
-    given = [await credential(user) for user in users]
-    for one in given:
+    bearer = [await credential(user) for user in users]
+    for one in bearer:
         await few.authenticate(one)
     assert len(few._sessions) + len(few._keys) == 2
     await end_all(make)
-    assert [await few.authenticate(one) for one in given[1:]] == [user.viewer for user in users[1:]]
+    assert [await few.authenticate(one) for one in bearer[1:]] == [user.viewer for user in users[1:]]
     with pytest.raises(UnauthorizedError):
-        await few.authenticate(given[0])
+        await few.authenticate(bearer[0])
 
 
-async def test_who_is_over_is_asked_of_the_database(database: Database, sessions: SessionCache, make: Factory) -> None:
+async def test_ended_credentials_are_checked_in_the_database(
+    database: Database, sessions: SessionCache, make: Factory
+) -> None:
     ada, bob, eve, root = await make.user(), await make.user(), await make.user(), await make.admin()
     row = await q.accounts.create_key(
         database, user_id=root.id, name="x", hash=hash_secret(KEY), read_only=False, expires_at=None, max_keys=9
@@ -223,8 +239,8 @@ async def test_who_is_over_is_asked_of_the_database(database: Database, sessions
         await sessions.revalidate(machine)
 
 
-async def test_a_use_of_a_key_is_written_once_by_a_process_that_remembers_it(
-    database: Database, sessions: SessionCache, make: Factory, monkeypatch: pytest.MonkeyPatch
+async def test_a_process_with_a_cached_key_writes_its_use_once(
+    database: Database, sessions: SessionCache, listening: Listening, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()
     for key in (KEY, KEY + "other"):
@@ -240,8 +256,7 @@ async def test_a_use_of_a_key_is_written_once_by_a_process_that_remembers_it(
         return arguments(self, values)
 
     monkeypatch.setattr(Statement, "_arguments", counted)
-    for believed in (True, False):
-        sessions.believed = lambda believed=believed: believed  # type: ignore[misc]
+    for listening.is_current in (True, False):
         for key in (KEY, KEY + "other") * 3:
             await sessions.authenticate(key)
     sessions.forget()

@@ -56,7 +56,7 @@ async def age(sql: Sql, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("how", ["json", "data"])
-async def test_a_log_in_gives_two_tokens_of_one_session(make: Factory, client: httpx.AsyncClient, how: str) -> None:
+async def test_a_log_in_returns_two_tokens_of_one_session(make: Factory, client: httpx.AsyncClient, how: str) -> None:
     ada = await make.user()
     credentials = {"username": ada.username, "password": PASSWORD}
     answer = await client.post("/auth/login", **{how: credentials})  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ async def test_a_chain_of_refreshes_goes_on(make: Factory, client: httpx.AsyncCl
         assert await good(client, tokens["access_token"])
 
 
-async def test_a_token_that_was_just_spent_gives_the_same_successor(
+async def test_a_token_used_just_before_returns_the_same_successor(
     make: Factory, client: httpx.AsyncClient, sql: Sql
 ) -> None:
     first = (await log_in(client, await make.user()))["refresh_token"]
@@ -94,9 +94,7 @@ async def test_a_token_that_was_just_spent_gives_the_same_successor(
     assert (await refresh(client, second)).status_code == 200
 
 
-async def test_a_token_that_was_spent_longer_ago_ends_its_session(
-    make: Factory, client: httpx.AsyncClient, sql: Sql
-) -> None:
+async def test_a_token_used_longer_ago_ends_its_session(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
     ada = await make.user()
     tokens, others = await log_in(client, ada), await log_in(client, ada)
     second = (await refresh(client, tokens["refresh_token"])).json()
@@ -120,7 +118,7 @@ async def test_a_token_before_the_last_ends_its_session_at_once(make: Factory, c
     problem(await refresh(client, second), 401)
 
 
-async def test_what_is_no_refresh_token_is_refused_and_ends_nothing(
+async def test_an_invalid_refresh_token_is_refused_and_ends_no_session(
     make: Factory, client: httpx.AsyncClient, sql: Sql
 ) -> None:
     token = (await log_in(client, await make.user()))["refresh_token"]
@@ -137,7 +135,7 @@ async def test_what_is_no_refresh_token_is_refused_and_ends_nothing(
     assert (await refresh(client, token)).status_code == 200
 
 
-async def test_a_session_that_has_expired_is_over(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
+async def test_an_expired_session_is_refused(make: Factory, client: httpx.AsyncClient, sql: Sql) -> None:
     ada = await make.user()
     tokens = await log_in(client, ada)
     await sql.execute("update sessions set expires_at = now() where id = (select max(id) from sessions)")
@@ -145,7 +143,7 @@ async def test_a_session_that_has_expired_is_over(make: Factory, client: httpx.A
     assert len((await ada.client.get("/auth/sessions")).json()["items"]) == 1
 
 
-async def test_fifty_uses_of_one_token_at_once_give_one_successor(
+async def test_fifty_concurrent_uses_of_one_token_return_one_successor(
     make: Factory, client: httpx.AsyncClient, sql: Sql
 ) -> None:
     tokens = await log_in(client, await make.user())
@@ -174,7 +172,7 @@ async def test_a_log_out_ends_both_tokens_and_nothing_else(make: Factory, client
     assert await good(client, ada.token)
 
 
-async def test_one_ends_ones_own_sessions_alone(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_user_ends_only_own_sessions(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob = await make.user(), await make.admin()
     tokens = await log_in(client, ada)
     assert await good(client, tokens["access_token"])
@@ -190,7 +188,7 @@ async def test_one_ends_ones_own_sessions_alone(make: Factory, client: httpx.Asy
     problem(await ada.client.get("/auth/me"), 401)
 
 
-async def test_of_more_than_a_hundred_sessions_the_oldest_ends(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_the_oldest_of_more_than_a_hundred_sessions_ends(make: Factory, client: httpx.AsyncClient) -> None:
     ada = await make.user()
     for _ in range(98):
         await make.session(ada.id)
@@ -258,7 +256,7 @@ async def change(client: httpx.AsyncClient, token: str, current: str, new: str) 
     return await client.put("/auth/password", json=body, headers=bearer(token))
 
 
-async def test_another_password_ends_all_other_sessions_and_keeps_keys(
+async def test_a_password_change_ends_all_other_sessions_and_keeps_keys(
     make: Factory, client: httpx.AsyncClient
 ) -> None:
     ada, bob = await make.user(), await make.user()
@@ -276,14 +274,14 @@ async def test_another_password_ends_all_other_sessions_and_keeps_keys(
     problem(await client.post("/auth/login", json={"username": ada.username, "password": PASSWORD}), 401)
 
 
-async def test_a_key_that_sets_another_password_ends_every_session(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_password_change_with_an_api_key_ends_every_session(make: Factory, client: httpx.AsyncClient) -> None:
     ada = await make.user()
     key = (await ada.client.post("/auth/keys", json={"name": "x"})).json()["key"]
     assert (await change(client, key, PASSWORD, OTHER)).status_code == 204
     assert [await good(client, token) for token in (ada.token, key)] == [False, True]
 
 
-async def test_who_does_not_know_the_password_sets_no_other(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_password_change_requires_the_current_password(make: Factory, client: httpx.AsyncClient) -> None:
     ada = await make.user()
     tokens = await log_in(client, ada)
     problem(await change(client, ada.token, "wrong password", OTHER), 422, pointers={"/current_password"})
@@ -293,7 +291,7 @@ async def test_who_does_not_know_the_password_sets_no_other(make: Factory, clien
     await log_in(client, ada)
 
 
-async def test_of_two_changes_of_one_password_at_once_one_is_made(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_one_of_two_concurrent_password_changes_is_made(make: Factory, client: httpx.AsyncClient) -> None:
     ada = await make.user()
     answers = await asyncio.gather(*[change(client, ada.token, PASSWORD, f"{OTHER} {n}") for n in range(4)])
     statuses = [answer.status_code for answer in answers]
@@ -331,7 +329,7 @@ async def test_an_inactive_account_is_as_unknown_to_a_log_in_as_no_account(
     problem(await refresh(client, tokens["refresh_token"]), 401)
 
 
-async def test_unknown_and_inactive_users_take_as_long_as_known_ones(sql: Sql, database_url: str) -> None:
+async def test_unknown_and_inactive_users_take_as_long_as_active_ones(sql: Sql, database_url: str) -> None:
     app = create_app(make_settings(database_url), passwords=Passwords(cost=10))  # a hash is what takes the time
     async with app.router.lifespan_context(app):
         make = Factory(sql, app)
@@ -371,7 +369,7 @@ async def test_another_secret_key_logs_nobody_out(make: Factory, client: httpx.A
     assert task
 
 
-async def test_a_key_that_is_no_longer_known_ends_tokens_and_loses_no_password(
+async def test_a_removed_secret_key_invalidates_tokens_and_keeps_passwords(
     make: Factory, client: httpx.AsyncClient, database_url: str
 ) -> None:
     ada = await make.user()
@@ -380,12 +378,9 @@ async def test_a_key_that_is_no_longer_known_ends_tokens_and_loses_no_password(
         await log_in(other, ada)
 
 
-async def test_one_account_is_forgotten_without_a_look_at_all_others(
-    make: Factory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_forgetting_one_account_does_not_scan_the_others(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     state = make.app.state.services
-    sessions = SessionCache(state.db, state.sessions.tokens)
-    monkeypatch.setattr(sessions, "believed", lambda: True)
+    sessions = SessionCache(state.db, state.sessions.tokens, is_current=lambda: True)
     ada = await make.user()
     await sessions.authenticate(ada.token)
     for n in range(MAX_CACHED):  # what is remembered is a part of it that none of the statements has a say in
@@ -402,7 +397,7 @@ async def test_one_account_is_forgotten_without_a_look_at_all_others(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
-async def test_hashing_lets_the_event_loop_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_password_hashing_runs_at_low_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords = Passwords(cost=4)
     monkeypatch.setattr(passwords, "_matches", lambda *_: os.nice(0))
     assert await passwords.verify(PASSWORD, None, payer=None) == min(os.nice(0) + THREAD_NICENESS, 19)

@@ -40,21 +40,21 @@ async def got(store: Store, key: str, *, size: int, start: int = 0, stop: int | 
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_what_was_written_is_read(store: Store, size: int) -> None:
+async def test_a_written_file_is_read_back(store: Store, size: int) -> None:
     content = content_of(size)
     key = await put(store, content)
     assert await got(store, key, size=size) == content
     assert await store.exists(key)
 
 
-async def test_a_part_is_read_and_no_more(store: Store) -> None:
+async def test_a_range_of_a_file_is_read_and_no_more(store: Store) -> None:
     content = content_of(700_000)
     key = await put(store, content)
     for start, stop in ((0, 1), (1, 2), (699_999, 700_000), (0, 699_999), (1, 700_000), (262_143, 262_145)):
         assert await got(store, key, size=700_000, start=start, stop=stop) == content[start:stop]
 
 
-async def test_nobody_sees_a_file_before_it_is_finished(store: Store) -> None:
+async def test_a_file_is_invisible_until_it_is_complete(store: Store) -> None:
     key = key_of()
     writing = await store.begin(key)
     await writing.write(content_of(PART_BYTES + 1))
@@ -68,7 +68,7 @@ async def test_nobody_sees_a_file_before_it_is_finished(store: Store) -> None:
 
 @pytest.mark.parametrize("size", [0, 10, CHUNK_BYTES, PART_BYTES + 1])
 @pytest.mark.parametrize("finished", [False, True])
-async def test_what_is_abandoned_leaves_nothing(store: Store, kind: Kind, size: int, finished: bool) -> None:
+async def test_an_abandoned_write_leaves_no_file(store: Store, kind: Kind, size: int, finished: bool) -> None:
     writing = await store.begin(key_of())
     await writing.write(content_of(size))
     if finished:
@@ -77,7 +77,7 @@ async def test_what_is_abandoned_leaves_nothing(store: Store, kind: Kind, size: 
     assert await kind.held(store) == []
 
 
-async def test_what_is_not_there_is_missing(store: Store) -> None:
+async def test_an_unknown_key_is_missing(store: Store) -> None:
     key = key_of()
     assert not await store.exists(key)
     with pytest.raises(MissingError):
@@ -87,13 +87,13 @@ async def test_what_is_not_there_is_missing(store: Store) -> None:
 
 @pytest.mark.parametrize("size", [0, 9, 11])
 @pytest.mark.parametrize("part", [False, True])
-async def test_what_is_not_as_it_was_written_is_missing(store: Store, size: int, part: bool) -> None:
+async def test_a_file_of_another_size_is_missing(store: Store, size: int, part: bool) -> None:
     key = await put(store, content_of(10))
     with pytest.raises(MissingError):
         await got(store, key, size=size, start=min(size, 1) if part else 0)
 
 
-async def test_what_is_removed_is_gone_and_who_had_begun_reads_on(store: Store) -> None:
+async def test_a_removed_file_is_missing_and_open_reads_continue(store: Store) -> None:
     content = content_of(2_000_000)
     key = await put(store, content)
     async with aclosing(store.read(key, size=len(content), start=0, stop=len(content))) as pieces:
@@ -113,7 +113,7 @@ async def test_files_are_listed_in_the_order_of_their_keys_with_their_time(store
     assert [page async for page in store.list_files("f" * 32)] == []
 
 
-async def test_what_dead_writers_left_is_cleared_once_it_is_old(store: Store, kind: Kind) -> None:
+async def test_old_parts_of_dead_writers_are_removed(store: Store, kind: Kind) -> None:
     kept = await put(store, b"kept")
     writing = await store.begin(key_of())
     await writing.write(content_of(PART_BYTES + 1))

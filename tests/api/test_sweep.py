@@ -51,7 +51,7 @@ async def orphan(make: Factory, store: Store) -> str:
     return key
 
 
-async def test_a_file_without_a_row_goes_after_a_day_and_no_other(
+async def test_only_files_without_a_row_are_deleted_after_a_day(
     users: Factory, files: Attachments, kind: Kind, compare: Any, logged: list[str]
 ) -> None:
     ada = await users.user()
@@ -89,7 +89,7 @@ async def test_a_row_without_a_file_is_reported_and_stays(
     assert await users.sql.fetchval("select count(*) from attachments") == 4
 
 
-async def test_an_empty_store_loses_nothing_but_is_told(
+async def test_an_empty_store_is_reported_and_no_row_is_deleted(
     users: Factory, files: Attachments, compare: Any, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await users.user()
@@ -106,7 +106,7 @@ async def test_an_empty_store_loses_nothing_but_is_told(
     assert await users.sql.fetchval("select count(*) from attachments") == 5
 
 
-async def test_many_files_are_held_against_many_rows(
+async def test_many_files_are_compared_with_many_rows(
     users: Factory,
     files: Attachments,
     kind: Kind,
@@ -135,7 +135,7 @@ async def test_many_files_are_held_against_many_rows(
     assert all(str(row["id"]) in line for row in gone)
 
 
-async def test_what_is_still_to_be_removed_is_left_to_its_own(
+async def test_files_queued_for_removal_are_left_to_the_remover(
     users: Factory, files: Attachments, kind: Kind, compare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciler, "CLAIM_ROWS", 0)
@@ -164,7 +164,9 @@ async def test_parts_that_a_dead_writer_left_go_too(
     await writing.abandon()
 
 
-async def test_of_two_sweeps_one_does_nothing(users: Factory, files: Attachments, database: Database) -> None:
+async def test_one_of_two_concurrent_sweeps_does_nothing(
+    users: Factory, files: Attachments, database: Database
+) -> None:
     listed: list[str] = []
 
     class Counted:

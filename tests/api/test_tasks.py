@@ -30,7 +30,7 @@ async def call(
 # Create and read
 
 
-async def test_a_created_task_can_be_read_where_its_location_says(make: Factory) -> None:
+async def test_a_created_task_can_be_read_at_its_location(make: Factory) -> None:
     ada = await make.user()
     created = await ada.client.post("/tasks", json={"title": "Prepare Report", "city": "Moscow"})
     assert created.status_code == 201
@@ -112,7 +112,7 @@ async def test_a_value_beyond_its_rules_is_refused_and_nothing_changes(
 
 
 @pytest.mark.parametrize("field", ["id", "user_id", "weather", "created_at", "version"])
-async def test_what_the_service_sets_cannot_be_sent(make: Factory, field: str) -> None:
+async def test_fields_that_the_service_sets_cannot_be_sent(make: Factory, field: str) -> None:
     ada = await make.user()
     refused = await ada.client.post("/tasks", json={"title": "x", field: None})
     problem(refused, 422, pointers={f"/{field}"})
@@ -131,9 +131,7 @@ async def test_weather_belongs_to_its_city(make: Factory) -> None:
 
 
 @pytest.mark.parametrize(("method", "body"), [*ONE_TASK, ("POST", {"title": "x"})])
-async def test_nobody_without_a_token_comes_near_a_task(
-    make: Factory, client: httpx.AsyncClient, method: str, body: Any
-) -> None:
+async def test_task_routes_require_a_token(make: Factory, client: httpx.AsyncClient, method: str, body: Any) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}"
     refused = await call(client, method, "/tasks" if method == "POST" else path, body)
@@ -166,7 +164,7 @@ async def test_an_owner_and_an_administrator_may(make: Factory, role: str, metho
 
 @pytest.mark.parametrize(("method", "body"), ONE_TASK)
 @pytest.mark.parametrize("task_id", [2**63 - 1, 1])
-async def test_where_there_is_no_task_nobody_finds_one(make: Factory, method: str, body: Any, task_id: int) -> None:
+async def test_a_missing_task_is_not_found_by_anyone(make: Factory, method: str, body: Any, task_id: int) -> None:
     ada, admin = await make.user(), await make.admin()
     gone = await make.task(ada)
     await call(ada, "DELETE", f"/tasks/{gone}")
@@ -240,7 +238,9 @@ WRITES = [("PUT", {"title": "new"}), ("PATCH", {"title": "new"}), ("DELETE", Non
 @pytest.mark.parametrize(
     "tags", ['"3"', "*", '"1", "3"', '"1","2" , "3"', 'W/"3", "3"', ' "3" ', '"3",', ', ,"2",, "3" ,']
 )
-async def test_if_match_lets_the_present_version_be_changed(make: Factory, method: str, body: Any, tags: str) -> None:
+async def test_if_match_with_the_current_version_allows_a_change(
+    make: Factory, method: str, body: Any, tags: str
+) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"
     assert (await call(ada, method, path, body, if_match=tags)).is_success
@@ -250,9 +250,7 @@ async def test_if_match_lets_the_present_version_be_changed(make: Factory, metho
 @pytest.mark.parametrize(
     "tags", ['"2"', '"1", "2"', 'W/"3"', "3", "garbage", '"', "", '"03"', '"3.0"', '"' + "9" * 40 + '"', '"٣"']
 )
-async def test_if_match_keeps_another_version_from_being_changed(
-    make: Factory, method: str, body: Any, tags: str
-) -> None:
+async def test_if_match_with_another_version_refuses_a_change(make: Factory, method: str, body: Any, tags: str) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"
     headers = {b"If-Match": tags.encode()}
@@ -263,7 +261,7 @@ async def test_if_match_keeps_another_version_from_being_changed(
 
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
-async def test_who_expects_no_task_changes_none(make: Factory, method: str, body: Any) -> None:
+async def test_if_none_match_star_changes_no_task(make: Factory, method: str, body: Any) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"
     headers = {"If-None-Match": "*", "If-Match": '"3"'}
@@ -275,7 +273,7 @@ async def test_who_expects_no_task_changes_none(make: Factory, method: str, body
 
 
 @pytest.mark.parametrize("tags", ['"3"', 'W/"3"', "*", '"2", "3"', '"2", W/"3"', ',"3",'])
-async def test_what_a_client_has_already_is_not_sent_again(make: Factory, tags: str) -> None:
+async def test_a_task_with_a_matching_etag_is_not_sent_again(make: Factory, tags: str) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"
     unchanged = await call(ada, "GET", path, if_none_match=tags)
@@ -284,7 +282,7 @@ async def test_what_a_client_has_already_is_not_sent_again(make: Factory, tags: 
 
 
 @pytest.mark.parametrize("tags", ['"2"', 'W/"33"', "3", "garbage", "", '"03"', '"*"'])
-async def test_what_a_client_does_not_have_is_sent(make: Factory, tags: str) -> None:
+async def test_a_task_with_another_etag_is_sent(make: Factory, tags: str) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada, version=3)}"
     sent = await call(ada, "GET", path, if_none_match=tags)
@@ -292,7 +290,7 @@ async def test_what_a_client_does_not_have_is_sent(make: Factory, tags: str) -> 
     assert sent.headers["Cache-Control"] == "private, no-cache"
 
 
-async def test_of_two_guarded_changes_at_once_exactly_one_is_made(make: Factory) -> None:
+async def test_exactly_one_of_two_concurrent_guarded_changes_is_made(make: Factory) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}"
     for version in range(1, 16):
@@ -314,7 +312,7 @@ async def test_unguarded_changes_of_different_fields_at_once_are_all_kept(make: 
     assert task["version"] == 1 + len(WHOLE)
 
 
-async def test_of_a_guarded_deletion_and_a_change_at_once_one_wins(make: Factory) -> None:
+async def test_one_of_a_concurrent_guarded_deletion_and_change_wins(make: Factory) -> None:
     ada = await make.user()
     for _ in range(5):
         path = f"/tasks/{await make.task(ada)}"
@@ -324,7 +322,9 @@ async def test_of_a_guarded_deletion_and_a_change_at_once_one_wins(make: Factory
         assert (changed.status_code, deleted.status_code) in {(200, 412), (404, 204)}
 
 
-async def test_a_change_past_the_api_counts_as_one(make: Factory, sql: asyncpg.Connection[asyncpg.Record]) -> None:
+async def test_a_change_outside_the_api_increments_the_version(
+    make: Factory, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
     ada = await make.user()
     task_id = await make.task(ada)
     await sql.execute("update tasks set title = 'by hand' where id = $1", task_id)
@@ -334,7 +334,7 @@ async def test_a_change_past_the_api_counts_as_one(make: Factory, sql: asyncpg.C
 @pytest.mark.parametrize(
     "header", ['x"1"y', 'w/"1"', 'W/ "1"', '"1', "1", '"1";', '"1" "1"', "", "*,*", ",", '"1",*', '"1",,1']
 )
-async def test_what_is_no_list_of_tags_matches_nothing(make: Factory, header: str) -> None:
+async def test_a_malformed_list_of_etags_matches_nothing(make: Factory, header: str) -> None:
     ada = await make.user()
     path = f"/tasks/{await make.task(ada)}"
     assert (await ada.client.patch(path, json={"status": "done"}, headers={"If-Match": header})).status_code == 412

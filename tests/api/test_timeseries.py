@@ -1,4 +1,4 @@
-"""Figures over time: buckets of a time zone, what was created and completed in each, and how long that took."""
+"""Time series of created and completed tasks in buckets of a time zone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_task_that_was_deleted_and_restored_counts_as_before(make: Facto
 
 @pytest.mark.parametrize("tz", ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu"])
 @pytest.mark.parametrize(("bucket", "days"), [("day", 3), ("week", 14), ("month", 70)])
-async def test_figures_agree_with_python(make: Factory, tz: str, bucket: str, days: int) -> None:
+async def test_counts_agree_with_python(make: Factory, tz: str, bucket: str, days: int) -> None:
     ada = await make.user()
     zone, chance = ZoneInfo(tz), random.Random(days)
     middle = datetime(2024, 10, 27, tzinfo=UTC) if tz == "Europe/Berlin" else datetime(2024, 11, 3, tzinfo=UTC)
@@ -117,7 +117,7 @@ async def test_a_date_is_that_day_in_the_zone_and_a_timestamp_is_exact(make: Fac
     assert [one["created"] for one in await buckets(ada, **hour)] == [1]
 
 
-async def test_a_period_that_is_open_goes_from_the_first_task_to_now(make: Factory) -> None:
+async def test_an_open_period_spans_from_the_first_task_to_now(make: Factory) -> None:
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     now = datetime.now(UTC)
     await make.task(ada, created_at=now - timedelta(days=3))
@@ -130,7 +130,7 @@ async def test_a_period_that_is_open_goes_from_the_first_task_to_now(make: Facto
     assert await buckets(ada, start_date="9999-01-01") == []
 
 
-async def test_who_sees_whose(make: Factory, client: httpx.AsyncClient) -> None:
+async def test_a_user_sees_own_buckets_and_an_administrator_all(make: Factory, client: httpx.AsyncClient) -> None:
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     for owner in (ada, bob, bob):
         await done(make, owner, MAY, 1)
@@ -165,7 +165,7 @@ async def test_who_sees_whose(make: Factory, client: httpx.AsyncClient) -> None:
     ],
     ids=str,
 )
-async def test_what_is_no_period_or_zone_is_refused(make: Factory, params: dict[str, str], pointer: str) -> None:
+async def test_an_invalid_period_or_zone_is_refused(make: Factory, params: dict[str, str], pointer: str) -> None:
     ada = await make.user()
     problem(await ada.client.get("/analytics/timeseries", params=params), 422, pointers={pointer})
 
@@ -202,7 +202,7 @@ async def test_periods_reach_to_the_ends_of_the_calendar(
     assert await buckets(await make.user(), **period) == [{"start": start, **EMPTY} for start in starts]
 
 
-async def test_a_thousand_buckets_are_given(make: Factory) -> None:
+async def test_a_thousand_buckets_are_returned(make: Factory) -> None:
     ada = await make.user()
     assert len(await buckets(ada, start_date="2020-01-01", end_date="2022-09-26")) == 1000
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.api.pipeline import request_context
-from service.api.pipeline.body_limits import MAX_BODY_BYTES, UPLOAD_FRAME
+from service.api.pipeline.body_limits import MAX_BODY_BYTES, MAX_MULTIPART_OVERHEAD_BYTES
 from service.api.streaming import multipart
 from tests.conftest import FILES
 from tests.support.factories import Factory, User
@@ -95,7 +95,7 @@ async def test_a_name_is_read_as_clients_write_it(ada: User, path: str, headers:
         b"a" * 256,
     ],
 )
-async def test_a_name_that_is_none_is_refused(ada: User, path: str, name: bytes) -> None:
+async def test_an_invalid_file_name_is_refused(ada: User, path: str, name: bytes) -> None:
     body = part(NAMED.replace(b"a.txt", name)) + END
     problem(await send(ada, path, body), 422, pointers={"/file"})
 
@@ -116,7 +116,7 @@ async def test_a_name_that_is_none_is_refused(ada: User, path: str, name: bytes)
     ],
 )
 @pytest.mark.parametrize("piece", [1_000_000, 1000, 7])
-async def test_content_that_looks_like_a_boundary_is_content(ada: User, path: str, content: bytes, piece: int) -> None:
+async def test_content_similar_to_a_boundary_is_content(ada: User, path: str, content: bytes, piece: int) -> None:
     body = part(content=content) + END
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -146,7 +146,7 @@ NO_FILE: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("body", "pointer"), NO_FILE)
-async def test_what_is_not_one_file_is_refused(ada: User, path: str, body: bytes, pointer: str) -> None:
+async def test_a_form_without_exactly_one_file_is_refused(ada: User, path: str, body: bytes, pointer: str) -> None:
     problem(await send(ada, path, body), 422, pointers={pointer})
 
 
@@ -179,7 +179,7 @@ async def test_a_broken_body_is_malformed(ada: User, path: str, body: bytes) -> 
 
 
 async def test_content_that_is_all_boundaries_is_refused_before_it_costs_much(ada: User, path: str) -> None:
-    for times, status in ((multipart.MAX_BOUNDARY_CHARACTERS - 1, 201), (multipart.MAX_BOUNDARY_CHARACTERS + 1, 400)):
+    for times, status in ((multipart.MAX_DELIMITERS - 1, 201), (multipart.MAX_DELIMITERS + 1, 400)):
         answer = await send(ada, path, part(content=b"\r\n--boundary-x" * times) + END)
         assert answer.status_code == status
 
@@ -199,7 +199,7 @@ async def test_content_that_is_all_boundaries_is_refused_before_it_costs_much(ad
         ('multipart/form-data; boundary="boundary"', 201),
     ],
 )
-async def test_the_content_type_says_how_the_body_is_cut(ada: User, path: str, kind: str, status: int) -> None:
+async def test_the_content_type_sets_the_boundary_of_the_body(ada: User, path: str, kind: str, status: int) -> None:
     answer = await send(ada, path, part() + END, kind=kind)
     if status == 201:
         assert answer.status_code == 201
@@ -207,21 +207,24 @@ async def test_the_content_type_says_how_the_body_is_cut(ada: User, path: str, k
         problem(answer, status)
 
 
-async def test_what_stands_around_the_file_is_bounded(ada: User, path: str, app: FastAPI) -> None:
-    largest = app.state.services.attachments.max_bytes
-    for epilogue, status in ((UPLOAD_FRAME - 1000, 201), (largest + UPLOAD_FRAME, 413)):
+async def test_the_multipart_overhead_of_a_file_is_limited(ada: User, path: str, app: FastAPI) -> None:
+    max_bytes = app.state.services.attachments.max_bytes
+    for epilogue, status in (
+        (MAX_MULTIPART_OVERHEAD_BYTES - 1000, 201),
+        (max_bytes + MAX_MULTIPART_OVERHEAD_BYTES, 413),
+    ):
         answer = await send(ada, path, part() + END + b"x" * epilogue)
         assert answer.status_code == status
 
 
-async def test_who_is_not_known_is_refused_whatever_the_size(client: httpx.AsyncClient, path: str) -> None:
+async def test_an_unauthenticated_upload_is_refused_at_any_size(client: httpx.AsyncClient, path: str) -> None:
     for size in (100, MAX_BODY_BYTES + 1):
         answer = await client.post(path, content=part(content=b"x" * size) + END, headers={"Content-Type": KIND})
         assert problem(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_parameter_is_refused_and_another_method_is_told_which(ada: User, path: str) -> None:
+async def test_a_parameter_is_refused_and_a_wrong_method_gets_the_allowed_ones(ada: User, path: str) -> None:
     problem(await send(ada, f"{path}?x=1", part() + END), 422, pointers={"/query/x"})
     assert problem(await ada.client.put(path), 405)
 
@@ -262,7 +265,7 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("length", ["Content-Length: 5000000", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("how", ["abort", "close"])
-async def test_a_client_that_leaves_amid_its_file_leaves_nothing(
+async def test_a_client_that_disconnects_during_its_upload_leaves_no_file(
     ada: User, path: str, port: int, *, app: FastAPI, length: str, how: str
 ) -> None:
     before, running = left(), app.state.services.attachments._uploads._slots
@@ -271,25 +274,25 @@ async def test_a_client_that_leaves_amid_its_file_leaves_nothing(
         body = b"%x\r\n%b\r\n" % (len(body), body)
     _, writer = await dial(port, head(ada, path, length), body)
     await until(lambda: left() - before)
-    assert running.total == 1
+    assert running.used == 1
     writer.transport.abort() if how == "abort" else writer.close()
-    await until(lambda: not running.total)
+    await until(lambda: not running.used)
     assert left() == before
 
 
-async def test_a_client_that_stops_amid_its_file_is_told(
+async def test_a_client_that_stops_during_its_upload_gets_408(
     ada: User, path: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_context, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request_context, "BODY_PART_TIMEOUT_SECONDS", 0.2)
     reader, writer = await dial(port, head(ada, path, "Content-Length: 5000"), part())
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()
 
 
-async def test_a_client_that_is_too_slow_gives_its_place_up(
+async def test_a_client_that_sends_too_slowly_loses_its_upload_slot(
     ada: User, path: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multipart, "GRACE_PERIOD_SECONDS", 0.1)
+    monkeypatch.setattr(multipart, "BASE_TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(multipart, "MIN_BYTES_PER_SECOND", 10_000)
     reader, writer = await dial(port, head(ada, path, "Content-Length: 5000000"), part())
     answer = asyncio.create_task(reader.readline())
@@ -301,7 +304,7 @@ async def test_a_client_that_is_too_slow_gives_its_place_up(
     writer.close()
 
 
-async def test_who_is_refused_is_told_before_the_body_comes(ada: User, path: str, port: int, make: Factory) -> None:
+async def test_a_refusal_is_sent_before_the_body_arrives(ada: User, path: str, port: int, make: Factory) -> None:
     bob = await make.user()
     for user, where, status in ((bob, path, b"403"), (ada, f"/tasks/{2**60}/attachments", b"404")):
         reader, writer = await dial(port, head(user, where, "Content-Length: 5000000", "Expect: 100-continue"))

@@ -22,7 +22,7 @@ async def fill(sql: Sql, names: list[str]) -> None:
 
 
 async def walk(admin: User, **params: Any) -> list[list[str]]:
-    """Give the names of every page, as far as the cursors lead."""
+    """Return the usernames of each page, in order."""
     pages: list[list[str]] = []
     for _ in itertools.repeat(None, 200):
         answer = await admin.client.get("/users", params=params)
@@ -38,7 +38,7 @@ async def walk(admin: User, **params: Any) -> list[list[str]]:
 
 @pytest.mark.parametrize("sort", ["username", "-username"])
 @pytest.mark.parametrize("limit", [1, 4, 16, 100])
-async def test_the_pages_hold_every_account_once_and_in_order(make: Factory, sql: Sql, sort: str, limit: int) -> None:
+async def test_pages_list_every_account_once_and_in_order(make: Factory, sql: Sql, sort: str, limit: int) -> None:
     admin = await make.user(username="root", role="admin")
     await fill(sql, NAMES)
     pages = await walk(admin, sort=sort, limit=limit)
@@ -47,7 +47,7 @@ async def test_the_pages_hold_every_account_once_and_in_order(make: Factory, sql
 
 
 @pytest.mark.parametrize("sort", ["username", "-username"])
-async def test_who_comes_while_pages_are_read_moves_nobody(make: Factory, sql: Sql, sort: str) -> None:
+async def test_accounts_created_while_pages_are_read_shift_no_page(make: Factory, sql: Sql, sort: str) -> None:
     admin = await make.user(username="root", role="admin")
     names = [f"user-{n:03}" for n in range(0, 100, 2)]
     await fill(sql, names)
@@ -93,7 +93,7 @@ BAD += ["cursor=", "cursor=x", "cursor=%00", "cursor=" + "A" * 2001, "cursor=" +
 
 
 @pytest.mark.parametrize("query", BAD, ids=lambda query: query[:20])
-async def test_a_query_that_does_not_hold_is_refused(make: Factory, query: str) -> None:
+async def test_invalid_parameters_are_refused(make: Factory, query: str) -> None:
     admin = await make.admin()
     name = query.partition("=")[0]
     answer = await admin.client.get(f"/users?{query}")
@@ -141,9 +141,7 @@ async def test_an_account_is_shown_to_administrators(make: Factory) -> None:
         ({"role": "admin", "active": False}, "admin", False),
     ],
 )
-async def test_what_is_sent_changes_and_nothing_else(
-    make: Factory, change: dict[str, Any], role: str, active: bool
-) -> None:
+async def test_only_the_fields_sent_are_changed(make: Factory, change: dict[str, Any], role: str, active: bool) -> None:
     admin, ada = await make.admin(), await make.user()
     before = (await admin.client.get(f"/users/{ada.id}")).json()
     changed = await admin.client.patch(f"/users/{ada.id}", json=change)
@@ -165,7 +163,7 @@ async def test_what_is_sent_changes_and_nothing_else(
     ],
     ids=str,
 )
-async def test_a_change_that_does_not_hold_is_refused(make: Factory, change: dict[str, Any], pointer: str) -> None:
+async def test_an_invalid_change_is_refused(make: Factory, change: dict[str, Any], pointer: str) -> None:
     admin, ada = await make.admin(), await make.user()
     problem(await admin.client.patch(f"/users/{ada.id}", json=change), 422, pointers={pointer})
     assert (await ada.client.get("/auth/me")).status_code == 200
@@ -182,7 +180,7 @@ async def test_the_last_active_administrator_stays(make: Factory, change: dict[s
     assert (await admin.client.patch(f"/users/{admin.id}", json=change)).status_code == 200
 
 
-async def test_of_two_administrators_who_demote_each_other_at_once_one_stays(make: Factory, sql: Sql) -> None:
+async def test_one_of_two_administrators_who_demote_each_other_stays(make: Factory, sql: Sql) -> None:
     for _ in range(5):
         ada, bob = await make.admin(), await make.admin()
         await sql.execute("update users set role = 'user' where id <> all($1)", [ada.id, bob.id])
@@ -195,7 +193,7 @@ async def test_of_two_administrators_who_demote_each_other_at_once_one_stays(mak
         assert await sql.fetchval("select count(*) from users where role = 'admin' and active") == 1
 
 
-async def test_who_is_not_active_can_do_nothing_and_comes_back_with_the_password(
+async def test_an_inactive_user_can_do_nothing_and_logs_in_again_after_reactivation(
     make: Factory, client: httpx.AsyncClient
 ) -> None:
     admin, ada = await make.admin(), await make.user()

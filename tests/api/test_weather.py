@@ -14,11 +14,11 @@ from redis.asyncio import Redis
 from service.core import metrics
 from service.weather import backfill, circuit_breaker
 from service.weather import client as weather
-from service.weather.cache import Cache, City
+from service.weather.cache import City, WeatherCache
 from service.weather.circuit_breaker import WeatherUnavailableError
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 from tests.support.factories import User
-from tests.support.figures import Figures
+from tests.support.measurements import MetricSamples
 from tests.support.provider import FAILING, KEY, NO_CITY, Provider, temperature
 from tests.support.redis_server import RedisServer
 from tests.support.weather import BUDGET, MARGIN, Forecaster, Start, until
@@ -41,10 +41,10 @@ async def create(user: User, city: str | None = "Moscow") -> dict[str, Any]:
     return task
 
 
-async def look_up(client: Weather, city: str) -> Any:
-    """What is found; `away` where the provider is."""
+async def fetch(client: WeatherClient, city: str) -> Any:
+    """Return the weather of a city as decoded JSON, or a marker text if the provider is unavailable."""
     try:
-        return orjson.loads(orjson.dumps(await client.look_up(city)))
+        return orjson.loads(orjson.dumps(await client.fetch(city)))
     except WeatherUnavailableError:
         return "away"
 
@@ -65,8 +65,8 @@ async def test_a_task_has_its_weather_in_the_answer_that_makes_it(start: Start) 
 
 
 @pytest.mark.parametrize("mode", [*FAILING, *NO_CITY])
-async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
-    start: Start, provider: Provider, said: list[str], caplog: pytest.LogCaptureFixture, mode: str
+async def test_a_failing_provider_leaves_a_task_without_weather_and_causes_no_other_failure(
+    start: Start, provider: Provider, json_log: list[str], caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     provider.mode = mode
     async with start(weather_timeout_seconds=BUDGET) as make:
@@ -77,17 +77,17 @@ async def test_a_bad_provider_costs_a_task_its_weather_and_nothing_else(
     assert (answer.status_code, answer.json()["weather"]) == (201, None)
     # A connection that is closed without a word may have been an old one, so the HTTP client asks once more.
     assert len(provider.calls) == (2 if mode == "closes at once" else 1)
-    assert KEY not in "".join([*said, caplog.text, answer.text, *answer.headers.values()])
-    assert not [line for line in said if orjson.loads(line)["record"]["level"]["no"] >= 40]
+    assert KEY not in "".join([*json_log, caplog.text, answer.text, *answer.headers.values()])
+    assert not [line for line in json_log if orjson.loads(line)["record"]["level"]["no"] >= 40]
     assert not [record for record in caplog.records if record.levelno >= 40]
 
 
 @pytest.mark.parametrize("mode", FAILING)
-async def test_a_failure_does_not_speak_of_the_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
+async def test_a_failure_does_not_reveal_the_api_key(forecaster: Forecaster, provider: Provider, mode: str) -> None:
     provider.mode = mode
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         with pytest.raises(WeatherUnavailableError) as failure:
-            await client.look_up("Moscow")
+            await client.fetch("Moscow")
     assert KEY not in "".join(traceback.format_exception(failure.value))
 
 
@@ -111,7 +111,7 @@ async def test_a_hundred_cities_at_once_wait_no_longer_than_the_budget(
     provider.mode = "hangs"
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         began = time.monotonic()
-        found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(100)))
+        found = await asyncio.gather(*(fetch(client, f"City {number}") for number in range(100)))
         assert time.monotonic() - began < BUDGET + MARGIN
     assert found == ["away"] * 100
     assert weather.MAX_CALLS <= len(provider.calls) < weather.MAX_CALLS + circuit_breaker.FAILURES
@@ -123,7 +123,7 @@ async def test_waiting_for_a_free_call_is_no_failure_of_the_provider(
     monkeypatch.setattr(weather, "MAX_CALLS", 1)
     provider.mode = "late"
     async with forecaster(weather_timeout_seconds=0.5) as client:
-        found = await asyncio.gather(*(look_up(client, f"City {number}") for number in range(20)))
+        found = await asyncio.gather(*(fetch(client, f"City {number}") for number in range(20)))
         assert found.count("away") >= 10
         assert client.available
 
@@ -142,7 +142,7 @@ async def test_spellings_of_one_city_share_a_call(
     forecaster: Forecaster, provider: Provider, spellings: list[str]
 ) -> None:
     async with forecaster() as client:
-        found = [await look_up(client, city) for city in spellings]
+        found = [await fetch(client, city) for city in spellings]
     assert provider.cities == [spellings[0].strip()]
     assert all(one == found[0] for one in found)
 
@@ -178,26 +178,26 @@ async def test_without_a_city_there_is_no_call(start: Start, provider: Provider,
     assert provider.calls == []
 
 
-async def test_without_a_key_there_is_no_call_which_is_said_once(
-    start: Start, provider: Provider, said: list[str]
+async def test_without_an_api_key_no_call_is_made_and_this_is_logged_once(
+    start: Start, provider: Provider, json_log: list[str]
 ) -> None:
     async with start(openweather_api_key="") as make:
         ada = await make.user()
         assert [(await create(ada))["weather"] for _ in range(3)] == [None] * 3
         assert not make.app.state.services.weather.available
     assert provider.calls == []
-    assert len([line for line in said if "OPENWEATHER_API_KEY is empty" in line]) == 1
+    assert len([line for line in json_log if "OPENWEATHER_API_KEY is empty" in line]) == 1
 
 
 @pytest.mark.parametrize("mode", ["ok", *NO_CITY])
-async def test_what_was_found_is_not_asked_for_again(
+async def test_cached_weather_is_not_requested_again(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, mode: str
 ) -> None:
     provider.mode = mode
     for number, url in enumerate(["", redis_url]):
         assert await redis.exists("weather:of:moscow") == 0
         async with forecaster(redis_url=url) as client:
-            first, second = await look_up(client, "Moscow"), await look_up(client, "Moscow")
+            first, second = await fetch(client, "Moscow"), await fetch(client, "Moscow")
         assert first == second != "away"
         assert len(provider.calls) == number + 1
     assert await redis.exists("weather:of:moscow" if mode == "ok" else "weather:none:Moscow") == 1
@@ -211,7 +211,7 @@ async def test_an_answer_is_kept_as_long_as_the_settings_say(
 ) -> None:
     provider.mode, seconds, kept = case
     async with forecaster(redis_url=redis_url, weather_cache_seconds=seconds) as client:
-        await look_up(client, "Moscow")
+        await fetch(client, "Moscow")
     name = "weather:of:moscow" if provider.mode == "ok" else "weather:none:Moscow"
     assert kept - 20 < await redis.ttl(name) <= kept
 
@@ -222,7 +222,7 @@ async def test_in_the_process_an_answer_is_kept_as_long_as_the_settings_say(
     async with forecaster(weather_cache_seconds=1) as client:
 
         async def asked_again() -> bool:
-            await client.look_up("Moscow")
+            await client.fetch("Moscow")
             return len(provider.calls) == 2
 
         began = time.monotonic()
@@ -233,14 +233,14 @@ async def test_in_the_process_an_answer_is_kept_as_long_as_the_settings_say(
 async def test_failures_are_not_kept(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
     provider.mode = "fails"
     async with forecaster(redis_url=redis_url) as client:
-        assert [await look_up(client, "Moscow") for _ in range(2)] == ["away"] * 2
+        assert [await fetch(client, "Moscow") for _ in range(2)] == ["away"] * 2
         assert await redis.keys("weather:*") == []
         provider.mode = "ok"
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
     assert len(provider.calls) == 3
 
 
-async def test_where_nothing_is_to_be_kept_nothing_is(
+async def test_nothing_is_cached_if_the_cache_is_disabled(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
 ) -> None:
     provider.mode = "late"
@@ -248,37 +248,37 @@ async def test_where_nothing_is_to_be_kept_nothing_is(
         forecaster(redis_url=redis_url, weather_cache_seconds=0) as one,
         forecaster(redis_url=redis_url, weather_cache_seconds=0) as two,
     ):
-        found = await asyncio.gather(look_up(one, "Moscow"), look_up(two, "Moscow"))
-        assert [weather["condition"] for weather in [*found, await look_up(one, "Moscow")]] == ["Clouds"] * 3
+        found = await asyncio.gather(fetch(one, "Moscow"), fetch(two, "Moscow"))
+        assert [weather["condition"] for weather in [*found, await fetch(one, "Moscow")]] == ["Clouds"] * 3
     assert len(provider.calls) == 3
     assert await redis.keys("weather:*") == []
 
 
 async def test_with_redis_killed_the_process_serves_what_it_found(
-    forecaster: Forecaster, provider: Provider, said: list[str]
+    forecaster: Forecaster, provider: Provider, json_log: list[str]
 ) -> None:
     with RedisServer() as server:
         async with forecaster(redis_url=server.url, weather_timeout_seconds=20) as client:
-            first = await look_up(client, "Moscow")
+            first = await fetch(client, "Moscow")
             server.kill()
-            assert await look_up(client, "Moscow") == first
-            assert (await look_up(client, "Paris"))["temperature"] == temperature("Paris")
-            assert (await look_up(client, "Paris"))["temperature"] == temperature("Paris")
+            assert await fetch(client, "Moscow") == first
+            assert (await fetch(client, "Paris"))["temperature"] == temperature("Paris")
+            assert (await fetch(client, "Paris"))["temperature"] == temperature("Paris")
     assert provider.cities == ["Moscow", "Paris"]
-    assert len([line for line in said if "redis is away" in line]) == 1
+    assert len([line for line in json_log if "redis disconnected" in line]) == 1
 
 
-async def test_a_turn_that_is_lost_does_not_make_redis_away(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+async def test_a_lost_city_lock_does_not_mark_redis_unavailable(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, json_log: list[str]
 ) -> None:
     provider.mode = "held"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=20) as client:
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(fetch(client, "Moscow"))
         await until(lambda: redis.exists("weather:turn:moscow"))
         await redis.flushdb()
         provider.released.set()
         assert (await flight)["condition"] == "Clouds"
-    assert not [line for line in said if "redis is away" in line]
+    assert not [line for line in json_log if "redis disconnected" in line]
 
 
 async def test_a_citys_name_does_not_reach_into_anothers_keys(
@@ -286,7 +286,7 @@ async def test_a_citys_name_does_not_reach_into_anothers_keys(
 ) -> None:
     async with forecaster(redis_url=redis_url) as client:
         for city in ("turn:Moscow", "of:Moscow", "Moscow"):
-            assert (await look_up(client, city))["temperature"] == temperature(city)
+            assert (await fetch(client, city))["temperature"] == temperature(city)
 
 
 async def test_two_applications_asked_at_once_make_one_call(
@@ -303,27 +303,27 @@ async def test_two_applications_asked_at_once_make_one_call(
     assert len(provider.calls) == 1
 
 
-async def test_a_crashed_holder_of_the_turn_holds_nobody_up_for_long(
+async def test_a_crashed_holder_of_the_city_lock_does_not_block_others_for_long(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str
 ) -> None:
     await redis.set("weather:turn:moscow", "a process that is no more", px=1000)
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=BUDGET) as client:
         began = time.monotonic()
-        assert await look_up(client, "Moscow") == "away"
+        assert await fetch(client, "Moscow") == "away"
         assert time.monotonic() - began < BUDGET + MARGIN
         assert provider.calls == []
         assert client.available
 
         async def found() -> bool:
-            return bool(await look_up(client, "Moscow") != "away")
+            return bool(await fetch(client, "Moscow") != "away")
 
         await until(found)
 
 
-async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
+async def test_a_city_lock_expires(forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str) -> None:
     provider.mode = "hangs"
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=10) as client:
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(fetch(client, "Moscow"))
         await until(lambda: redis.exists("weather:turn:moscow"))
         assert 0 < await redis.pttl("weather:turn:moscow") <= 11_000
         await client.close()
@@ -332,10 +332,12 @@ async def test_a_turn_ends_by_itself(forecaster: Forecaster, provider: Provider,
         await flight
 
 
-async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Forecaster, provider: Provider) -> None:
+async def test_a_waiting_caller_that_leaves_does_not_cancel_the_shared_call(
+    forecaster: Forecaster, provider: Provider
+) -> None:
     provider.mode = "held"
     async with forecaster(weather_timeout_seconds=20) as client:
-        first, second = (asyncio.create_task(look_up(client, "Moscow")) for _ in range(2))
+        first, second = (asyncio.create_task(fetch(client, "Moscow")) for _ in range(2))
 
         async def asked() -> bool:
             return bool(provider.calls)
@@ -347,51 +349,51 @@ async def test_a_passenger_who_leaves_does_not_end_the_flight(forecaster: Foreca
     assert len(provider.calls) == 1
 
 
-async def test_figures_tell_hits_from_misses_and_how_requests_end(forecaster: Forecaster, provider: Provider) -> None:
-    before = Figures(metrics.text().decode())
+async def test_metrics_count_cache_hits_misses_and_request_outcomes(forecaster: Forecaster, provider: Provider) -> None:
+    before = MetricSamples(metrics.text().decode())
     async with forecaster() as client:
         for city in ("Moscow", "Moscow"):
-            await look_up(client, city)
+            await fetch(client, city)
         provider.mode = "no such city"
-        assert await look_up(client, "Nowhere") is None
+        assert await fetch(client, "Nowhere") is None
         provider.mode = "fails"
         for number in range(circuit_breaker.FAILURES):
-            assert await look_up(client, f"City {number}") == "away"
-    after = Figures(metrics.text().decode())
+            assert await fetch(client, f"City {number}") == "away"
+    after = MetricSamples(metrics.text().decode())
 
     def counted(name: str, result: str) -> float:
         return after.of(name, result=result) - before.of(name, result=result)
 
-    looks = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
-    assert looks == {"hit": 1, "miss": 2 + circuit_breaker.FAILURES}
+    lookups = {result: counted("weather_cache_lookups_total", result) for result in ("hit", "miss")}
+    assert lookups == {"hit": 1, "miss": 2 + circuit_breaker.FAILURES}
     results = ("found", "none", "failed")
     requests = {result: counted("weather_request_duration_seconds_count", result) for result in results}
     assert requests == {"found": 1, "none": 1, "failed": circuit_breaker.FAILURES}
 
 
 async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
-    forecaster: Forecaster, provider: Provider, said: list[str]
+    forecaster: Forecaster, provider: Provider, json_log: list[str]
 ) -> None:
     provider.mode = "fails"
     async with forecaster(weather_timeout_seconds=BUDGET) as client:
         breaker = client._circuit._provider
         for number in range(circuit_breaker.FAILURES + 3):
             assert client.available is (number < circuit_breaker.FAILURES)
-            assert await look_up(client, f"City {number}") == "away"
+            assert await fetch(client, f"City {number}") == "away"
         assert len(provider.calls) == circuit_breaker.FAILURES
-        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 1
+        assert MetricSamples(metrics.text().decode()).of("weather_circuit_open") == 1
 
         breaker._recovery_timeout = 0  # as if the time were over
         assert client.available
         provider.mode = "held"
         opened_at = breaker._opened
-        trial = asyncio.create_task(look_up(client, "City 0"))
+        trial = asyncio.create_task(fetch(client, "City 0"))
 
         async def tried() -> bool:
             return len(provider.calls) == circuit_breaker.FAILURES + 1
 
         await until(tried)
-        assert await look_up(client, "Paris") == "away"
+        assert await fetch(client, "Paris") == "away"
         assert await tried()
         breaker._recovery_timeout = 3600
         assert await trial == "away"
@@ -399,33 +401,33 @@ async def test_the_breaker_stops_calls_and_tries_again_one_at_a_time(
 
         breaker._recovery_timeout = 0
         provider.mode = "ok"
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
         assert breaker.closed
-        assert Figures(metrics.text().decode()).of("weather_circuit_open") == 0
-    changes = [orjson.loads(line)["record"]["message"] for line in said if "circuit" in line]
-    assert changes == ["weather: the circuit is open", "weather: the circuit is closed"]
+        assert MetricSamples(metrics.text().decode()).of("weather_circuit_open") == 0
+    changes = [orjson.loads(line)["record"]["extra"]["state"] for line in json_log if "weather circuit changed" in line]
+    assert changes == ["open", "closed"]
 
 
-def asks(client: Weather) -> bool:
+def asks(client: WeatherClient) -> bool:
     return client.available
 
 
-async def test_a_city_at_which_the_provider_fails_takes_the_weather_from_no_other(
+async def test_a_city_at_which_the_provider_fails_does_not_affect_other_cities(
     forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "RECOVERY_SECONDS", 0.05)
     provider.modes["Atlantis"] = "fails"
     async with forecaster(weather_cache_seconds=0) as client:
         for number in range(3 * circuit_breaker.FAILURES):
-            assert await look_up(client, "Atlantis") == "away"
+            assert await fetch(client, "Atlantis") == "away"
             assert client.available
             if number == circuit_breaker.FAILURES:
-                assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+                assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
         assert provider.cities.count("Atlantis") < 3 * circuit_breaker.FAILURES  # it is left alone itself
         del provider.modes["Atlantis"]
 
         async def found() -> bool:
-            return bool(await look_up(client, "Atlantis") != "away")
+            return bool(await fetch(client, "Atlantis") != "away")
 
         await until(found)
 
@@ -436,22 +438,22 @@ async def test_a_success_ends_the_count_of_cities_that_failed(forecaster: Foreca
     cities = [f"City {number}" for number in range(circuit_breaker.FAILURES)]
     async with forecaster(weather_cache_seconds=0) as client:
         for _ in range(2):
-            assert [await look_up(client, city) for city in cities[1:]] == ["away"] * (circuit_breaker.FAILURES - 1)
+            assert [await fetch(client, city) for city in cities[1:]] == ["away"] * (circuit_breaker.FAILURES - 1)
             assert asks(client)
-            assert await look_up(client, "Moscow") != "away"
-        assert [await look_up(client, city) for city in cities] == ["away"] * circuit_breaker.FAILURES
+            assert await fetch(client, "Moscow") != "away"
+        assert [await fetch(client, city) for city in cities] == ["away"] * circuit_breaker.FAILURES
         assert not asks(client)
 
 
-async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
+async def test_a_cancelled_lookup_does_not_count_as_a_provider_failure(
     forecaster: Forecaster, provider: Provider
 ) -> None:
     provider.mode = "fails"
     provider.modes["Moscow"] = "held"
 
-    async def cancelled(client: Weather) -> None:
+    async def cancelled(client: WeatherClient) -> None:
         count = len(provider.calls)
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(fetch(client, "Moscow"))
 
         async def asked() -> bool:
             return len(provider.calls) > count
@@ -463,10 +465,10 @@ async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
 
     async with forecaster(weather_timeout_seconds=20) as client:
         for number in range(circuit_breaker.FAILURES - 1):
-            assert await look_up(client, f"City {number}") == "away"
+            assert await fetch(client, f"City {number}") == "away"
         await cancelled(client)
         assert asks(client)
-        assert await look_up(client, "Paris") == "away"
+        assert await fetch(client, "Paris") == "away"
         assert not asks(client)
 
         client._circuit._provider._recovery_timeout = 0  # as if the time were over
@@ -475,7 +477,7 @@ async def test_a_look_up_that_is_cancelled_says_nothing_of_the_provider(
         assert not asks(client)
         client._circuit._provider._recovery_timeout = 0
         provider.mode = "ok"
-        assert (await look_up(client, "Berlin"))["condition"] == "Clouds"
+        assert (await fetch(client, "Berlin"))["condition"] == "Clouds"
 
 
 ODD = "\N{FULLWIDTH LATIN CAPITAL LETTER P}aris"
@@ -490,36 +492,36 @@ async def test_a_spelling_that_the_provider_does_not_know_hides_no_other(
     url = redis_url if "redis" in how else ""
     async with forecaster(redis_url=url, weather_timeout_seconds=10) as client:
         if "together" in how:
-            found = await asyncio.gather(*(look_up(client, city) for city in (ODD, "Paris", f" {ODD} ", "paris")))
+            found = await asyncio.gather(*(fetch(client, city) for city in (ODD, "Paris", f" {ODD} ", "paris")))
         else:
-            found = [await look_up(client, city) for city in (ODD, f" {ODD} ", "Paris", "paris")]
+            found = [await fetch(client, city) for city in (ODD, f" {ODD} ", "Paris", "paris")]
             found = [found[0], found[2], found[1], found[3]]
         assert (found[0], found[2]) == (None, None)
         assert found[1] == found[3]
         assert found[1]["condition"] == "Clouds"
         assert provider.cities == [ODD, "Paris"]
-        assert [await look_up(client, f"{ODD}!") for _ in range(2)] == [None] * 2
+        assert [await fetch(client, f"{ODD}!") for _ in range(2)] == [None] * 2
     assert provider.cities == [ODD, "Paris", f"{ODD}!"]
 
 
 async def test_a_replica_does_not_wait_for_one_that_found_nothing(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = 0
-    look = Cache.look
+    reads = 0
+    get = WeatherCache.get_with_lock
 
-    async def counted(self: Cache, city: City) -> tuple[bytes | None, bool]:
-        nonlocal looks
-        looks += 1
-        return await look(self, city)
+    async def counted(self: WeatherCache, city: City) -> tuple[bytes | None, bool]:
+        nonlocal reads
+        reads += 1
+        return await get(self, city)
 
     async def waits() -> bool:
-        return looks >= 4
+        return reads >= 4
 
-    monkeypatch.setattr(Cache, "look", counted)
+    monkeypatch.setattr(WeatherCache, "get_with_lock", counted)
     await redis.set("weather:turn:moscow", "another replica", px=60_000)
     async with forecaster(redis_url=redis_url, weather_timeout_seconds=60) as client:
-        flight = asyncio.create_task(look_up(client, "Moscow"))
+        flight = asyncio.create_task(fetch(client, "Moscow"))
         await until(waits)
         assert not flight.done()
         await redis.delete("weather:turn:moscow")
@@ -533,7 +535,7 @@ async def test_a_city_that_does_not_exist_does_not_open_the_circuit(forecaster: 
     async with forecaster() as client:
         for number, mode in enumerate([*NO_CITY] * circuit_breaker.FAILURES):
             provider.mode = mode
-            assert await look_up(client, f"City {number}") is None
+            assert await fetch(client, f"City {number}") is None
         assert client.available
 
 
@@ -561,7 +563,7 @@ async def test_another_city_without_weather_does_not_keep_the_old_ones(
     assert (after["city"], after["weather"], after["version"]) == ("Paris", None, 2)
 
 
-async def test_a_change_of_something_else_asks_for_nothing(start: Start, provider: Provider) -> None:
+async def test_a_change_of_another_field_calls_no_provider(start: Start, provider: Provider) -> None:
     async with start(weather_cache_seconds=0) as make:
         ada = await make.user()
         task = await create(ada)
@@ -571,7 +573,7 @@ async def test_a_change_of_something_else_asks_for_nothing(start: Start, provide
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-async def test_the_same_city_again_changes_nothing_and_asks_for_nothing(
+async def test_the_same_city_again_changes_nothing_and_calls_no_provider(
     start: Start, provider: Provider, method: str
 ) -> None:
     async with start(weather_cache_seconds=0) as make:
@@ -583,7 +585,7 @@ async def test_the_same_city_again_changes_nothing_and_asks_for_nothing(
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-async def test_who_may_not_change_a_task_asks_for_nothing(start: Start, provider: Provider, method: str) -> None:
+async def test_a_forbidden_change_calls_no_provider(start: Start, provider: Provider, method: str) -> None:
     async with start() as make:
         ada, eve = await make.user(), await make.user()
         task_id = await make.task(ada)
@@ -593,7 +595,7 @@ async def test_who_may_not_change_a_task_asks_for_nothing(start: Start, provider
     assert provider.cities == []
 
 
-async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, provider: Provider) -> None:
+async def test_clearing_a_city_clears_its_weather(start: Start, provider: Provider) -> None:
     async with start() as make:
         ada = await make.user()
         task = await create(ada)
@@ -602,7 +604,7 @@ async def test_a_city_that_is_cleared_takes_its_weather_along(start: Start, prov
     assert provider.cities == ["Moscow"]
 
 
-async def test_server_timing_shows_the_look_up(start: Start) -> None:
+async def test_server_timing_shows_the_lookup(start: Start) -> None:
     async with start() as make:
         ada = await make.user()
         answer = await ada.client.post("/tasks", json={"title": "x", "city": "Moscow"})
@@ -620,7 +622,9 @@ async def test_a_city_respelled_keeps_its_weather(start: Start, provider: Provid
     assert after["version"] == 2
 
 
-async def test_a_city_respelled_while_the_provider_is_away_keeps_its_weather(start: Start, provider: Provider) -> None:
+async def test_a_city_respelled_while_the_provider_is_unavailable_keeps_its_weather(
+    start: Start, provider: Provider
+) -> None:
     async with start(weather_cache_seconds=0) as make:
         ada = await make.user()
         task = await create(ada)
@@ -634,19 +638,19 @@ async def test_a_city_respelled_while_the_provider_is_away_keeps_its_weather(sta
 @pytest.mark.parametrize(
     "garbage", ["garbage", "1", "[]", "", '{"temperature": "x", "condition": "y"}', '{"temperature": 1}']
 )
-async def test_what_others_write_into_the_cache_is_no_weather(
+async def test_foreign_cache_content_is_not_used_as_weather(
     forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, garbage: str
 ) -> None:
     await redis.set("weather:of:moscow", garbage)
     async with forecaster(redis_url=redis_url) as client:
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
+        assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
     assert len(provider.calls) == 1
 
 
 async def test_a_key_of_another_kind_is_no_outage(
-    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, said: list[str]
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, json_log: list[str]
 ) -> None:
     await redis.rpush("weather:of:moscow", "x")
     async with forecaster(redis_url=redis_url) as client:
-        assert (await look_up(client, "Moscow"))["condition"] == "Clouds"
-    assert not [line for line in said if "redis is away" in line]
+        assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
+    assert not [line for line in json_log if "redis disconnected" in line]

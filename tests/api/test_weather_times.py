@@ -19,6 +19,6 @@ def test_missing_weather_is_there_within_a_minute_of_the_providers_return() -> N
     assert TIMEOUT + 2 * found < 60
 
 
-def test_what_one_replica_has_claimed_it_has_asked_for_before_others_may() -> None:
+def test_a_replica_requests_its_claimed_cities_before_others_may_claim_them() -> None:
     assert backfill.CLAIM_ROWS / client.CITIES_AT_ONCE * TIMEOUT <= backfill.RETRY_SECONDS
     assert client.CITIES_AT_ONCE < client.MAX_CALLS

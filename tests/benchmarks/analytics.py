@@ -1,9 +1,10 @@
 """Measures analytics of 30 days at a million tasks: `python -m tests.benchmarks.analytics [--rows N] [--keep FOLDER]`.
 
 Prints how long an administrator's `analytics.summary` takes and how many a second four callers at once get, and beside
-it the plain way to the same figures, a `group by` for each: off an index on created_at alone, from copies whose rows
+it the plain way to the same counts, a `group by` for each: off an index on created_at alone, from copies whose rows
 lie in the order of their creation, as they do while nothing is changed, in the order of their last change, since an
-update writes its row anew, and anywhere; and without an index. Everything is in memory; each round asks all in turn.
+update writes a new version of its row, and anywhere; and without an index. Everything is in memory; each round asks
+all, one after the other.
 The folder is that of `tests.benchmarks.lists`, whose tasks these are.
 """
 
@@ -70,7 +71,7 @@ async def copy(connection: Connection) -> None:
 
 
 async def summary(database: Database) -> list[dict[str, int]]:
-    """Ask as the service does; give the figures by status and by user."""
+    """Run the service's statement; return the counts by status and by user."""
     row = await q.analytics.summary(
         database, viewer_id=1, viewer_is_admin=True, user_id=None, created_from=PERIOD[0], created_before=PERIOD[1]
     )
@@ -78,14 +79,14 @@ async def summary(database: Database) -> list[dict[str, int]]:
 
 
 async def plain(pool: Pool, table: str) -> list[dict[str, int]]:
-    """Ask for the same figures one after the other."""
+    """Run one `group by` for each of the same counts; return both."""
     async with pool.acquire() as connection:
         texts = (text.format(table=table) for text in (BY_STATUS, BY_USER))
         return [dict(map(tuple, await connection.fetch(text, *PERIOD))) for text in texts]
 
 
 async def seconds_of(ask: Way, *, callers: int) -> float:
-    """Give the seconds until each of the callers has its answer."""
+    """Return the seconds until each of the callers has its answer."""
     begun = time.perf_counter()
     await asyncio.gather(*(ask() for _ in range(callers)))
     return time.perf_counter() - begun
@@ -104,15 +105,15 @@ async def measure(url: str, *, rounds: int) -> None:
         ways: dict[str, Way] = {"analytics.summary": partial(summary, database)}
         ways |= {way: partial(plain, pool, table) for way, (table, _) in COPIES.items()}
         ways["plain, without an index"] = partial(plain, scanning, "plain_created")
-        figures = [await ask() for ask in ways.values()]
-        assert figures.count(figures[0]) == len(ways), "the ways give different figures"
+        results = [await ask() for ask in ways.values()]
+        assert results.count(results[0]) == len(ways), "the ways give different figures"
         alone: dict[str, list[float]] = {way: [] for way in ways}
         together: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, ask in ways.items():
                 alone[way].append(await seconds_of(ask, callers=1))
                 together[way].append(await seconds_of(ask, callers=CALLERS))
-    print(f"{sum(figures[0][0].values())} tasks in the period; of {rounds} rounds the medians")
+    print(f"{sum(results[0][0].values())} tasks in the period; of {rounds} rounds the medians")
     print(f"{'':34} {'one caller':>16} {f'{CALLERS} callers':>22}")
     first = "analytics.summary"
     for way in ways:
@@ -129,15 +130,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--keep", type=Path, help="folder of a cluster that is kept from run to run")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (given.keep or Path(temporary)) / "postgres"
+        folder = (arguments.keep or Path(temporary)) / "postgres"
         fresh = not folder.exists()
         with embedded.running(folder, options=OPTIONS) as url:
             migrations.migrate(url)
             if fresh:
-                asyncio.run(seed(url, rows=given.rows))
-            asyncio.run(measure(url, rounds=given.rounds))
+                asyncio.run(seed(url, rows=arguments.rows))
+            asyncio.run(measure(url, rounds=arguments.rounds))
 
 
 if __name__ == "__main__":

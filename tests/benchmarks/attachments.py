@@ -47,19 +47,19 @@ class Client:
             return cls(server, token, client.post("/tasks", json={"title": "x"}).json()["id"])
 
     def send(self, size: int) -> int:
-        """Send a file of so many bytes, in chunks, and give its id."""
+        """Send a file of so many bytes, in chunks, and return its id."""
         connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=300)
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         path = f"/tasks/{self.task_id}/attachments"
         connection.request("POST", path, _body(size), headers, encode_chunked=True)
         answer = connection.getresponse()
-        said = answer.read().decode()
-        assert answer.status == 201, said
+        reply = answer.read().decode()
+        assert answer.status == 201, reply
         connection.close()
-        return int(said.partition('"id":')[2].partition(",")[0])
+        return int(reply.partition('"id":')[2].partition(",")[0])
 
     def take(self, attachment_id: int) -> int:
-        """Take a file and give how many bytes it had."""
+        """Take a file and return how many bytes it had."""
         connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=300)
         headers = {"Authorization": f"Bearer {self.token}"}
         connection.request("GET", f"/tasks/{self.task_id}/attachments/{attachment_id}", headers=headers)
@@ -87,7 +87,7 @@ def _held(pid: int, what: str) -> float:
 
 
 def grown(pid: int, work: Callable[[], object]) -> float:
-    """Do the work and give by how many megabytes the process's memory was larger meanwhile, at most (Linux)."""
+    """Do the work and return by how many megabytes the process's memory was larger meanwhile, at most (Linux)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # forgets the highest so far
     before = _held(pid, "VmRSS")
     work()
@@ -129,13 +129,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=4)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print("folder")
     with _serving() as server:
-        measure(server, size=given.megabytes * MEGABYTE, at_once=given.at_once)
+        measure(server, size=arguments.megabytes * MEGABYTE, at_once=arguments.at_once)
     print("S3 (moto's server, on the same machine)")
     with S3Server() as s3, _serving(**{name.upper(): value for name, value in s3.settings("load").items()}) as server:
-        measure(server, size=given.megabytes * MEGABYTE, at_once=given.at_once)
+        measure(server, size=arguments.megabytes * MEGABYTE, at_once=arguments.at_once)
 
 
 if __name__ == "__main__":

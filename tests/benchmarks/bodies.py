@@ -24,23 +24,23 @@ from service.db import embedded, migrations
 from tests.support.servers import Server, serving
 
 WAIT_SECONDS = 300
-LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
+MAX_BULK_BYTES = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 PASSWORD = "correct horse battery staple"
 
 
-def repeated(head: str, part: str, tail: str, *, number: int = LARGEST, size: int = LARGEST) -> bytes:
-    """Give a body with the part so often, or as often as it fits, separated by commas."""
+def repeated(head: str, part: str, tail: str, *, number: int = MAX_BULK_BYTES, size: int = MAX_BULK_BYTES) -> bytes:
+    """Return a body with the part so often, or as often as it fits, separated by commas."""
     number = min(number, (size - len((head + tail).encode())) // (len(part.encode()) + 1))
     return (head + ",".join([part] * number) + tail).encode()
 
 
 def fields(number: int) -> bytes:
-    """Give an object with so many fields."""
+    """Return an object with so many fields."""
     return ("{" + ",".join(f'"{n:x}":0' for n in range(number)) + "}").encode()
 
 
 def tasks(description: str) -> bytes:
-    """Give a thousand tasks with this description."""
+    """Return a thousand tasks with this description."""
     body = json.dumps({"tasks": [{"title": "x" * 100, "description": description}] * 1000}, ensure_ascii=False)
     return body.encode()
 
@@ -61,17 +61,17 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "one task, many fields": lambda: b'{"tasks": [%b]}' % fields(1_400_000),
     "many fields": lambda: fields(1_400_000),
     "one task with a deep description": lambda: repeated('{"tasks": [{"title": "x", "description": [', "[[]]", "]}]}"),
-    "one long number": lambda: b'{"tasks": [' + b"1" * (LARGEST - 13) + b"]}",
+    "one long number": lambda: b'{"tasks": [' + b"1" * (MAX_BULK_BYTES - 13) + b"]}",
     "a thousand empty objects": lambda: repeated('{"tasks": [', "{}", "]}", number=1000),
     "nearly too many empty objects": lambda: repeated('{"tasks": [', "{}", "]}", number=MAX_VALUES // 2 - 10),
     "nearly too many fields": lambda: fields(MAX_VALUES // 2 - 10),
-    "brackets": lambda: b"[" * LARGEST,
-    "braces": lambda: b'{"a":' * (LARGEST // 5),
-    "spaces": lambda: b'{"tasks": [{"title": "x"}]}'.ljust(LARGEST),
+    "brackets": lambda: b"[" * MAX_BULK_BYTES,
+    "braces": lambda: b'{"a":' * (MAX_BULK_BYTES // 5),
+    "spaces": lambda: b'{"tasks": [{"title": "x"}]}'.ljust(MAX_BULK_BYTES),
     "no JSON at its end": lambda: repeated('{"tasks": [', "{}", ""),
     "one task's title of empty lists": lambda: repeated('{"title": [', "[]", "]}", size=MAX_BODY_BYTES),
     "one task's title of numbers": lambda: repeated('{"title": [', "1", "]}", size=MAX_BODY_BYTES),
-    "bytes that are no text": lambda: b"\xff" * LARGEST,
+    "bytes that are no text": lambda: b"\xff" * MAX_BULK_BYTES,
 }
 
 
@@ -79,7 +79,7 @@ KEYS = {key: {"Idempotency-Key": "k"} for key in ("the same with an Idempotency-
 
 
 def register(server: Server) -> str:
-    """Give the token of a new user."""
+    """Return the token of a new user."""
     account = {"username": f"bodies-{time.time_ns() % 10**12}", "password": PASSWORD}
     with server.client() as client:
         client.post("/auth/register", json=account).raise_for_status()
@@ -87,10 +87,10 @@ def register(server: Server) -> str:
 
 
 def slowest(server: Server, work: Callable[[], None]) -> float:
-    """Do the work, and give the milliseconds of the slowest look at the service's health meanwhile."""
+    """Run the work and return the duration of the slowest health check meanwhile, in milliseconds."""
     times, ready, over = list[float](), threading.Event(), threading.Event()
 
-    def look() -> None:
+    def poll_health() -> None:
         with server.client() as client:
             while not over.is_set():
                 begun = time.perf_counter()
@@ -99,7 +99,7 @@ def slowest(server: Server, work: Callable[[], None]) -> float:
                     times.append((time.perf_counter() - begun) * 1000)
                 ready.set()
 
-    looking = threading.Thread(target=look)
+    looking = threading.Thread(target=poll_health)
     looking.start()
     ready.wait()
     work()
@@ -143,12 +143,12 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg")) as url:
         migrations.migrate(url)
         with serving(Path(folder), DATABASE_URL=url, RATE_LIMIT_PER_MINUTE="0") as server:
             print(f"nothing: {slowest(server, lambda: time.sleep(3)):.1f} ms at most")
-            measure(server, rounds=given.rounds)
+            measure(server, rounds=arguments.rounds)
 
 
 if __name__ == "__main__":

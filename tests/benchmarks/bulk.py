@@ -25,7 +25,7 @@ TASK = {"title": "Prepare Report", "description": "Collect monthly data", "statu
 
 
 def rate(number: int, work: Callable[[], object]) -> float:
-    """Give how many a second there are of so many, which the work makes."""
+    """Return how many a second there are of so many, which the work makes."""
     begun = time.perf_counter()
     work()
     return number / (time.perf_counter() - begun)
@@ -68,14 +68,14 @@ def main() -> None:
     """Start a database and the service, and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=2000)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg")) as url:
         migrations.migrate(url)
         with running("service", url) as service, httpx.Client(base_url=service.url, timeout=60) as client:
             until(lambda: is_ready(client))
             token = client.post("/auth/login", json=ADMIN).json()["access_token"]
             client.headers["Authorization"] = f"Bearer {token}"
-            measure(client, tasks=given.tasks)
+            measure(client, tasks=arguments.tasks)
 
 
 if __name__ == "__main__":

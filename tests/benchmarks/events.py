@@ -1,4 +1,4 @@
-"""Measures listening: `python -m tests.benchmarks.events [--listeners N] [--most N] [--seconds N]`.
+"""Measures listening: `python -m tests.benchmarks.events [--listeners N] [--max-listeners N] [--seconds N]`.
 
 Runs the service as a process of its own, alone on one core; database, writer and listeners share the other. Prints, for
 frames that are made once and written to each connection, and for plain sending beside it: CPU of the idle process, time
@@ -53,16 +53,16 @@ class Service:
         return host, int(port)
 
     def cpu(self) -> float:
-        """Give the seconds of CPU that it has spent."""
-        spent = self._process.cpu_times()
-        return float(spent.user + spent.system)
+        """Return the CPU time that the process has used, in seconds."""
+        cpu_times = self._process.cpu_times()
+        return float(cpu_times.user + cpu_times.system)
 
     def memory(self) -> int:
-        """Give its own bytes."""
+        """Return its own bytes."""
         return int(self._process.memory_full_info().uss)
 
     def idle(self) -> float:
-        """Give the share of the core that it takes when nothing happens."""
+        """Return the share of the core that it takes when nothing happens."""
         begun, before = time.monotonic(), self.cpu()
         time.sleep(IDLE_SECONDS)
         return (self.cpu() - before) / (time.monotonic() - begun)
@@ -71,7 +71,7 @@ class Service:
 @contextmanager
 def running(module: str, database: str) -> Iterator[Service]:
     """Start the service; whatever happens, it is gone afterwards."""
-    given = {f"ADMIN_{name.upper()}": value for name, value in ADMIN.items()}
+    admin_variables = {f"ADMIN_{name.upper()}": value for name, value in ADMIN.items()}
     unlimited = {
         "RATE_LIMIT_PER_MINUTE": "0",
         "MAX_SUBSCRIPTIONS_PER_USER": "100000",
@@ -84,7 +84,7 @@ def running(module: str, database: str) -> Iterator[Service]:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, "serve"],
                 cwd=folder,
-                env=environment(DATABASE_URL=database, **given, **unlimited),
+                env=environment(DATABASE_URL=database, **admin_variables, **unlimited),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -125,20 +125,20 @@ def load(service: Service, listeners: Crowd, write: Write, *, number: int, secon
     before, begun = service.cpu(), time.monotonic()
     every(0.05, write, number=20 * seconds)
     late = listeners.heard(20 * seconds * number, seconds=30)
-    spent = service.cpu() - before - idle * (time.monotonic() - begun)
+    cpu_seconds = service.cpu() - before - idle * (time.monotonic() - begun)
     say(f"{number} listeners, 20 events/s", late)
-    print(f"  {'CPU of a message':44} {spent / len(late) * 1e6:10.1f} µs", flush=True)
+    print(f"  {'CPU of a message':44} {cpu_seconds / len(late) * 1e6:10.1f} µs", flush=True)
 
 
 def is_ready(client: httpx.Client) -> bool:
-    """Whether the service can serve."""
+    """Return whether the service can serve."""
     try:
         return client.get("/readyz").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
 
-def measure(service: Service, write: Write, *, given: argparse.Namespace, direct: bool) -> None:
+def measure(service: Service, write: Write, *, arguments: argparse.Namespace, direct: bool) -> None:
     """Measure one way of sending."""
     client = httpx.Client(base_url=service.url)
     until(lambda: is_ready(client))
@@ -150,34 +150,37 @@ def measure(service: Service, write: Write, *, given: argparse.Namespace, direct
         listeners.grow(FEW)
         few = service.memory()
         if direct:
-            latency(listeners, "written in SQL", write, number=given.changes)
+            latency(listeners, "written in SQL", write, number=arguments.changes)
             body = {"title": "Prepare Report", "description": "Monthly data", "city": "Moscow"}
-            latency(listeners, "through the API", lambda: client.post("/tasks", json=body), number=given.changes)
+            latency(listeners, "through the API", lambda: client.post("/tasks", json=body), number=arguments.changes)
         begun = time.monotonic()
-        listeners.grow(given.listeners)
+        listeners.grow(arguments.listeners)
         took = time.monotonic() - begun
-        print(f"  {f'{given.listeners} listeners connected in':44} {took:10.1f} s")
-        kept = (service.memory() - few) / (given.listeners - FEW) / 1024
+        print(f"  {f'{arguments.listeners} listeners connected in':44} {took:10.1f} s")
+        kept = (service.memory() - few) / (arguments.listeners - FEW) / 1024
         print(f"  {'memory of a connection':44} {kept:10.1f} KiB")
         idle = service.idle()
-        print(f"  {f'idle, {given.listeners} listen':44} {idle:10.2%} of a core", flush=True)
-        load(service, listeners, write, number=given.listeners, seconds=given.seconds, idle=idle)
-        kept = (service.memory() - few) / (given.listeners - FEW) / 1024
+        print(f"  {f'idle, {arguments.listeners} listen':44} {idle:10.2%} of a core", flush=True)
+        load(service, listeners, write, number=arguments.listeners, seconds=arguments.seconds, idle=idle)
+        kept = (service.memory() - few) / (arguments.listeners - FEW) / 1024
         print(f"  {'memory of a connection after the load':44} {kept:10.1f} KiB", flush=True)
-        if direct and given.most:
-            listeners.grow(given.most)
+        if direct and arguments.max_listeners:
+            listeners.grow(arguments.max_listeners)
             every(1, write, number=5)
-            say(f"{given.most} listeners, one event a second", listeners.heard(5 * given.most, seconds=30))
+            say(
+                f"{arguments.max_listeners} listeners, one event a second",
+                listeners.heard(5 * arguments.max_listeners, seconds=30),
+            )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listeners", type=int, default=1000)
-    parser.add_argument("--most", type=int, default=5000)
+    parser.add_argument("--max-listeners", type=int, default=5000)
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--changes", type=int, default=200)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.sched_setaffinity(0, {OTHERS_CORE})
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -187,7 +190,7 @@ def main() -> None:
         for module, title in {DIRECT: "frames made once", PLAIN: "plain sending"}.items():
             print(title)
             with running(module, url) as service, psycopg.connect(url, autocommit=True) as connection:
-                measure(service, lambda: connection.execute(WRITE), given=given, direct=module == DIRECT)
+                measure(service, lambda: connection.execute(WRITE), arguments=arguments, direct=module == DIRECT)
 
 
 if __name__ == "__main__":

@@ -26,21 +26,21 @@ POLL_SECONDS = 0.05
 
 
 def token(folder: Path, server: Server, url: str) -> str:
-    """Give the token of a new administrator."""
+    """Return the token of a new administrator."""
     name = f"exports-{time.time_ns()}"
-    run(folder, "create-admin", name, "--password-stdin", given=PASSWORD, DATABASE_URL=url).check_returncode()
+    run(folder, "create-admin", name, "--password-stdin", stdin_text=PASSWORD, DATABASE_URL=url).check_returncode()
     with server.client() as client:
         answer = client.post("/auth/login", json={"username": name, "password": PASSWORD})
     return str(answer.raise_for_status().json()["access_token"])
 
 
-def export(server: Server, given: str, *, form: str) -> tuple[float, int, int]:
-    """Read one export to its end; give the seconds, the bytes, and the highest memory of the service meanwhile."""
+def export(server: Server, access_token: str, *, form: str) -> tuple[float, int, int]:
+    """Read one export to its end; return the seconds, the bytes, and the highest memory of the service meanwhile."""
     process = psutil.Process(server.process.pid)
     size, highest, looked, end = 0, 0, 0.0, b""
     with server.dial() as connection:
         begun = time.perf_counter()
-        head = f"GET /tasks/export?format={form} HTTP/1.1\r\nHost: load\r\nAuthorization: Bearer {given}\r\n\r\n"
+        head = f"GET /tasks/export?format={form} HTTP/1.1\r\nHost: load\r\nAuthorization: Bearer {access_token}\r\n\r\n"
         connection.sendall(head.encode())
         connection.settimeout(WAIT_SECONDS)
         while not end.endswith(LAST_CHUNK):
@@ -56,13 +56,13 @@ def export(server: Server, given: str, *, form: str) -> tuple[float, int, int]:
 def measure(folder: Path, url: str, *, rounds: int) -> None:
     """Measure, and print."""
     with serving(folder, DATABASE_URL=url, RATE_LIMIT_PER_MINUTE="0") as server:
-        given = token(folder, server, url)
-        with server.client(given) as client:
+        access_token = token(folder, server, url)
+        with server.client(access_token) as client:
             rows = client.get("/tasks", params={"count": "exact", "limit": 1}).raise_for_status().json()["total"]
         before = psutil.Process(server.process.pid).memory_info().rss
         print(f"{rows} rows; the service holds {before / 1e6:.0f} MB")
         for form in ["ndjson", "csv"] * rounds:
-            seconds, size, highest = export(server, given, form=form)
+            seconds, size, highest = export(server, access_token, form=form)
             print(
                 f"{form:7} {rows / seconds:9.0f} rows/s   {size / seconds / 1e6:6.1f} MB/s"
                 f"   {seconds:5.1f} s   {highest / 1e6:.0f} MB at most",
@@ -76,15 +76,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="folder of a cluster that is kept from run to run")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (given.keep or Path(temporary)) / "postgres"
+        folder = (arguments.keep or Path(temporary)) / "postgres"
         fresh = not folder.exists()
         with embedded.running(folder, options=OPTIONS) as url:
             migrations.migrate(url)
             if fresh:
-                asyncio.run(seed(url, rows=given.rows))
-            measure(Path(temporary), url, rounds=given.rounds)
+                asyncio.run(seed(url, rows=arguments.rows))
+            measure(Path(temporary), url, rounds=arguments.rounds)
 
 
 if __name__ == "__main__":

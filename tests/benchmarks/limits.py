@@ -3,9 +3,9 @@
 Prints the microseconds of a check counted in the process alone, and those that others take beyond that: of the
 service's CPU, which other requests then lack, and on the clock, which this one waits; and how many calls of Redis there
 are for a request. The limit is the default. Users ask all at once, or evenly, at a share of the limit, of one process
-or of several in turn; where many ask at the same time, what they lease shares round trips. The measurement moves the
-limits' clock; the event loop is the service's. Then it prints how many of a whole limit's requests, sent at once to
-processes drawn at random, are refused early. Each round measures all cases, and the medians of the rounds are given.
+or alternately of several; where many ask at the same time, what they lease shares round trips. The measurement moves
+the limits' clock; the event loop is the service's. Then it prints how many of a whole limit's requests, sent at once to
+processes drawn at random, are refused early. Each round measures all cases, and the medians of the rounds are printed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import uvloop
 from service.core import redis
 from service.core.redis import RedisClient
 from service.core.settings import Settings
-from service.ratelimit.limiter import Limit
+from service.ratelimit.limiter import RateLimiter
 from tests.support.clocks import Clock, stopped_clock
 from tests.support.redis_server import RedisServer
 
@@ -50,7 +50,7 @@ class Case:
 
     @property
     def pause(self) -> float:
-        """Give the milliseconds between two requests of one user."""
+        """Return the milliseconds between two requests of one user."""
         return 60_000 / self.per_minute / self.load if self.load else 0.0
 
 
@@ -95,28 +95,28 @@ class Counted:
 
 
 @asynccontextmanager
-async def processes(url: str, count: int, *, per_minute: int = DEFAULT) -> AsyncIterator[list[Limit]]:
+async def processes(url: str, count: int, *, per_minute: int = DEFAULT) -> AsyncIterator[list[RateLimiter]]:
     """Make limits that know of each other by Redis alone; one that knows none, where there are none."""
     policy = uuid4().hex
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(redis.connected(url)) for _ in range(count)]
-        yield [Limit(policy, per_minute, client) for client in clients or [None]]
-        assert all(client and client.here for client in clients)
+        yield [RateLimiter(policy, per_minute, client) for client in clients or [None]]
+        assert all(client and client.available for client in clients)
 
 
 async def cost(url: str, case: Case, *, requests: int) -> tuple[float, float, float]:
-    """Give CPU and clock microseconds and the calls of Redis of a check."""
+    """Return CPU and clock microseconds and the calls of Redis of a check."""
     with stopped_clock() as clock, Counted() as counted:
         async with processes(url, case.processes, per_minute=case.per_minute) as limits:
             counted.calls = 0
             worked, begun = time.process_time(), time.perf_counter()
-            refused = await _ask(limits, clock, case, turns=requests // case.users)
-            spent = time.process_time() - worked, time.perf_counter() - begun
+            refused = await _ask(limits, clock, case, requests_per_user=requests // case.users)
+            elapsed = time.process_time() - worked, time.perf_counter() - begun
             assert refused <= 0.03 * requests
-            return spent[0] / requests * 1e6, spent[1] / requests * 1e6, counted.calls / requests
+            return elapsed[0] / requests * 1e6, elapsed[1] / requests * 1e6, counted.calls / requests
 
 
-async def _ask_mixed(limits: list[Limit], clock: Clock, case: Case, *, requests: int) -> int:
+async def _ask_mixed(limits: list[RateLimiter], clock: Clock, case: Case, *, requests: int) -> int:
     """Ask at random moments, one request after the other; the users' loads are a tenth of the limit, two tenths, …"""
     chance = random.Random(42)
     loads = [(user + 1) / case.users for user in range(case.users)]
@@ -129,11 +129,11 @@ async def _ask_mixed(limits: list[Limit], clock: Clock, case: Case, *, requests:
     return refused
 
 
-async def _ask(limits: list[Limit], clock: Clock, case: Case, *, turns: int) -> int:
+async def _ask(limits: list[RateLimiter], clock: Clock, case: Case, *, requests_per_user: int) -> int:
     refused = 0
     if case.mixed:
-        return await _ask_mixed(limits, clock, case, requests=turns * case.users)
-    for n in range(turns):
+        return await _ask_mixed(limits, clock, case, requests=requests_per_user * case.users)
+    for n in range(requests_per_user):
         limit = limits[n % len(limits)]
         if case.users == 1:
             refused += (await limit.check(f"user:{n // case.until}")).retry_after > 0
@@ -146,7 +146,7 @@ async def _ask(limits: list[Limit], clock: Clock, case: Case, *, turns: int) -> 
 
 
 async def refused_early(url: str, *, count: int, bursts: int) -> float:
-    """Give the share of a whole limit at once that is refused where so many processes share it."""
+    """Return the share of a whole limit at once that is refused where so many processes share it."""
     refused = 0
     async with processes(url, count) as limits:
         with stopped_clock():
@@ -158,7 +158,7 @@ async def refused_early(url: str, *, count: int, bursts: int) -> float:
 
 async def measure(url: str, *, requests: int, rounds: int) -> None:
     """Measure and print."""
-    redis.BUDGET_SECONDS = 10  # a busy machine does not make one case another
+    redis.TIMEOUT_SECONDS = 10  # a busy machine does not make one case another
     found: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(rounds):
         for case in CASES:
@@ -181,9 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with RedisServer() as server:
-        uvloop.run(measure(server.url, requests=given.requests, rounds=given.rounds))
+        uvloop.run(measure(server.url, requests=arguments.requests, rounds=arguments.rounds))
 
 
 if __name__ == "__main__":

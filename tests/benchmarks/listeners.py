@@ -122,7 +122,7 @@ class Crowd:
         assert self._pipe.recv() == number
 
     def heard(self, number: int, *, seconds: float) -> list[float]:
-        """Wait for so many events; give the seconds from each one's change to its arrival."""
+        """Wait for so many events; return the seconds from each one's change to its arrival."""
         late, deadline = array("d"), time.monotonic() + seconds
         while len(late) < number and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -79,7 +79,7 @@ SEARCHES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def combinations() -> Iterator[tuple[str, Any, list[tuple[str, str]]]]:
-    """Give each viewer, sort and choice of filters; searches come last."""
+    """Return each viewer, sort and choice of filters; searches come last."""
     for filters in (FILTERS, SEARCHES):
         for viewer, sort, *choice in itertools.product(VIEWERS, SORTS, *filters.values()):
             yield viewer, sort, [(name, word) for name, word in zip(filters, choice, strict=True) if word]
@@ -142,17 +142,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="folder of a cluster that is kept from run to run")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (given.keep or Path(temporary)) / "postgres"
+        folder = (arguments.keep or Path(temporary)) / "postgres"
         fresh = not folder.exists()
         with embedded.running(
             folder, options={"fsync": "off", "shared_buffers": "512MB", "max_wal_size": "4GB"}
         ) as url:
             migrations.migrate(url)
             if fresh:
-                asyncio.run(seed(url, rows=given.rows))
-            measured = asyncio.run(measure(url, repeats=given.repeats))
+                asyncio.run(seed(url, rows=arguments.rows))
+            measured = asyncio.run(measure(url, repeats=arguments.repeats))
     for one in measured[:25]:
         print(f"{one.milliseconds:8.1f} ms  {one.words}")
     report("first pages", [one for one in measured if not {"offset", "sought"} & {*one.combination}])

@@ -73,14 +73,14 @@ def script(folder: Path, name: str, statement: str, values: str) -> Path:
 
 @contextmanager
 def scripts(statements: dict[str, tuple[str, str]]) -> Iterator[list[str]]:
-    """Give the words that have pgbench run the statements, each as often as the others."""
+    """Return the words that have pgbench run the statements, each as often as the others."""
     with tempfile.TemporaryDirectory() as folder:
         words = [f"--define={name}_is_ready=0" for name in statements]
         yield [*words, *(f"--file={script(Path(folder), name, *one)}" for name, one in statements.items())]
 
 
 def rate(url: str, words: list[str], *, seconds: float, application: str) -> float:
-    """Give the commits a second."""
+    """Return the commits a second."""
     clients = [f"--client={CLIENTS}", "--jobs=1", f"--time={seconds:.0f}", "--no-vacuum", "--protocol=simple"]
     environment = os.environ | {"PGAPPNAME": application, "PGOPTIONS": "-c jit=off"}
     ended = subprocess.run(
@@ -94,7 +94,7 @@ def rate(url: str, words: list[str], *, seconds: float, application: str) -> flo
 def measure(
     connection: psycopg.Connection[tuple[object, ...]], url: str, words: list[str], *, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Give the rates of each round."""
+    """Return the rates of each round."""
     rates: dict[str, list[float]] = {name: [] for name in CASES}
     for n in range(rounds):
         for name in list(CASES)[:: -1 if n % 2 else 1]:
@@ -122,9 +122,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--folder", type=Path, help="where the cluster is made: one in memory costs no fsync")
     parser.add_argument("--delays", type=int, nargs="+", default=[0, 20], help="commit_delay, in milliseconds")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with (
-        tempfile.TemporaryDirectory(dir=given.folder) as folder,
+        tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
         embedded.running(Path(folder, "pg"), options=OPTIONS) as url,
     ):
         migrations.migrate(url)
@@ -132,12 +132,12 @@ def main() -> None:
             connection.execute("alter table tasks disable trigger tasks_record_event")
             for statement in filter(str.strip, SEED.read_text().replace(":rows", str(TASKS)).split(";\n")):
                 connection.execute(statement.encode())
-            for delay in given.delays:
+            for delay in arguments.delays:
                 connection.execute(f"alter system set commit_delay = {delay * 1000}".encode())
                 connection.execute("select pg_reload_conf()")
                 for title, statements in {"by hand": BY_HAND, "as the service": AS_SERVICE}.items():
                     with scripts(statements) as words:
-                        rates = measure(connection, url, words, rounds=given.rounds, seconds=given.seconds)
+                        rates = measure(connection, url, words, rounds=arguments.rounds, seconds=arguments.seconds)
                     say(f"{title}, commit_delay {delay} ms", rates)
 
 

@@ -38,7 +38,7 @@ class Scene:
 
     @asynccontextmanager
     async def played(self) -> AsyncIterator[Writers]:
-        """Begin; at the end, when all is written, hold what was heard against what was written."""
+        """Start the subscribers; at the end compare what they received with what was written."""
         with self._stack:
             await asyncio.gather(self.start(), self.start())
             users = await self._users()
@@ -131,7 +131,7 @@ async def ended(work: list[asyncio.Task[None]]) -> None:
             raise result
 
 
-async def test_all_hear_of_every_change_exactly_once(own_database_url: str, tmp_path: Path) -> None:
+async def test_every_subscriber_gets_every_change_exactly_once(own_database_url: str, tmp_path: Path) -> None:
     scene = Scene(own_database_url, tmp_path)
     async with scene.played() as writers:
         await writers.done(4)
@@ -141,7 +141,7 @@ async def test_all_hear_of_every_change_exactly_once(own_database_url: str, tmp_
     assert len(scene.listeners[0].heard) > BULK
 
 
-async def test_all_hear_of_every_change_exactly_once_whatever_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+async def test_every_subscriber_gets_every_change_exactly_once_during_kills(cluster: Cluster, tmp_path: Path) -> None:
     scene = Scene(cluster.url, tmp_path)
 
     async def end_connections() -> None:

@@ -20,7 +20,7 @@ from tests.support import clusters
 from tests.support.clusters import Cluster
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-FEED = EventLog(Cursors((SECRET_KEY,)))
+EVENT_LOG = EventLog(Cursors((SECRET_KEY,)))
 
 
 @asynccontextmanager
@@ -33,7 +33,7 @@ async def dba(cluster: Cluster) -> AsyncIterator[Sql]:
 
 
 async def write(sql: Sql, *, tasks: int = 1, begun: bool = False) -> list[int]:
-    """Commit tasks, each in a transaction of its own, and give the ids of their events."""
+    """Commit tasks, each in a transaction of its own, and return the ids of their events."""
     await sql.execute("insert into users (username, password_hash) values ('ada', '') on conflict do nothing")
     last = await sql.fetchval("select coalesce(max(id), 0) from task_events")
     for _ in range(tasks):
@@ -43,10 +43,10 @@ async def write(sql: Sql, *, tasks: int = 1, begun: bool = False) -> list[int]:
 
 async def follow(sql: Sql, position: Position) -> Page:
     """Read all that is new, as one page."""
-    page = await FEED.page(sql, position, size=1 << 20)
+    page = await EVENT_LOG.page(sql, position, max_bytes=1 << 20)
     events = list(page.events)
     while page.more:
-        page = await FEED.page(sql, page.position, size=1 << 20)
+        page = await EVENT_LOG.page(sql, page.position, max_bytes=1 << 20)
         events += page.events
     return Page(events, page.position, reset=page.reset)
 
@@ -78,7 +78,7 @@ async def test_commits_that_got_a_crashed_transactions_id_are_new(seed: Path, fo
                 await sql.execute("insert into tasks (user_id, title) select id, 'never' from users")
                 rolled_back = await xid(sql)
                 await slot.rollback()
-            position = await FEED.here(sql)
+            position = await EVENT_LOG.current_position(sql)
         cluster.crash()
         cluster.start()
         async with dba(cluster) as sql:
@@ -88,9 +88,9 @@ async def test_commits_that_got_a_crashed_transactions_id_are_new(seed: Path, fo
             assert ids(await follow(sql, position)) == written
 
 
-async def test_a_crash_ends_what_was_open_and_takes_nothing_that_was_committed(cluster: Cluster) -> None:
+async def test_a_crash_rolls_back_open_transactions_and_loses_no_commit(cluster: Cluster) -> None:
     async with dba(cluster) as sql, dba(cluster) as other:
-        position = await FEED.here(sql)
+        position = await EVENT_LOG.current_position(sql)
         first = await write(sql)
         await other.execute("begin; insert into tasks (user_id, title) select id, 'never' from users")
         second = await write(sql)
@@ -118,7 +118,7 @@ async def test_a_dump_in_a_new_cluster_resets_positions_and_its_old_events_stay_
         await burn(sql, until=await xid(sql) + 3000)
         await write(sql, tasks=5)
         future = await xid(sql)
-        old = await FEED.here(sql)
+        old = await EVENT_LOG.current_position(sql)
     with clusters.running(folder / "new") as new:
         await restored(cluster, new)
         async with dba(new) as sql:
@@ -131,7 +131,7 @@ async def test_a_dump_in_a_new_cluster_resets_positions_and_its_old_events_stay_
             count = await sql.fetchval(ahead)
             assert count >= 5
             assert [await q.events.repair_future_xids(sql, row_limit=count + 1) for _ in range(2)] == [count, 0]
-            here = await FEED.here(sql)
+            here = await EVENT_LOG.current_position(sql)
             await burn(sql, until=future)
             assert ids(await follow(sql, reset.position)) == []
             assert ids(await follow(sql, here)) == []
@@ -148,13 +148,13 @@ async def test_a_volume_put_back_resets_the_positions_of_the_future_that_it_lost
     with clusters.running(here) as cluster:
         async with dba(cluster) as sql:
             await write(sql, tasks=3)
-            kept = await FEED.here(sql)
+            kept = await EVENT_LOG.current_position(sql)
     kept_volume = clusters.copy(here, folder / "snapshot")
     with clusters.running(here) as cluster:
         async with dba(cluster) as sql:
             await write(sql, tasks=5)
-            lost = await FEED.here(sql)
-            half_read = (await FEED.page(sql, kept, rows=2, size=1 << 20)).position
+            lost = await EVENT_LOG.current_position(sql)
+            half_read = (await EVENT_LOG.page(sql, kept, max_rows=2, max_bytes=1 << 20)).position
     shutil.rmtree(here)
     kept_volume.rename(here)
     with clusters.running(here) as cluster:
@@ -173,7 +173,7 @@ async def promoted(cluster: Cluster) -> None:
 async def test_a_promoted_standby_resets_positions(cluster: Cluster, folder: Path) -> None:
     async with dba(cluster) as sql:
         await write(sql, tasks=3)
-        old = await FEED.here(sql)
+        old = await EVENT_LOG.current_position(sql)
         with clusters.running(clusters.base_backup(cluster, folder / "standby")) as standby:
             await promoted(standby)
             async with dba(standby) as there:

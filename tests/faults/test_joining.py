@@ -1,4 +1,4 @@
-"""Who begins to listen while others write or the process's listener is away misses nothing and hears nothing twice."""
+"""A subscriber that joins during writes or a listener outage gets every event once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from service.events.event import Event
 from service.events.hub import Hub, Item, Ready, Reset
 from service.events.listener import Listener
 from service.events.log import EventLog
-from service.events.subscriber import GONE, EndedError, Subscriber
+from service.events.signals import Heartbeat, PollSignal
+from service.events.subscriber import SESSION_ENDED, Subscriber, SubscriptionEndedError
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program
 from tests.support.writers import Sql, log_in, session
 
-FEED = EventLog(Cursors((SECRET_KEY,)))
+EVENT_LOG = EventLog(Cursors((SECRET_KEY,)))
 TOKENS = Tokens((SECRET_KEY,), minutes=15)
 OF_THE_FUTURE = "update task_events set xid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8"
 WAIT_SECONDS = 10
@@ -45,7 +46,7 @@ async def pool(own_database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def said() -> Iterator[list[str]]:
+def logged() -> Iterator[list[str]]:
     lines: list[str] = []
     sink = logger.add(lines.append, format="{message}")
     yield lines
@@ -66,9 +67,21 @@ async def viewer(dba: Sql) -> Viewer:
 
 
 async def write(sql: Sql) -> int:
-    """Make a task and give its event's id."""
+    """Make a task and return its event's id."""
     await sql.execute("insert into tasks (user_id, title) select id, 'By hand' from users")
     return int(await sql.fetchval("select max(id) from task_events"))
+
+
+def make_listener(url: str, pool: Database, hub: Hub | None = None, heartbeat: Heartbeat | None = None) -> Listener:
+    heartbeat = heartbeat or Heartbeat()
+    return Listener(
+        url,
+        event_log=EVENT_LOG,
+        hub=hub or Hub(pool, EVENT_LOG),
+        sessions=SessionCache(pool, TOKENS, is_current=heartbeat.is_fresh),
+        poll_signal=PollSignal(),
+        heartbeat=heartbeat,
+    )
 
 
 @asynccontextmanager
@@ -97,26 +110,26 @@ async def waiting(items: AsyncIterator[Item], subscriber: Subscriber) -> asyncio
     return asked
 
 
-async def test_who_came_before_the_process_listened_hears_of_what_was_written_before(
+async def test_a_subscriber_before_the_listener_gets_earlier_events(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
-    hub = Hub(pool, FEED)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    hub = Hub(pool, EVENT_LOG)
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
         written = await write(dba)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
+        async with listening(make_listener(own_database_url, pool, hub)):
             event = await asked
             assert isinstance(event, Event)
             assert event.id == written
 
 
-async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
+async def test_a_cursor_received_during_a_batch_does_not_repeat_events(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
-    hub = Hub(pool, FEED)
-    look = await FEED.here(pool)
+    hub = Hub(pool, EVENT_LOG)
+    start = await EVENT_LOG.current_position(pool)
     async with session(own_database_url) as other:
         late = other.transaction()
         await late.start()
@@ -128,7 +141,7 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             direct.append(event)
             return True
 
-        subscriber = Subscriber(viewer, look, float("inf"), take)
+        subscriber = Subscriber(viewer, start, float("inf"), take)
         with hub.subscribed(subscriber) as items:
             assert isinstance(await soon(items), Ready)
             first = await soon(items)
@@ -136,7 +149,7 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             assert first.id == early_id > late_id
             asked = await waiting(items, subscriber)
             await late.commit()
-            page = await FEED.page(pool, look, size=1 << 20)
+            page = await EVENT_LOG.page(pool, start, max_bytes=1 << 20)
             assert [event.id for event in page.events] == [late_id, early_id]
             await hub.dispatch(page.events)
             async with asyncio.timeout(WAIT_SECONDS):
@@ -144,17 +157,17 @@ async def test_a_cursor_after_joining_amid_a_batch_does_not_lead_back(
             asked.cancel()
             assert isinstance(second, Event)
             assert second.id == late_id
-            resumed = FEED.position(second.cursor)
+            resumed = EVENT_LOG.position(second.cursor)
             assert resumed
             assert resumed == second.position
-            following = await FEED.page(pool, resumed, size=1 << 20)
+            following = await EVENT_LOG.page(pool, resumed, max_bytes=1 << 20)
             assert [event.id for event in following.events] == [], "the first one again"
 
 
-async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
+async def test_a_logged_out_subscriber_gets_no_more_of_a_long_batch(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer
 ) -> None:
-    hub = Hub(pool, FEED)
+    hub = Hub(pool, EVENT_LOG)
     heard: list[Event] = []
     ending: list[asyncio.Task[str]] = []
 
@@ -164,22 +177,22 @@ async def test_who_is_logged_out_does_not_hear_the_rest_of_a_long_batch(
             ending.append(asyncio.create_task(dba.execute("delete from sessions")))
         return True
 
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"), take)
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"), take)
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        listener = Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))
+        listener = make_listener(own_database_url, pool, hub)
         async with listening(listener):
-            while not listener.alive:  # noqa: ASYNC110
+            while not listener.is_polling:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             while not subscriber._idle:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await dba.execute(
                 "insert into tasks (user_id, title) select id, 'x' from users, generate_series(1, $1::int)", LONG
             )
-            with pytest.raises(EndedError):
+            with pytest.raises(SubscriptionEndedError):
                 await asked
-    assert subscriber.ended == GONE
+    assert subscriber.end_code == SESSION_ENDED
     assert 0 < len(heard) < LONG, "all of it"
 
 
@@ -197,44 +210,44 @@ async def restored(dump: Path, url: str) -> None:
     await asyncio.to_thread(program, "psql", "--quiet", "--single-transaction", stop, f"--file={dump}", url)
 
 
-async def settled(dba: Sql) -> None:
+async def wait_for_repair(dba: Sql) -> None:
     async with asyncio.timeout(WAIT_SECONDS):  # a subscriber may have seen the reset before the listener did
         while await dba.fetchval("select xid::text from task_events") != "3":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def test_a_dump_restored_under_a_running_listener_is_settled(
+async def test_events_of_a_dump_restored_under_a_running_listener_are_repaired(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, tmp_path: Path
 ) -> None:
-    hub = Hub(pool, FEED)
+    hub = Hub(pool, EVENT_LOG)
     dump = await dumped(dba, own_database_url, tmp_path)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
         asked = await waiting(items, subscriber)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
+        async with listening(make_listener(own_database_url, pool, hub)):
             while not await dba.fetchval(LISTENS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await restored(dump, own_database_url)
             assert isinstance(await asked, Reset)
-            await settled(dba)
+            await wait_for_repair(dba)
 
 
-async def test_a_dump_restored_while_nobody_subscribes_is_settled(
+async def test_events_of_a_dump_restored_without_subscribers_are_repaired(
     own_database_url: str, pool: Database, dba: Sql, tmp_path: Path
 ) -> None:
     dump = await dumped(dba, own_database_url, tmp_path)
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
-        while not listener.alive:  # noqa: ASYNC110
+        while not listener.is_polling:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await restored(dump, own_database_url)
-        await settled(dba)
+        await wait_for_repair(dba)
 
 
 @asynccontextmanager
 async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
-    """Give the URL by which a role reaches the database that may only read."""
+    """Return the URL by which a role reaches the database that may only read."""
     role = f"reader_{uuid4().hex}"
     await dba.execute(f"create role {role} login password '{role}'; grant pg_read_all_data to {role}")
     try:
@@ -245,8 +258,8 @@ async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("how", ["read-only", "locked"])
-async def test_a_listener_looks_while_nothing_can_be_settled(
-    own_database_url: str, pool: Database, dba: Sql, said: list[str], how: str
+async def test_a_listener_polls_while_nothing_can_be_repaired(
+    own_database_url: str, pool: Database, dba: Sql, logged: list[str], how: str
 ) -> None:
     await write(dba)
     await dba.execute(OF_THE_FUTURE)
@@ -257,55 +270,57 @@ async def test_a_listener_looks_while_nothing_can_be_settled(
             await dba.execute("set local lock_timeout = 0; lock table task_events in share mode")
         else:
             url = await stack.enter_async_context(reader(own_database_url, dba))
-        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
+        heartbeat = Heartbeat()
+        listener = make_listener(url, pool, heartbeat=heartbeat)
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
-            while not listener.current:  # noqa: ASYNC110
+            while not heartbeat.is_fresh():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             for _ in range(3):
-                await another_look(listener)
-    assert len([line for line in said if "nothing can be settled yet" in line]) == 1
+                await another_poll(listener)
+    assert len([line for line in logged if "event repair postponed" in line]) == 1
 
 
-async def test_a_listener_changes_nothing_where_nothing_is_to_be_settled(
-    own_database_url: str, pool: Database, dba: Sql, said: list[str]
+async def test_a_listener_changes_nothing_if_no_event_needs_repair(
+    own_database_url: str, pool: Database, dba: Sql, logged: list[str]
 ) -> None:
     await write(dba)
     async with reader(own_database_url, dba) as url:
-        listener = Listener(url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
+        heartbeat = Heartbeat()
+        listener = make_listener(url, pool, heartbeat=heartbeat)
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
-            while not listener.current:  # noqa: ASYNC110
+            while not heartbeat.is_fresh():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-    assert [line for line in said if "settled" in line] == []
+    assert [line for line in logged if "repair" in line] == []
 
 
 async def test_a_listener_settles_where_sessions_are_read_only_by_default(
-    own_database_url: str, pool: Database, dba: Sql, said: list[str]
+    own_database_url: str, pool: Database, dba: Sql, logged: list[str]
 ) -> None:
     await write(dba)
     await dba.execute(OF_THE_FUTURE)
     name = await dba.fetchval("select quote_ident(current_database())")
     await dba.execute(f"alter database {name} set default_transaction_read_only = on")
     await dba.execute(f"alter database {name} set default_transaction_isolation = serializable")
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
-        await settled(dba)
-    assert [line for line in said if "nothing can be settled yet" in line] == []
+        await wait_for_repair(dba)
+    assert [line for line in logged if "event repair postponed" in line] == []
 
 
-async def another_look(listener: Listener) -> None:
-    looked = listener._looked_at
-    listener._wake.set()
-    while listener._looked_at == looked:  # noqa: ASYNC110
+async def another_poll(listener: Listener) -> None:
+    polled_at = listener._polled_at
+    listener._poll_signal.set()
+    while listener._polled_at == polled_at:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
-async def test_rows_that_a_restore_brings_after_their_table_are_settled_however_many(
+async def test_rows_restored_after_their_table_are_repaired_in_batches(
     own_database_url: str, pool: Database, dba: Sql, viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener_module, "SETTLED_ROWS", 10)
-    listener = Listener(own_database_url, event_log=FEED, hub=Hub(pool, FEED), sessions=SessionCache(pool, TOKENS))
+    monkeypatch.setattr(listener_module, "MAX_REPAIRED_ROWS", 10)
+    listener = make_listener(own_database_url, pool)
     async with listening(listener):
-        while not listener.alive:  # noqa: ASYNC110
+        while not listener.is_polling:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await dba.execute(
             "insert into task_events (xid, type, task_id, user_id, task, size)"

@@ -1,4 +1,4 @@
-"""Without a NOTIFY an event takes a second longer, and a role's change is seen when the listener is back."""
+"""Without a NOTIFY an event arrives a second later, and a role change is seen when the listener reconnects."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import asyncio
 import asyncpg
 import pytest
 
-from service.accounts.session_cache import SessionCache
 from service.core.viewer import Viewer
 from service.db import pool as db
 from service.events.event import Event
 from service.events.hub import Hub, Ready
-from service.events.listener import Listener
-from service.events.subscriber import GONE, EndedError, Subscriber
-from tests.faults.test_joining import FEED, TOKENS, dba, listening, pool, soon, viewer, waiting, write
+from service.events.subscriber import SESSION_ENDED, Subscriber, SubscriptionEndedError
+from tests.faults.test_joining import EVENT_LOG, dba, listening, make_listener, pool, soon, viewer, waiting, write
 from tests.support.gates import gate
 from tests.support.writers import Sql
 
@@ -25,17 +23,17 @@ ABOUT_A_SECOND = 2.5
 async def test_an_event_without_a_notify_arrives_within_about_a_second(
     own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer
 ) -> None:
-    hub = Hub(pool, FEED)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    hub = Hub(pool, EVENT_LOG)
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"))
     with hub.subscribed(subscriber) as items:
         assert isinstance(await soon(items), Ready)
-        async with listening(Listener(own_database_url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
+        async with listening(make_listener(own_database_url, pool, hub)):
             asked = await waiting(items, subscriber)
             first = await write(dba)
             assert isinstance(event := await asked, Event)
             assert event.id == first  # it listens
             heard: list[object] = []
-            await dba.add_listener("task_events", lambda *given: heard.append(given))
+            await dba.add_listener("task_events", lambda *notification: heard.append(notification))
             await dba.execute("set application_name = 'task-manager'")  # whose process would notify
             asked = await waiting(items, subscriber)
             async with asyncio.timeout(ABOUT_A_SECOND):
@@ -48,30 +46,30 @@ async def test_an_event_without_a_notify_arrives_within_about_a_second(
 @pytest.mark.parametrize(
     "change", ["update users set role = 'user' where id = {}", "delete from tasks; delete from users where id = {}"]
 )
-async def test_a_role_that_changed_while_the_listener_was_away_ends_what_was_opened_with_it(
+async def test_a_role_changed_while_the_listener_is_disconnected_ends_its_subscriptions(
     own_database_url: str, pool: db.Database, dba: Sql, viewer: Viewer, change: str
 ) -> None:
-    hub = Hub(pool, FEED)
-    subscriber = Subscriber(viewer, await FEED.here(pool), float("inf"))
+    hub = Hub(pool, EVENT_LOG)
+    subscriber = Subscriber(viewer, await EVENT_LOG.current_position(pool), float("inf"))
     async with gate(own_database_url) as door:
         with hub.subscribed(subscriber) as items:
             assert isinstance(await soon(items), Ready)
-            async with listening(Listener(door.url, event_log=FEED, hub=hub, sessions=SessionCache(pool, TOKENS))):
+            async with listening(make_listener(door.url, pool, hub)):
                 asked = await waiting(items, subscriber)
                 written = await write(dba)
                 assert isinstance(event := await asked, Event)
                 assert event.id == written
                 await door.shut("cut")
-                await until_away(dba)
+                await wait_for_disconnect(dba)
                 await dba.execute("insert into users (username, password_hash, role) values ('root', '', 'admin')")
                 await dba.execute(change.format(viewer.id))
                 await door.open()
-                with pytest.raises(EndedError) as ended:
+                with pytest.raises(SubscriptionEndedError) as ended:
                     _ = [await soon(items) for _ in range(2)]  # the first may be the deletion's
-                assert ended.value.code == GONE
+                assert ended.value.code == SESSION_ENDED
 
 
-async def until_away(sql: asyncpg.Connection[asyncpg.Record]) -> None:
+async def wait_for_disconnect(sql: asyncpg.Connection[asyncpg.Record]) -> None:
     """Wait until the listener's session is gone."""
     count = (
         "select count(*) from pg_stat_activity "

@@ -20,9 +20,9 @@ from service.db.pool import Database
 from service.db.queries import q
 from service.db.statements import Statement, read
 from service.dba import catalog
-from service.dba.explain import nodes, planned
+from service.dba.explain import fetch_plan, nodes
 from tests.conftest import as_service, make_settings
-from tests.faults.test_database_away import all_work, dba, equals, slow_tasks, started, until, waiting
+from tests.faults.test_database_outage import all_work, dba, equals, slow_tasks, started, until, waiting
 from tests.support import clusters
 from tests.support.bouncer import bouncing
 from tests.support.clusters import Cluster
@@ -50,7 +50,7 @@ async def default(sql: Sql, url: str, **settings: str) -> None:
 
 @asynccontextmanager
 async def reached(url: str, *, pooled: bool) -> AsyncIterator[dict[str, str]]:
-    """Give the settings by which a service reaches the database, directly or through PgBouncer."""
+    """Return the settings by which a service reaches the database, directly or through PgBouncer."""
     if not pooled:
         yield {"database_url": url}
         return
@@ -121,7 +121,7 @@ async def test_changes_of_one_task_at_once_all_work(own_database_url: str, isola
 @pytest.mark.usefixtures("patient")
 @POOLED
 @ISOLATION
-async def test_of_restores_at_once_one_works(own_database_url: str, isolation: str, pooled: bool) -> None:
+async def test_one_of_several_concurrent_restores_works(own_database_url: str, isolation: str, pooled: bool) -> None:
     defaults = {"default_transaction_isolation": isolation}
     async with serving(own_database_url, pooled=pooled, defaults=defaults) as (app, sql):
         make = Factory(sql, app)
@@ -145,7 +145,7 @@ async def test_every_route_works_for_a_role_that_is_read_only_by_default(own_dat
 
 
 @POOLED
-async def test_a_locked_table_holds_up_for_seconds_who_does_not_need_it(own_database_url: str, pooled: bool) -> None:
+async def test_a_locked_table_delays_routes_that_do_not_need_it_by_seconds(own_database_url: str, pooled: bool) -> None:
     async with serving(own_database_url, pooled=pooled, defaults={}) as (app, sql):
         make = Factory(sql, app)
         ada = await make.user()
@@ -202,12 +202,12 @@ async def test_every_way_to_run_a_statement_has_the_services_settings(
                         assert await connection.fetchval(f"select {SEEN}") == "serializable on 7s 7s on"
 
 
-async def test_what_a_statement_writes_or_locks_is_seen_in_its_text(own_database_url: str) -> None:
+async def test_writes_and_locks_are_detected_in_the_text_of_a_statement(own_database_url: str) -> None:
     async with dba(own_database_url) as sql:
         for entry in await catalog.entries(sql):
-            if entry.prepared.is_known:
+            if entry.prepared.is_prepared:
                 types = entry.prepared.parameters
-                found = {node["Node Type"] for node in nodes(await planned(sql, entry.statement, types=types))}
+                found = {node["Node Type"] for node in nodes(await fetch_plan(sql, entry.statement, types=types))}
                 assert entry.statement.writes is bool(found & {"ModifyTable", "LockRows"}), entry.statement.name
 
 

@@ -1,7 +1,7 @@
-"""Keeps the statements of a release, for the next one's schema to be held against.
+"""Stores the statements of a release, to check the schema of the next release against them.
 
 `python -m tests.migrations.previous` when a release is made, and commit `previous.json` with it: from then on every
-migration must leave these statements as they are to whoever still runs that release.
+migration must keep these statements working for processes that still run that release.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT = Path(__file__).with_name("previous.json")
 
 
 async def statements(url: str) -> dict[str, Any]:
-    """Give what this release sends, takes and gets, by statement and sort."""
+    """Return text, parameters and columns of each statement and sort of this release."""
     connection = await asyncpg.connect(url)
     try:
         entries = await catalog.entries(connection)
@@ -43,7 +43,7 @@ def main() -> None:
     """Write the file."""
     with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg")) as url:
         migrations.migrate(url)
-        kept = {"migrations": migrations.known(), "statements": asyncio.run(statements(url))}
+        kept = {"migrations": migrations.release_ids(), "statements": asyncio.run(statements(url))}
     KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

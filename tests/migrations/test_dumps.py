@@ -107,7 +107,7 @@ def test_some_tables_go_in_by_psql_and_each_task_has_its_event(
     assert created == rows(source_url, "select 'task.created', t.title from tasks as t order by t.id")
 
 
-def test_all_tables_but_those_of_one_row_go_in_by_pg_restore_with_their_triggers(
+def test_pg_restore_loads_all_tables_but_those_of_one_row_with_their_triggers(
     tmp_path: Path, source_url: str, own_database_url: str
 ) -> None:
     """What comes without attachments and events makes its own."""

@@ -1,4 +1,4 @@
-"""The comment of each migration names the locks that others wait for: held against those that it really takes."""
+"""The locks named in the comment of each migration, compared with the locks that it acquires."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAKEN = """
 
 
 def comment(text: str) -> str:
-    """Give what the comment says of locks."""
+    """Return what the comment says of locks."""
     lines = [line.removeprefix("--").strip() for line in text.partition("\n\nset ")[0].splitlines()]
     return " ".join(lines).partition("Locks: ")[2]
 
@@ -50,7 +50,7 @@ def strongest(locks: Iterator[tuple[str, str]], tables: set[str]) -> set[tuple[s
     return set(found.items())
 
 
-def test_a_migration_takes_the_locks_that_it_names_and_no_others(empty_database_url: str) -> None:
+def test_a_migration_acquires_the_locks_that_it_names_and_no_others(empty_database_url: str) -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         if not text.startswith("-- transactional: false"):

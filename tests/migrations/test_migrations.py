@@ -20,7 +20,7 @@ import pytest
 
 from service.core.errors import StartError
 from service.db import migrations
-from service.db.migrations import Status, known, migrate, rollback, status
+from service.db.migrations import Status, migrate, release_ids, rollback, status
 
 MIGRATOR = """
 import json, sys
@@ -145,13 +145,13 @@ def test_applies_in_order_and_once(empty_database_url: str, folder: Path) -> Non
     assert {"accounts", "tasks", "tasks_idx"} <= tables(empty_database_url)
 
 
-def test_known_needs_no_database(folder: Path) -> None:
-    assert known(folder) == ["0001.accounts", "0002.tasks", "0003.touch"]
+def test_listing_migrations_needs_no_database(folder: Path) -> None:
+    assert release_ids(folder) == ["0001.accounts", "0002.tasks", "0003.touch"]
 
 
 def test_a_missing_folder_is_not_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="no folder"):
-        known(tmp_path / "nowhere")
+        release_ids(tmp_path / "nowhere")
 
 
 def test_status_of_a_virgin_database_changes_nothing(empty_database_url: str, folder: Path) -> None:
@@ -170,8 +170,8 @@ def test_migrates_up_to_the_one_named(empty_database_url: str, folder: Path, to:
     assert migrate(empty_database_url, to=to, folder=folder) == []
 
 
-def test_an_unknown_target_names_the_known_ones(empty_database_url: str, folder: Path) -> None:
-    with pytest.raises(StartError, match=r"'0009'; known are 0001\.accounts, 0002\.tasks, 0003\.touch$"):
+def test_an_unknown_target_lists_the_existing_migrations(empty_database_url: str, folder: Path) -> None:
+    with pytest.raises(StartError, match=r"'0009'; there are 0001\.accounts, 0002\.tasks, 0003\.touch$"):
         migrate(empty_database_url, to="0009", folder=folder)
     assert tables(empty_database_url) == set()
 
@@ -211,7 +211,7 @@ def test_up_down_up_leaves_the_same_schema(empty_database_url: str, folder: Path
     before = rows(empty_database_url, SCHEMA)
     rollback(empty_database_url, count=3, folder=folder)
     assert rows(empty_database_url, SCHEMA) == []
-    assert migrate(empty_database_url, folder=folder) == known(folder)
+    assert migrate(empty_database_url, folder=folder) == release_ids(folder)
     assert rows(empty_database_url, SCHEMA) == before != []
 
 
@@ -228,7 +228,7 @@ def test_a_newer_schema_is_left_alone(empty_database_url: str, folder: Path) -> 
 
 
 def test_many_processes_race_on_a_virgin_database(empty_database_url: str, folder: Path) -> None:
-    assert sorted(race(empty_database_url, folder, migrators=8)) == known(folder)
+    assert sorted(race(empty_database_url, folder, migrators=8)) == release_ids(folder)
 
 
 def test_many_processes_race_over_a_concurrent_index(empty_database_url: str, folder: Path) -> None:
@@ -244,7 +244,7 @@ def test_many_processes_race_over_a_concurrent_index(empty_database_url: str, fo
     assert "accounts_idx" not in tables(empty_database_url)
 
 
-def test_the_turn_is_held_by_an_idle_connection(empty_database_url: str, folder: Path) -> None:
+def test_the_migration_lock_is_held_by_an_idle_connection(empty_database_url: str, folder: Path) -> None:
     seen = f"""
         create table seen as select state, backend_xmin is null and backend_xid is null as outside
         from pg_stat_activity join pg_locks using (pid)
@@ -255,7 +255,7 @@ def test_the_turn_is_held_by_an_idle_connection(empty_database_url: str, folder:
     assert rows(empty_database_url, "select * from seen") == [("idle", True)]
 
 
-def test_a_lock_row_left_behind_is_broken(empty_database_url: str, folder: Path) -> None:
+def test_a_stale_lock_row_is_removed(empty_database_url: str, folder: Path) -> None:
     migrate(empty_database_url, to="0001", folder=folder)
     rows(empty_database_url, "insert into yoyo_lock (locked, ctime, pid) values (1, now(), 4711)")
     started = time.monotonic()
@@ -321,7 +321,7 @@ def test_a_failing_migration_without_transaction_is_undone(empty_database_url: s
     assert not status(empty_database_url, folder=folder)[-1].applied
 
 
-def test_a_lost_connection_says_why(empty_database_url: str, folder: Path) -> None:
+def test_a_lost_connection_reports_why(empty_database_url: str, folder: Path) -> None:
     write(folder, "0004.lost", "select pg_terminate_backend(pg_backend_pid());")
     with pytest.raises(StartError, match=r"0004\.lost: apply failed: terminating connection due to administrator"):
         migrate(empty_database_url, folder=folder)
@@ -335,7 +335,7 @@ def test_a_file_that_cannot_be_read_is_named(empty_database_url: str, folder: Pa
 
 
 @pytest.mark.parametrize("transactional", ["true", "false"])
-def test_what_a_migration_sets_ends_with_it(empty_database_url: str, folder: Path, transactional: str) -> None:
+def test_settings_made_by_a_migration_end_with_it(empty_database_url: str, folder: Path, transactional: str) -> None:
     sets = "set lock_timeout = '3s'; set search_path = pg_catalog;"
     write(folder, "0004.sets", f"-- transactional: {transactional}\n{sets}")
     write(folder, "0005.sees", "create table seen as select current_setting('lock_timeout') as lock_timeout;")
@@ -350,12 +350,12 @@ def test_a_databases_defaults_do_not_reach_a_migration(empty_database_url: str, 
     sees = "create table seen as select current_setting('transaction_isolation') as isolation;"
     write(folder, "0004.sees", sees, "drop table seen;")
     write(folder, "0005.sees", f"-- transactional: false\n{sees.replace('seen', 'alone')}", "drop table alone;")
-    assert migrate(empty_database_url, folder=folder) == known(folder)
+    assert migrate(empty_database_url, folder=folder) == release_ids(folder)
     assert rows(empty_database_url, "select isolation from seen union all select isolation from alone") == [
         ("read committed",),
         ("read committed",),
     ]
-    assert rollback(empty_database_url, count=5, folder=folder) == known(folder)[::-1]
+    assert rollback(empty_database_url, count=5, folder=folder) == release_ids(folder)[::-1]
 
 
 def test_options_of_the_environment_are_kept(
@@ -368,7 +368,7 @@ def test_options_of_the_environment_are_kept(
     assert rows(empty_database_url, "select count(*) from odd.accounts") == [(0,)]
 
 
-def test_takes_what_sql_may_hold(empty_database_url: str, folder: Path) -> None:
+def test_migrations_may_contain_any_sql(empty_database_url: str, folder: Path) -> None:
     write(
         folder,
         "0004.odd",
@@ -394,7 +394,7 @@ def test_needs_neither_passwd_nor_dns(empty_database_url: str, folder: Path, mon
     assert rollback(empty_database_url, count=1, folder=folder) == ["0003.touch"]
 
 
-def test_gives_up_when_another_holds_the_turn(empty_database_url: str, folder: Path) -> None:
+def test_migrating_fails_if_another_process_holds_the_lock(empty_database_url: str, folder: Path) -> None:
     with psycopg.connect(empty_database_url) as other:
         other.execute("select pg_advisory_lock(%s)", (migrations.MIGRATION_LOCK,))
         started = time.monotonic()
@@ -402,7 +402,7 @@ def test_gives_up_when_another_holds_the_turn(empty_database_url: str, folder: P
             migrate(bounded(empty_database_url), folder=folder, wait=0.3)
         assert time.monotonic() - started >= 0.3
         assert status(empty_database_url, folder=folder)[0] == Status("0001.accounts", applied=False)
-    assert migrate(empty_database_url, folder=folder) == known(folder)
+    assert migrate(empty_database_url, folder=folder) == release_ids(folder)
 
 
 @pytest.mark.parametrize(
@@ -435,9 +435,9 @@ def test_a_refused_login_tells_no_secret(empty_database_url: str, folder: Path) 
     assert "\n" not in caught.value.detail
 
 
-def test_both_drivers_urls_are_taken(empty_database_url: str, folder: Path) -> None:
+def test_the_urls_of_both_drivers_are_accepted(empty_database_url: str, folder: Path) -> None:
     url = empty_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
-    assert migrate(url, folder=folder) == known(folder)
+    assert migrate(url, folder=folder) == release_ids(folder)
     assert all(line.applied for line in status(url, folder=folder))
 
 

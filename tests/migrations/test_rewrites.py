@@ -1,4 +1,4 @@
-"""Migrations that write rows anew: which, and with what."""
+"""Migrations that rewrite rows: the rows and their new values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def kept(url: str) -> list[tuple[Any, ...]]:
         return connection.execute(KEPT.encode()).fetchall()
 
 
-def test_words_are_made_anew_where_their_marks_are_and_nowhere_else(empty_database_url: str) -> None:
+def test_search_words_are_rewritten_only_for_titles_with_markup(empty_database_url: str) -> None:
     migrations.migrate(empty_database_url, to="0018.search_addresses")
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("insert into users (username, password_hash) values ('ada', '!')")

@@ -34,7 +34,7 @@ PASSWORD = "correct horse battery staple"
 AT_WORST_SECONDS = 1.0
 BUSY_SECONDS = 1.0  # what a busy machine may add
 ROUNDS = 5
-LOST = "the listener has lost the database"
+LOST = "listener disconnected"
 _numbers = count(1)
 
 
@@ -88,7 +88,7 @@ class Pair:
         return self._value(statement, f"user-{next(_numbers)}", hashed, role)
 
     def session(self, user_id: int, role: str = "user") -> tuple[int, str]:
-        """Begin a session; give its id and an access token."""
+        """Begin a session; return its id and an access token."""
         statement = (
             "insert into sessions (user_id, expires_at, secret, refresh_hash)"
             " values (%s, now() + interval '1 day', %s, %s) returning id"
@@ -98,7 +98,7 @@ class Pair:
         return session_id, token
 
     def key(self, user_id: int) -> tuple[int, str]:
-        """Make an API key; give its id and it."""
+        """Make an API key; return its id and it."""
         key = f"tm_{token_bytes(32).hex()}"
         statement = "insert into api_keys (user_id, name, hash) values (%s, 'x', %s) returning id"
         return self._value(statement, user_id, hashlib.sha256(key.encode()).digest()), key
@@ -225,7 +225,7 @@ def listening(server: Server, token: str) -> Iterator[ClientConnection]:
 
 
 def closed(socket: ClientConnection) -> int:
-    """Give the code that a socket is closed with."""
+    """Return the code that a socket is closed with."""
     with pytest.raises(ConnectionClosed) as ended:
         socket.recv(timeout=AT_WORST_SECONDS + BUSY_SECONDS)
     assert ended.value.rcvd
@@ -233,13 +233,13 @@ def closed(socket: ClientConnection) -> int:
 
 
 def acted(case: Case, a: httpx.Client) -> float:
-    """Let it happen, and give when it had."""
+    """Let it happen, and return when it had."""
     assert case.act(a).is_success
     return time.monotonic()
 
 
 @every
-def test_an_act_on_one_process_acts_on_both_at_once(pair: Pair, made: Callable[[Pair], Case]) -> None:
+def test_a_revocation_on_one_process_takes_effect_on_both_at_once(pair: Pair, made: Callable[[Pair], Case]) -> None:
     took = []
     with pair.a.client() as a, pair.b.client() as b:
         for _ in range(ROUNDS):
@@ -258,16 +258,16 @@ def test_an_act_on_one_process_acts_on_both_at_once(pair: Pair, made: Callable[[
 
 
 @every
-def test_a_process_that_hears_nothing_asks_the_database(pair: Pair, made: Callable[[Pair], Case]) -> None:
+def test_a_process_without_a_listener_connection_reads_the_database(pair: Pair, made: Callable[[Pair], Case]) -> None:
     case = made(pair)
     ask = by(case.token, "GET", case.path)
     with pair.a.client() as a, pair.b.client() as b:
         until(lambda: remembers(pair, b))
         assert [ask(b).status_code for _ in range(3)] == [case.before] * 3
-        said = pair.b.log().count(LOST)
+        disconnects_before = pair.b.log().count(LOST)
         pair.door.shut("refused")
         try:
-            until(lambda: pair.b.log().count(LOST) > said)
+            until(lambda: pair.b.log().count(LOST) > disconnects_before)
             assert ask(b).status_code == case.before
             acted(case, a)
             assert ask(b).status_code == case.after
@@ -277,7 +277,7 @@ def test_a_process_that_hears_nothing_asks_the_database(pair: Pair, made: Callab
 
 
 @every
-def test_a_process_whose_database_falls_silent_believes_what_it_knew_for_a_second(
+def test_a_process_whose_database_stops_answering_trusts_its_cache_for_a_second(
     pair: Pair, made: Callable[[Pair], Case]
 ) -> None:
     case = made(pair)
@@ -295,7 +295,7 @@ def test_a_process_whose_database_falls_silent_believes_what_it_knew_for_a_secon
 
 
 def remembers(pair: Pair, client: httpx.Client) -> bool:
-    """Whether a process answers someone it knows without asking the database."""
+    """Return whether a process answers someone it knows without asking the database."""
     ask = by(pair.session(pair.user())[1], "GET", "/users")
     assert ask(client).status_code == 403
     asked = pair.asked()
@@ -303,7 +303,7 @@ def remembers(pair: Pair, client: httpx.Client) -> bool:
     return pair.asked() == asked
 
 
-def test_who_is_known_costs_no_question_to_the_database(pair: Pair) -> None:
+def test_a_cached_session_needs_no_database_query(pair: Pair) -> None:
     """By a route that needs to know who asks, and nothing else."""
     with pair.b.client() as b:
         until(lambda: remembers(pair, b))
@@ -319,14 +319,14 @@ def test_who_is_known_costs_no_question_to_the_database(pair: Pair) -> None:
             assert pair.asked() <= asked
 
 
-def test_while_nothing_is_heard_every_request_asks_the_database(pair: Pair) -> None:
+def test_without_a_listener_connection_every_request_reads_the_database(pair: Pair) -> None:
     ask = by(pair.session(pair.user())[1], "GET", "/users")
     with pair.b.client() as b:
         until(lambda: remembers(pair, b))
-        said = pair.b.log().count(LOST)
+        disconnects_before = pair.b.log().count(LOST)
         pair.door.shut("refused")
         try:
-            until(lambda: pair.b.log().count(LOST) > said)
+            until(lambda: pair.b.log().count(LOST) > disconnects_before)
             answers = [ask(b) for _ in range(20)]
             assert {answer.status_code for answer in answers} == {403}
             assert all("db;" in answer.headers["Server-Timing"] for answer in answers)

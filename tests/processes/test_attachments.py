@@ -17,7 +17,7 @@ from tests.support.s3_server import S3Server
 from tests.support.servers import Server, serving, until
 
 SIZE = 100 * MEGABYTE
-MOST_MEGABYTES = 20
+MAX_MEGABYTES = 20
 UNLIMITED = {"RATE_LIMIT_PER_MINUTE": "0", "LOGIN_LIMIT_PER_MINUTE": "0", "ATTACHMENT_MAX_BYTES": str(SIZE)}
 
 
@@ -29,7 +29,7 @@ def s3() -> Iterator[S3Server]:
 
 
 def files(folder: Path) -> list[Path]:
-    """Give all files that a service in this folder has of attachments."""
+    """Return all files that a service in this folder has of attachments."""
     return [path for path in (folder / ".data" / "attachments").rglob("*") if path.is_file()]
 
 
@@ -46,8 +46,8 @@ def test_a_hundred_megabytes_pass_through_twenty(
         client, pid = Client.of(running), running.process.pid
         client.take(client.send(1))  # what is loaded at first use is none of the file's
         made: list[int] = []
-        assert grown(pid, lambda: made.append(client.send(SIZE))) < MOST_MEGABYTES
-        assert grown(pid, lambda: made.append(client.take(made[0]))) < MOST_MEGABYTES
+        assert grown(pid, lambda: made.append(client.send(SIZE))) < MAX_MEGABYTES
+        assert grown(pid, lambda: made.append(client.take(made[0]))) < MAX_MEGABYTES
         assert made[1] == SIZE
 
 
@@ -74,7 +74,7 @@ def wake(running: Server, client: Client) -> None:
         assert session.delete(f"{path}/{one}").status_code == 204
 
 
-def test_what_a_kill_leaves_is_swept_a_day_later(own_database_url: str, tmp_path: Path) -> None:
+def test_files_orphaned_by_a_kill_are_removed_a_day_later(own_database_url: str, tmp_path: Path) -> None:
     """Amid a file, between a file and its row, and between a deletion and its file."""
     with serving(tmp_path, DATABASE_URL=own_database_url, **UNLIMITED) as running:
         client = Client.of(running)
@@ -114,7 +114,7 @@ def test_what_a_kill_leaves_is_swept_a_day_later(own_database_url: str, tmp_path
         assert "orphan files removed" in running.log()
 
 
-def test_a_stop_amid_an_upload_leaves_nothing(own_database_url: str, tmp_path: Path) -> None:
+def test_a_stop_during_an_upload_leaves_no_file(own_database_url: str, tmp_path: Path) -> None:
     with serving(tmp_path, DATABASE_URL=own_database_url, **UNLIMITED) as running:
         client = Client.of(running)
         with sending(running, client, sent=2 * MEGABYTE):

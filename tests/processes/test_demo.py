@@ -24,10 +24,10 @@ def ask(url: str, query: LiteralString) -> list[tuple[Any, ...]]:
         return db.execute(query).fetchall()
 
 
-def test_it_fills_an_empty_database_and_one_can_log_in(tmp_path: Path, own_database_url: str) -> None:
+def test_demo_fills_an_empty_database_with_accounts_that_can_log_in(tmp_path: Path, own_database_url: str) -> None:
     ended = run(tmp_path, "demo", "--tasks", "1200", DATABASE_URL=own_database_url)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("1200 tasks made, of 11 users: alan, ")
+    assert ended.stdout.startswith("1200 tasks created for 11 users: alan, ")
     password = ended.stdout.split()[-1]
     assert ask(own_database_url, NUMBERS) == [(12, 1200, 1200)]
     with serving(tmp_path, DATABASE_URL=own_database_url) as server:
@@ -41,7 +41,7 @@ def test_it_fills_an_empty_database_and_one_can_log_in(tmp_path: Path, own_datab
             assert (total == 1200) == (name == demo.ADMINISTRATOR)
 
 
-def test_what_it_invents_has_a_past(tmp_path: Path, own_database_url: str) -> None:
+def test_demo_tasks_are_spread_over_the_past(tmp_path: Path, own_database_url: str) -> None:
     run(tmp_path, "demo", "--tasks", "1000", DATABASE_URL=own_database_url).check_returncode()
     ((days, statuses, later, future, out_of_order, with_city),) = ask(
         own_database_url,
@@ -90,14 +90,14 @@ def test_an_administrator_may_be_there_already(tmp_path: Path, own_database_url:
     assert ask(own_database_url, NUMBERS) == [(13, 1, 1)]
 
 
-def test_what_fails_on_the_way_leaves_nothing(tmp_path: Path, own_database_url: str) -> None:
+def test_a_failed_demo_leaves_nothing(tmp_path: Path, own_database_url: str) -> None:
     with psycopg.connect(own_database_url) as db:
         db.execute(f"alter table tasks add constraint few check (id <= {demo.BATCH})")
     assert refusal(run(tmp_path, "demo", DATABASE_URL=own_database_url))
     assert ask(own_database_url, NUMBERS) == [(0, 0, 0)]
 
 
-def test_too_many_are_not_begun(tmp_path: Path) -> None:
+def test_too_many_demo_tasks_are_refused(tmp_path: Path) -> None:
     ended = run(tmp_path, "demo", "--tasks", "100001", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "takes at most 100000 and got 100001" in ended.stderr

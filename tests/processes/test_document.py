@@ -1,4 +1,4 @@
-"""The whole OpenAPI document, held against the service by Schemathesis, as a user and as an administrator."""
+"""The OpenAPI document, compared with the service by Schemathesis, as a user and as an administrator."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ async def test_the_service_keeps_to_its_document(url: str, name: str, unreached:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), WAIT_SECONDS)
+        output, _ = await asyncio.wait_for(process.communicate(), WAIT_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()
-    assert process.returncode == 0, "\n".join(line[:500] for line in said.decode().splitlines())
+    assert process.returncode == 0, "\n".join(line[:500] for line in output.decode().splitlines())
     rates = json.loads(report.read_text())["valid_rates"]
     reached = {label for label, phases in rates.items() if any(phase["accepted"] for phase in phases.values())}
     assert {str(operation) for operation in OPERATIONS} - reached == unreached

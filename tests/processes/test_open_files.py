@@ -113,7 +113,7 @@ async def test_accounts_of_one_address_do_not_shut_others_out(server: Server) ->
     assert server.log().count("connections refused bound=user_subscriptions") == 1
 
 
-async def test_every_slot_in_use_leaves_room_for_requests(server: Server) -> None:
+async def test_requests_are_served_while_every_slot_is_in_use(server: Server) -> None:
     async with sockets() as opened:
         for user, source, count in ((1, "127.0.0.1", 20), (2, OTHER_ADDRESS, 20), (3, THIRD_ADDRESS, 19)):
             for _ in range(count):
@@ -141,7 +141,7 @@ async def test_a_user_has_so_many_sockets_and_streams_together(server: Server) -
         assert await opened.outcome(server, 2) == "ready"
 
 
-async def test_sockets_that_do_not_say_who_they_are_count_for_their_address(server: Server) -> None:
+async def test_unauthenticated_sockets_count_for_their_address(server: Server) -> None:
     async with sockets() as opened:
         for _ in range(SLOTS // 2):
             await opened.open(server, None)
@@ -178,7 +178,7 @@ def netloc(server: Server) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def test_it_is_told_when_nothing_can_be_accepted(server: Server) -> None:
+def test_a_process_that_cannot_accept_connections_logs_it(server: Server) -> None:
     process = server.process.pid
     resource.prlimit(process, resource.RLIMIT_NOFILE, (3, FILES))  # which standard input and output have
     until(lambda: "connections refused bound=descriptors" in server.log())

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from service.api import protocols
 from service.api.pipeline import request_context
 from service.api.pipeline.request_context import RequestContextMiddleware
-from service.api.protocols import MAX_HEAD_BYTES, Protocol
+from service.api.protocols import MAX_HEAD_BYTES, HttpProtocol
 from tests.support.problems import MEMBERS
 from tests.support.sockets import on_port
 
@@ -30,8 +30,8 @@ async def port(app: FastAPI) -> AsyncIterator[int]:
         yield port
 
 
-async def said(port: int, *sent: bytes) -> bytes:
-    """Send, and give all that comes back until the connection ends."""
+async def exchange(port: int, *sent: bytes) -> bytes:
+    """Send, and return all that comes back until the connection ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.writelines(sent)
     async with asyncio.timeout(10):
@@ -51,18 +51,18 @@ def problem(answer: bytes, status: int) -> None:
 
 
 async def test_a_request_is_served(port: int) -> None:
-    assert b"200 OK" in await said(port, REQUEST, b"Connection: close\r\n\r\n")
+    assert b"200 OK" in await exchange(port, REQUEST, b"Connection: close\r\n\r\n")
 
 
-async def test_what_is_no_http_gets_a_problem(port: int) -> None:
-    problem(await said(port, b"hello\r\n\r\n"), 400)
+async def test_bytes_that_are_not_http_get_a_problem(port: int) -> None:
+    problem(await exchange(port, b"hello\r\n\r\n"), 400)
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\n{}\r\n-1\r\n", b"1" * 17 + b"\r\n"])
-async def test_a_body_that_is_no_http_gets_a_problem(body: bytes) -> None:
+async def test_a_malformed_chunked_body_gets_a_problem(body: bytes) -> None:
     begun = asyncio.Event()
 
     async def read(request: Request) -> Response:
@@ -74,7 +74,7 @@ async def test_a_body_that_is_no_http_gets_a_problem(body: bytes) -> None:
         asyncio.timeout(10),
         on_port(RequestContextMiddleware(Starlette(routes=[Route("/", read, methods=["POST"])]))) as port,
     ):
-        problem(await said(port, CHUNKED + body), 400)
+        problem(await exchange(port, CHUNKED + body), 400)
         begun.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(CHUNKED)
@@ -85,32 +85,32 @@ async def test_a_body_that_is_no_http_gets_a_problem(body: bytes) -> None:
 
 
 async def test_a_body_that_is_no_http_does_not_answer_the_request_before(port: int) -> None:
-    assert b"HTTP/1.1 400" not in await said(port, REQUEST + b"\r\n" + CHUNKED + b"zz\r\n")
+    assert b"HTTP/1.1 400" not in await exchange(port, REQUEST + b"\r\n" + CHUNKED + b"zz\r\n")
 
 
 @pytest.mark.parametrize(
     "head", [REQUEST + b"X: ", b"GET /", REQUEST + b"X: y\r\n" * 100], ids=["value", "path", "fields"]
 )
 async def test_a_head_may_not_be_too_large(port: int, head: bytes) -> None:
-    problem(await said(port, head, b"a" * MAX_HEAD_BYTES), 431)
+    problem(await exchange(port, head, b"a" * MAX_HEAD_BYTES), 431)
 
 
 async def test_a_head_almost_too_large_is_served(port: int) -> None:
     field = b"X: " + b"a" * (MAX_HEAD_BYTES - len(REQUEST) - 100) + b"\r\n"
-    assert b"200 OK" in await said(port, REQUEST, field, b"Connection: close\r\n\r\n")
+    assert b"200 OK" in await exchange(port, REQUEST, field, b"Connection: close\r\n\r\n")
 
 
 @pytest.mark.parametrize(
     "head", [b"", REQUEST, REQUEST + b"\r\n" + REQUEST], ids=["nothing", "a part", "a second part"]
 )
 async def test_a_head_may_not_take_too_long(port: int, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.2)
-    answer = await said(port, head)
+    monkeypatch.setattr(protocols, "HEAD_TIMEOUT_SECONDS", 0.2)
+    answer = await exchange(port, head)
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
 
 
 async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(protocols, "HEAD_TIMEOUT_SECONDS", 0.05)
     answered = asyncio.Event()
 
     async def slow(_request: Request) -> Response:
@@ -119,13 +119,13 @@ async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pyte
 
     asyncio.get_running_loop().call_later(0.3, answered.set)
     async with on_port(Starlette(routes=[Route("/slow", slow)])) as port:
-        answer = await said(port, b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /slow HTTP/1.1\r\n")
+        answer = await exchange(port, b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /slow HTTP/1.1\r\n")
     assert b"late" in answer
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
 
 
 @pytest.mark.parametrize("wanted", ["POST /auth/login", "POST /auth/register", "DELETE /tasks/1"])
-async def test_a_client_that_leaves_amid_its_body_is_no_error(
+async def test_a_client_that_disconnects_during_its_body_causes_no_error(
     port: int, app: FastAPI, logged: list[str], wanted: str
 ) -> None:
     token = app.state.services.sessions.tokens.issue(user_id=1, role="user", session_id=1).encode()
@@ -134,11 +134,11 @@ async def test_a_client_that_leaves_amid_its_body_is_no_error(
     writer.write(wanted.encode() + head + b"Authorization: Bearer " + token + b"\r\n\r\n{")
     await writer.drain()
     writer.close()
-    assert b"200 OK" in await said(port, REQUEST, b"Connection: close\r\n\r\n")
+    assert b"200 OK" in await exchange(port, REQUEST, b"Connection: close\r\n\r\n")
     assert not logged
 
 
-async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[str]) -> None:
+async def test_a_client_that_does_not_read_its_responses_causes_no_error(logged: list[str]) -> None:
     async def large(_request: Request) -> Response:
         return Response(b"x" * 2_000_000)
 
@@ -150,7 +150,7 @@ async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[
             writer.write(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n" * 5)
             await reader.readexactly(100)
             writer.transport.abort()
-            return await said(port, REQUEST, b"Connection: close\r\n\r\n")
+            return await exchange(port, REQUEST, b"Connection: close\r\n\r\n")
 
     # On the loop that the service runs on: it raises where asyncio's own keeps silent.
     assert b"200 OK" in await asyncio.to_thread(uvloop.run, leave_unread())
@@ -158,9 +158,9 @@ async def test_a_client_that_leaves_its_replies_unread_is_no_error(logged: list[
 
 
 async def test_a_body_may_not_take_too_long(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_context, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request_context, "BODY_PART_TIMEOUT_SECONDS", 0.2)
     head = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
-    assert (await said(port, head, b"Connection: close\r\n\r\n{")).startswith(b"HTTP/1.1 408 ")
+    assert (await exchange(port, head, b"Connection: close\r\n\r\n{")).startswith(b"HTTP/1.1 408 ")
 
 
 UPGRADE = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nConnection: Upgrade\r\n"
@@ -171,13 +171,13 @@ async def test_another_protocol_that_is_asked_for_is_ignored_and_the_body_is_rea
     head = UPGRADE + b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(LOGIN)
     last = REQUEST + b"Connection: close\r\n\r\n"
     for sent in ([head + LOGIN, last], [head, LOGIN, last]):
-        answer = await said(port, *sent)
+        answer = await exchange(port, *sent)
         assert answer.startswith(b"HTTP/1.1 401 ")
         assert answer.count(b"HTTP/1.1 ") == 2
         assert b"HTTP/1.1 200 OK" in answer
 
 
-class Slowly(Protocol):
+class Slowly(HttpProtocol):
     """Hears what a client sends byte by byte, as long as it listens."""
 
     def data_received(self, data: bytes) -> None:
@@ -186,11 +186,11 @@ class Slowly(Protocol):
                 super().data_received(data[at : at + 1])
 
 
-async def test_a_body_behind_an_upgrade_that_came_in_pieces_is_no_request(app: FastAPI) -> None:
+async def test_a_body_after_an_upgrade_sent_in_pieces_is_not_read_as_a_request(app: FastAPI) -> None:
     hidden = REQUEST + b"\r\n"
     head = UPGRADE + b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(hidden)
     async with on_port(app, protocol=Slowly) as port:
-        answer = await said(port, head, hidden)
+        answer = await exchange(port, head, hidden)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"200 OK" not in answer
 
@@ -212,7 +212,7 @@ HANDSHAKE = (
 )
 async def test_a_handshake_that_cannot_be_read_is_answered_and_closed(app: FastAPI, more: bytes, status: int) -> None:
     async with on_port(app, sockets=True) as port:
-        problem(await said(port, HANDSHAKE + more), status)
+        problem(await exchange(port, HANDSHAKE + more), status)
 
 
 async def test_a_handshake_may_have_a_long_line(app: FastAPI) -> None:
@@ -227,10 +227,10 @@ async def test_a_handshake_may_have_a_long_line(app: FastAPI) -> None:
 @pytest.mark.parametrize("path", [b"/ws/", b"/tasks", b"/nothing"])
 async def test_a_web_socket_elsewhere_is_not_found(app: FastAPI, path: bytes) -> None:
     async with on_port(app, sockets=True) as port:
-        problem(await said(port, HANDSHAKE.replace(b"/ws", path) + b"\r\n"), 404)
+        problem(await exchange(port, HANDSHAKE.replace(b"/ws", path) + b"\r\n"), 404)
 
 
-async def test_what_is_broken_off_by_the_stop_says_so() -> None:
+async def test_a_request_cancelled_by_the_stop_returns_503() -> None:
     begun = asyncio.Event()
 
     async def slow(_request: Request) -> Response:

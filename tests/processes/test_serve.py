@@ -21,7 +21,7 @@ import pytest
 from service.core import metrics
 from service.db import embedded, migrations
 from tests.conftest import SECRET_KEY
-from tests.support.figures import Figures
+from tests.support.measurements import MetricSamples
 from tests.support.servers import Server, serving, starting, until
 
 PASSWORD = "correct horse battery staple"
@@ -43,7 +43,7 @@ def log_in(server: Server, username: str) -> httpx.Response:
 
 
 def register(server: Server, username: str) -> str:
-    """Make an account and give its token."""
+    """Make an account and return its token."""
     with server.client() as http:
         assert http.post("/auth/register", json={"username": username, "password": PASSWORD}).status_code == 201
     return str(log_in(server, username).json()["access_token"])
@@ -60,10 +60,10 @@ def waiting(db: psycopg.Connection[Any]) -> int:
 
 
 @pytest.mark.parametrize("applied", [0, 1])
-def test_a_schema_that_is_behind_is_said_once_and_waited_for(
+def test_an_outdated_schema_is_logged_once_and_waited_for(
     tmp_path: Path, empty_database_url: str, applied: int
 ) -> None:
-    for name in migrations.known()[:applied]:
+    for name in migrations.release_ids()[:applied]:
         migrations.migrate(empty_database_url, to=name)
     with serving(tmp_path, DATABASE_URL=empty_database_url, **ADMIN) as server:
         assert [server.status("/healthz"), server.status("/readyz"), server.status("/healthz")] == [200, 503, 200]
@@ -71,20 +71,20 @@ def test_a_schema_that_is_behind_is_said_once_and_waited_for(
         until(lambda: " ready\n" in server.log())
         until(lambda: server.status("/readyz") == 200)
         assert log_in(server, "root").status_code == 200
-        said = re.findall("not ready: (.*)", server.log())
-        assert all("python -m service migrate" in line for line in said)
-        assert 1 <= len(set(said)) == len(said) <= 2  # two where it is seen between two migrations
+        reasons = re.findall("service not ready reason=(.*) cause=", server.log())
+        assert all("python -m service migrate" in line for line in reasons)
+        assert 1 <= len(set(reasons)) == len(reasons) <= 2  # two where it is seen between two migrations
 
 
-def test_a_start_migrates_where_it_is_told_to(tmp_path: Path, empty_database_url: str) -> None:
+def test_a_start_migrates_if_configured(tmp_path: Path, empty_database_url: str) -> None:
     with serving(tmp_path, DATABASE_URL=empty_database_url, MIGRATE_ON_START="true", **ADMIN) as server:
         until(lambda: server.status("/readyz") == 200)
         assert log_in(server, "root").status_code == 200
         assert "not ready" not in server.log()
         assert "embedded" not in server.log()
-        known = migrations.known()
+        names = migrations.release_ids()
         (line,) = [line for line in server.log().splitlines() if "migration" in line or "yoyo" in line]
-        assert line.endswith(f": {len(known)} migrations applied first={known[0]} last={known[-1]}")
+        assert line.endswith(f": migrations applied count={len(names)} first={names[0]} last={names[-1]}")
 
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
@@ -157,7 +157,7 @@ def test_the_log_tells_who_did_what_and_no_secret(tmp_path: Path, own_database_u
 
 
 def upgrade() -> dict[str, str]:
-    """Give the headers of a WebSocket's first request."""
+    """Return the headers of a WebSocket's first request."""
     return {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -167,7 +167,7 @@ def upgrade() -> dict[str, str]:
 
 
 def parsed(line: str, form: str) -> tuple[object, ...]:
-    """Give the request, what was done, the task and who did it."""
+    """Return the request, what was done, the task and who did it."""
     if form == "json":
         fields = orjson.loads(line)
         return fields["request_id"], fields["message"], fields["task_id"], fields["actor_id"]
@@ -186,7 +186,7 @@ def logger_of(line: str, form: str) -> str:
 
 
 def conversation(server: Server, *parts: bytes) -> bytes:
-    """Send all, as far as the server listens, and give all that it answers before it hangs up."""
+    """Send all, as far as the server listens, and return all that it answers before it hangs up."""
     answer = b""
     with server.dial() as line:
         try:
@@ -200,7 +200,7 @@ def conversation(server: Server, *parts: bytes) -> bytes:
     return answer
 
 
-def test_a_body_past_a_megabyte_is_refused_on_the_socket(server: Server) -> None:
+def test_a_body_over_a_megabyte_is_refused_on_the_socket(server: Server) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     with server.dial() as line:
         line.sendall(BODY + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 16)
@@ -232,15 +232,15 @@ def test_a_body_past_a_megabyte_is_refused_on_the_socket(server: Server) -> None
     ],
 )
 def test_garbage_on_the_socket_does_no_harm(server: Server, garbage: bytes) -> None:
-    said = len(server.log())
+    log_length = len(server.log())
     answer = conversation(server, garbage)
     assert not answer or re.match(rb"HTTP/1.1 (400|404|405|431) ", answer)
     assert server.status("/healthz") == 200
-    assert not re.search("Traceback|ERROR", server.log()[said:])
+    assert not re.search("Traceback|ERROR", server.log()[log_length:])
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_lets_a_running_request_end_and_waits_for_nobody(
+def test_a_stop_completes_the_running_request_and_waits_for_no_idle_client(
     tmp_path: Path, own_database_url: str, how: signal.Signals
 ) -> None:
     with (
@@ -264,7 +264,7 @@ def test_a_stop_lets_a_running_request_end_and_waits_for_nobody(
         assert not re.search("Traceback|ERROR", server.log())
 
 
-def test_a_client_that_goes_away_gives_its_connection_back(tmp_path: Path, own_database_url: str) -> None:
+def test_a_client_that_disconnects_returns_its_connection_to_the_pool(tmp_path: Path, own_database_url: str) -> None:
     with (
         psycopg.connect(own_database_url) as db,
         serving(tmp_path, DATABASE_URL=own_database_url, DATABASE_POOL_SIZE="1") as server,
@@ -286,8 +286,8 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
         folder, data = Path(path), Path(path, ".data")
         try:
             with serving(folder, SECRET_KEY="") as server:
-                (said,) = re.findall(".*WARNING.*", server.log())
-                assert re.search("embedded PostgreSQL .* development", said)
+                (warning,) = re.findall(".*WARNING.*", server.log())
+                assert re.search("embedded PostgreSQL .* development", warning)
                 until(lambda: server.status("/readyz") == 200)
                 token = register(server, "ada")
                 with server.client(token) as http:
@@ -308,28 +308,30 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
                 pass  # takes over what a failed test left, and stops it
 
 
-def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_database_url: str) -> None:
+def test_either_of_two_workers_reports_the_metrics_of_both(tmp_path: Path, own_database_url: str) -> None:
     somebodys = tmp_path / "of-another-program"
-    given = {metrics.SHARED: str(somebodys), "DATABASE_URL": own_database_url}
-    with serving(tmp_path, **given) as server:
-        assert figures(server).of("db_pool_connections_max", pool="reports") == 4
-    with serving(tmp_path, **given, WORKERS="2") as server:
+    variables = {metrics.FOLDER_VARIABLE: str(somebodys), "DATABASE_URL": own_database_url}
+    with serving(tmp_path, **variables) as server:
+        assert read_metrics(server).of("db_pool_connections_max", pool="reports") == 4
+    with serving(tmp_path, **variables, WORKERS="2") as server:
         until(lambda: server.log().count(" ready\n") == 2)
-        until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
+        until(lambda: read_metrics(server).of("db_pool_connections_max", pool="reports") == 8)
         for _ in range(20):
             assert server.status("/nowhere") == 404
-        told = {figures(server).of("http_request_duration_seconds_count", status="404") for _ in range(8)}
+        told = {read_metrics(server).of("http_request_duration_seconds_count", status="404") for _ in range(8)}
         assert told == {20}
         killed = psutil.Process(server.process.pid).children(recursive=True)[-1]
         killed.kill()
         until(lambda: server.log().count(" ready\n") == 3)
-        until(lambda: figures(server).of("db_pool_connections_max", pool="reports") == 8)
-        assert figures(server).of("http_request_duration_seconds_count", status="404") == 20
-        folder = Path(psutil.Process(server.process.pid).children(recursive=True)[-1].environ()[metrics.SHARED])
+        until(lambda: read_metrics(server).of("db_pool_connections_max", pool="reports") == 8)
+        assert read_metrics(server).of("http_request_duration_seconds_count", status="404") == 20
+        folder = Path(
+            psutil.Process(server.process.pid).children(recursive=True)[-1].environ()[metrics.FOLDER_VARIABLE]
+        )
         assert list(folder.glob("*.db"))
         shutil.rmtree(folder)
         assert server.status("/metrics") == 503
-        assert "figures were taken away" in server.log()
+        assert "metrics were deleted" in server.log()
         psutil.Process(server.process.pid).children(recursive=True)[-1].kill()
         until(lambda: server.log().count(" ready\n") == 4)
         assert {server.status("/metrics") for _ in range(8)} == {503}  # and not what the new one alone knows
@@ -338,6 +340,6 @@ def test_of_two_workers_either_tells_the_figures_of_both(tmp_path: Path, own_dat
     assert not somebodys.exists()
 
 
-def figures(server: Server) -> Figures:
+def read_metrics(server: Server) -> MetricSamples:
     with server.client() as http:
-        return Figures(http.get("/metrics").raise_for_status().text)
+        return MetricSamples(http.get("/metrics").raise_for_status().text)

@@ -16,9 +16,9 @@ from service.events.log import EventLog
 from service.events.position import Position, Snapshot
 from tests.realtime.conftest import ORIGIN
 from tests.realtime.test_socket import ticket, token_until, without_cursor
-from tests.support.ears import Stream, streaming
 from tests.support.factories import Factory, User
 from tests.support.problems import problem
+from tests.support.subscribers import Stream, streaming
 
 
 async def page(user: User, **query: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ async def test_without_since_a_page_is_the_present_position(make: Factory) -> No
     assert [one["task_id"] for one in (await page(ada, since=here["cursor"]))["items"]] == [task]
 
 
-async def test_pages_are_cut_and_lead_on_with_nothing_lost_or_twice(make: Factory) -> None:
+async def test_pages_are_limited_and_continue_without_loss_or_repetition(make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     cursor = start = (await page(ada))["cursor"]
     tasks = [await make.task(who) for who in (ada, bob) * 5][::2]
@@ -64,20 +64,20 @@ async def test_pages_are_cut_and_lead_on_with_nothing_lost_or_twice(make: Factor
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "x", "1.5", "-1"])
-async def test_a_limit_that_does_not_hold_is_refused(make: Factory, limit: str) -> None:
+async def test_an_invalid_limit_is_refused(make: Factory, limit: str) -> None:
     ada = await make.user()
     problem(await ada.client.get("/events", params={"limit": limit}), 422, pointers={"/query/limit"})
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "foreign", "forged", "another history's", "expired", "lost"])
-async def test_a_cursor_that_is_of_no_use_is_told(make: Factory, live_app: FastAPI, kind: str) -> None:
+async def test_an_unusable_cursor_is_answered_with_reset(make: Factory, live_app: FastAPI, kind: str) -> None:
     ada = await make.user()
     await make.task(ada)
     good = (await page(ada))["cursor"]
     event_log = live_app.state.services.event_log
     here = event_log.position(good)
-    before = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.open, here.seen.newest_id - 1)
-    lost = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.open, here.seen.newest_id + 1000)
+    before = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.running, here.seen.newest_id - 1)
+    lost = Snapshot(here.seen.xmin, here.seen.xmax, here.seen.running, here.seen.newest_id + 1000)
     if kind == "expired":
         await make.sql.execute("update task_event_horizon set expired_id = $1", here.seen.newest_id)
     since = {
@@ -96,15 +96,15 @@ async def test_a_cursor_that_is_of_no_use_is_told(make: Factory, live_app: FastA
     assert ([one["task_id"] for one in got["items"]], got["reset"]) == ([task], False)
 
 
-async def test_who_may_ask(make: Factory, address: str) -> None:
+async def test_only_authenticated_users_may_read_events(make: Factory, address: str) -> None:
     ada = await make.user()
-    given = await ticket(address, ada)
+    issued = await ticket(address, ada)
     stranger = await make.user()
     del stranger.client.headers["Authorization"]
     problem(await stranger.client.get("/events"), 401)
     problem(await stranger.client.get("/events", params={"ticket": "garbage"}), 401)
-    assert (await stranger.client.get("/events", params={"ticket": given})).status_code == 200
-    problem(await stranger.client.get("/events", params={"ticket": given}), 401)
+    assert (await stranger.client.get("/events", params={"ticket": issued})).status_code == 200
+    problem(await stranger.client.get("/events", params={"ticket": issued}), 401)
     problem(await ada.client.get("/events", headers={"Origin": "https://foe.example"}), 403)
     assert (await ada.client.get("/events", headers={"Origin": ORIGIN})).status_code == 200
     await make.sql.execute("delete from users where id = $1", ada.id)
@@ -143,8 +143,8 @@ async def test_the_last_event_id_goes_before_since(address: str, make: Factory) 
     tasks = [await make.task(ada)]
     late = (await page(ada))["cursor"]
     tasks.append(await make.task(ada))
-    for given, missed in (({"since": early}, tasks), ({"since": early, "last_event_id": late}, tasks[1:])):
-        async with streaming(address, ada.token, **given) as stream:
+    for parameters, missed in (({"since": early}, tasks), ({"since": early, "last_event_id": late}, tasks[1:])):
+        async with streaming(address, ada.token, **parameters) as stream:
             ready = await stream.next()
             assert ready
             assert ready["event"] == "ready"
@@ -154,7 +154,7 @@ async def test_the_last_event_id_goes_before_since(address: str, make: Factory) 
                 assert orjson.loads(one["data"])["task_id"] == task
 
 
-async def test_a_cursor_of_no_use_is_told_in_the_stream(address: str, make: Factory) -> None:
+async def test_an_unusable_cursor_is_answered_with_reset_in_the_stream(address: str, make: Factory) -> None:
     ada = await make.user()
     async with streaming(address, ada.token, last_event_id="garbage") as stream:
         reset = await stream.next()
@@ -167,10 +167,10 @@ async def test_a_cursor_of_no_use_is_told_in_the_stream(address: str, make: Fact
         assert orjson.loads(one["data"])["task_id"] == task
 
 
-async def test_a_quiet_stream_says_that_it_is_there(
+async def test_a_quiet_stream_sends_keep_alive_comments(
     address: str, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(subscriber, "KEEPALIVE_SECONDS", 0.05)
     async with streaming(address, (await make.user()).token) as stream:
         assert (await stream.next() or {}).get("event") == "ready"
         for _ in range(2):
@@ -184,18 +184,20 @@ async def test_a_stream_ends_with_its_token(address: str, make: Factory) -> None
         await ended(stream)
 
 
-async def test_a_stream_by_ticket_is_heard_and_ends_with_the_token_behind_it(address: str, make: Factory) -> None:
+async def test_a_stream_opened_by_ticket_sends_events_and_ends_with_the_tickets_token(
+    address: str, make: Factory
+) -> None:
     ada = await make.user()
-    given = await ticket(address, ada)
+    issued = await ticket(address, ada)
     await make.sql.execute("update tickets set access_expires_at = now() + interval '2 s' where user_id = $1", ada.id)
-    async with streaming(address, ticket=given) as stream:
+    async with streaming(address, ticket=issued) as stream:
         assert (await stream.next() or {}).get("event") == "ready"
         task = await make.task(ada)
         one = await stream.next()
         assert one
         assert orjson.loads(one["data"])["task_id"] == task
         await ended(stream)
-    async with streaming(address, ticket=given) as stream:
+    async with streaming(address, ticket=issued) as stream:
         assert stream.response.status_code == 401
 
 
@@ -208,7 +210,7 @@ async def test_a_stream_ends_with_the_role_or_the_account(address: str, make: Fa
             await ended(stream)
 
 
-async def test_who_leaves_a_stream_is_forgotten(address: str, make: Factory, live_app: FastAPI) -> None:
+async def test_a_disconnected_stream_is_removed(address: str, make: Factory, live_app: FastAPI) -> None:
     ada, listeners = await make.user(), live_app.state.services.hub.subscribers
     async with streaming(address, ada.token) as stream:
         await stream.next()

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.realtime.test_socket import ticket
-from tests.support.ears import closed, dialled, listening, streaming, told
 from tests.support.factories import Factory
 from tests.support.servers import Server, serving
+from tests.support.subscribers import closed, dialled, listening, streaming, told
 
 
 @pytest.fixture
@@ -34,13 +34,11 @@ def at(server: Server) -> str:
     return urlsplit(server.url).netloc
 
 
-async def test_tickets_cursors_and_events_are_good_on_every_replica(
-    replicas: tuple[Server, Server], make: Factory
-) -> None:
+async def test_tickets_cursors_and_events_work_on_every_replica(replicas: tuple[Server, Server], make: Factory) -> None:
     one, two = (at(server) for server in replicas)
     ada = await make.user()
-    given = await ticket(one, ada)
-    async with dialled(two, ticket=given) as there, listening(one, ada) as here:
+    issued = await ticket(one, ada)
+    async with dialled(two, ticket=issued) as there, listening(one, ada) as here:
         assert (await told(there))["type"] == "ready"
         with replicas[0].client(ada.token) as http:
             made = await asyncio.to_thread(http.post, "/tasks", json={"title": "x"})
@@ -53,16 +51,16 @@ async def test_tickets_cursors_and_events_are_good_on_every_replica(
             async with dialled(address, token=ada.token, since=event["cursor"]) as socket:
                 assert (await told(socket))["type"] == "ready"
                 assert (await told(socket))["task_id"] == last
-    async with dialled(one, ticket=given) as socket:
+    async with dialled(one, ticket=issued) as socket:
         assert await closed(socket) == 4401
     for server in replicas:
-        assert given not in server.log()
+        assert issued not in server.log()
         assert ada.token not in server.log()
         assert events[0]["cursor"] not in server.log()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_ends_all_who_listen_at_once(
+async def test_a_stop_disconnects_all_subscribers_at_once(
     tmp_path: Path, live_database_url: str, make: Factory, how: signal.Signals
 ) -> None:
     ada = await make.user()

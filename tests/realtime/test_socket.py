@@ -25,18 +25,18 @@ from service.app import create_app
 from service.events.subscriber import Subscriber
 from tests.conftest import SECRET_KEY, make_settings
 from tests.realtime.conftest import ORIGIN
-from tests.support.ears import WAIT_SECONDS, closed, dialled, listening, say, told
 from tests.support.factories import Factory, User
 from tests.support.gates import gate
 from tests.support.problems import problem
 from tests.support.raw import dial
 from tests.support.sockets import served
+from tests.support.subscribers import WAIT_SECONDS, closed, dialled, listening, say, told
 
 TEXT, CLOSE = 0x1, 0x8  # opcodes of frames
 
 
 def token_until(user: User, expires_at: float) -> str:
-    """Give the user's token with another end."""
+    """Return the user's token with another expiry."""
     header = jwt.get_unverified_header(user.token)
     claims = jwt.decode(user.token, options={"verify_signature": False})
     return jwt.encode(claims | {"exp": math.ceil(expires_at)}, SECRET_KEY, ALGORITHM, headers=header)
@@ -80,19 +80,19 @@ async def test_a_token_in_the_first_message(address: str, make: Factory) -> None
         await hears(socket, make, ada)
 
 
-async def test_a_ticket_is_good_once(address: str, make: Factory) -> None:
+async def test_a_ticket_works_once(address: str, make: Factory) -> None:
     ada = await make.user()
-    given = await ticket(address, ada)
-    async with dialled(address, ticket=given) as socket:
+    issued = await ticket(address, ada)
+    async with dialled(address, ticket=issued) as socket:
         await hears(socket, make, ada)
-    async with dialled(address, ticket=given) as socket:
+    async with dialled(address, ticket=issued) as socket:
         assert await closed(socket) == 4401
 
 
 async def test_an_expired_ticket_is_refused(address: str, make: Factory) -> None:
-    given = await ticket(address, await make.user())
+    issued = await ticket(address, await make.user())
     await make.sql.execute("update tickets set expires_at = now()")
-    async with dialled(address, ticket=given) as socket:
+    async with dialled(address, ticket=issued) as socket:
         assert await closed(socket) == 4401
 
 
@@ -113,17 +113,17 @@ async def test_a_bad_token_is_refused_whichever_way_it_comes(address: str, make:
 
 
 @pytest.mark.parametrize("first", ["hello", "{}", '{"type": "subscribe"}', '{"type": "auth"}', b"{}", None])
-async def test_who_does_not_say_who_it_is_is_refused(
+async def test_a_socket_that_does_not_authenticate_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, first: str | bytes | None
 ) -> None:
-    monkeypatch.setattr(websocket, "AUTH_SECONDS", 0.1 if first is None else WAIT_SECONDS)
+    monkeypatch.setattr(websocket, "AUTH_TIMEOUT_SECONDS", 0.1 if first is None else WAIT_SECONDS)
     async with dialled(address) as socket:
         if first is not None:
             await socket.send(first)
         assert await closed(socket) == 4401
 
 
-async def test_an_expired_token_and_a_gone_account_are_refused(address: str, make: Factory) -> None:
+async def test_an_expired_token_and_a_deleted_account_are_refused(address: str, make: Factory) -> None:
     ada = await make.user()
     async with dialled(address, token=token_until(ada, time.time() - 60)) as socket:
         assert await closed(socket) == 4401
@@ -207,7 +207,7 @@ async def test_since_may_come_in_the_first_message(address: str, make: Factory) 
 
 
 @pytest.mark.parametrize("since", ["garbage", "", "x" * 4000])
-async def test_what_is_no_cursor_is_answered_with_reset(address: str, make: Factory, since: str) -> None:
+async def test_an_invalid_cursor_is_answered_with_reset(address: str, make: Factory, since: str) -> None:
     ada = await make.user()
     await make.task(ada)
     async with dialled(address, token=ada.token, since=since) as socket:
@@ -320,7 +320,7 @@ async def test_a_user_may_narrow_to_own_events_alone(address: str, make: Factory
         b"\x00\xff",
     ],
 )
-async def test_a_message_that_does_not_hold_is_told_and_ends_nothing(
+async def test_an_invalid_message_is_reported_and_keeps_the_connection(
     address: str, make: Factory, message: str | bytes
 ) -> None:
     ada = await make.user()
@@ -359,7 +359,7 @@ async def test_a_foreign_origin_is_refused(address: str, make: Factory, origin: 
     assert refused.value.response.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_the_own_and_a_friendly_origin_are_let_in(address: str, make: Factory) -> None:
+async def test_the_own_and_an_allowed_origin_are_accepted(address: str, make: Factory) -> None:
     ada = await make.user()
     for origin in (f"http://{address}", ORIGIN):
         async with dialled(address, token=ada.token, origin=origin) as socket:
@@ -380,7 +380,7 @@ async def test_a_handshake_names_no_server(address: str, make: Factory) -> None:
         assert "Sec-WebSocket-Extensions" not in socket.response.headers
 
 
-async def test_a_plain_request_is_told_to_upgrade(make: Factory, live_app: FastAPI) -> None:
+async def test_a_plain_request_gets_426(make: Factory, live_app: FastAPI) -> None:
     ada = await make.user()
     answer = await ada.client.get("/ws")
     assert problem(answer, 426)["code"] == "upgrade_required"
@@ -401,8 +401,8 @@ async def test_neither_a_token_nor_a_query_is_logged(
 ) -> None:
     caplog.set_level(0)
     ada = await make.user()
-    given = await ticket(address, ada)
-    async with dialled(address, ticket=given, since="Atlantis") as socket:
+    issued = await ticket(address, ada)
+    async with dialled(address, ticket=issued, since="Atlantis") as socket:
         assert (await told(socket))["type"] == "reset"
         await say(socket, type="auth", token=ada.token)
         assert (await told(socket))["type"] == "authenticated"
@@ -412,21 +412,21 @@ async def test_neither_a_token_nor_a_query_is_logged(
         async with dialled(address, token=ada.token, origin="https://foe.example", since="Atlantis"):
             pass
     # What the client under test's own library says is its own matter.
-    said = "\n".join([*log, *(one.getMessage() for one in caplog.records if not one.name.startswith("websockets"))])
-    assert "a listener has come" in said
-    for secret in (given, ada.token, "Atlantis"):
-        assert secret not in said
+    log_text = "\n".join([*log, *(one.getMessage() for one in caplog.records if not one.name.startswith("websockets"))])
+    assert "subscriber connected" in log_text
+    for secret in (issued, ada.token, "Atlantis"):
+        assert secret not in log_text
 
 
-async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
+async def test_a_subscriber_that_stops_reading_gets_a_close_frame_after_its_events(
     address: str,
     make: Factory,
     live_app: FastAPI,
     sql: asyncpg.Connection[asyncpg.Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "MAX_STALL_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "POLL_INTERVAL_SECONDS", 0.05)
     ada = await make.user()
     raw, _ = await dial(f"http://{address}", {"Authorization": f"Bearer {ada.token}"})
     await sql.execute(
@@ -447,7 +447,7 @@ async def test_who_reads_nothing_is_told_so_behind_what_it_was_sent(
     assert (frames[-1][0], int.from_bytes(frames[-1][1][:2], "big")) == (CLOSE, 4408)
 
 
-async def test_who_leaves_is_forgotten(address: str, make: Factory, live_app: FastAPI) -> None:
+async def test_a_disconnected_subscriber_is_removed(address: str, make: Factory, live_app: FastAPI) -> None:
     hub, ada = live_app.state.services.hub, await make.user()
 
     def mine() -> list[Subscriber]:
@@ -458,19 +458,17 @@ async def test_who_leaves_is_forgotten(address: str, make: Factory, live_app: Fa
     async with asyncio.timeout(WAIT_SECONDS):
         while mine():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    assert ada.id not in hub._owners
+    assert ada.id not in hub._live_owners
 
 
-async def test_who_comes_before_the_listener_has_its_connection_misses_nothing(
-    make: Factory, live_database_url: str
-) -> None:
+async def test_a_subscriber_before_the_listener_connects_misses_nothing(make: Factory, live_database_url: str) -> None:
     ada = await make.user()
     async with gate(live_database_url) as door:
         await door.shut("refused")
         app = create_app(make_settings(live_database_url, database_listen_url=door.url), passwords=Passwords(cost=4))
         async with app.router.lifespan_context(app), served(app) as address, listening(address, ada) as socket:
             async with asyncio.timeout(WAIT_SECONDS):
-                while not app.state.services.hub.followed:  # noqa: ASYNC110
+                while not app.state.services.hub.has_live_subscribers:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             tasks = [await make.task(ada)]
             await door.open()

@@ -15,7 +15,7 @@ from service.db.queries import q
 from tests.support.factories import Factory, User
 
 
-async def test_a_new_account_is_given_without_its_password(database: Database, make: Factory) -> None:
+async def test_a_new_account_is_returned_without_its_password(database: Database, make: Factory) -> None:
     row: dict[str, Any] = dict(await q.accounts.create(database, username="Ada", password_hash="kept", role="user"))
     assert row.keys() == {"id", "username", "role", "created_at"}
     assert (row["username"], row["role"]) == ("Ada", "user")
@@ -25,12 +25,12 @@ async def test_a_new_account_is_given_without_its_password(database: Database, m
     assert await make.sql.fetchval("select password_hash from users") == "kept"
 
 
-async def test_who_is_not_there_has_no_row(database: Database, make: Factory) -> None:
+async def test_a_missing_account_has_no_row(database: Database, make: Factory) -> None:
     assert await q.accounts.get(database, user_id=0) is None
     assert await q.accounts.credentials(database, username="nobody") is None
 
 
-async def test_of_many_with_one_name_exactly_one_is_made(database: Database, make: Factory) -> None:
+async def test_exactly_one_of_many_accounts_with_one_name_is_created(database: Database, make: Factory) -> None:
     names = ["ada", "Ada", "ADA", "aDa"] * 4
     made = await asyncio.gather(
         *(q.accounts.create(database, username=name, password_hash="", role="user") for name in names),
@@ -91,7 +91,7 @@ UNTIL = datetime(2030, 1, 1, tzinfo=UTC)
 NOBODY: dict[str, None] = {"session_id": None, "key_id": None}
 
 
-async def test_a_ticket_is_good_once_and_for_thirty_seconds(database: Database, make: Factory) -> None:
+async def test_a_ticket_works_once_and_for_thirty_seconds(database: Database, make: Factory) -> None:
     root = await make.admin()
     row = await q.accounts.create_ticket(database, hash=b"one", user_id=root.id, access_expires_at=UNTIL, **NOBODY)
     assert row["expires_at"]
@@ -104,7 +104,7 @@ async def test_a_ticket_is_good_once_and_for_thirty_seconds(database: Database, 
     assert await q.accounts.use_ticket(database, hash=b"another") is None
 
 
-async def test_an_expired_ticket_is_not_good_and_goes_with_the_next(database: Database, make: Factory) -> None:
+async def test_an_expired_ticket_is_refused_and_deleted_with_the_next(database: Database, make: Factory) -> None:
     ada = await make.user()
     for number in range(3):
         await q.accounts.create_ticket(database, hash=b"%d" % number, user_id=ada.id, access_expires_at=UNTIL, **NOBODY)
@@ -114,7 +114,7 @@ async def test_an_expired_ticket_is_not_good_and_goes_with_the_next(database: Da
     assert {row["hash"] for row in await make.sql.fetch("select hash from tickets")} == {b"2", b"new"}
 
 
-async def test_a_ticket_goes_with_its_account_and_is_made_for_none_that_is_gone(
+async def test_a_ticket_is_deleted_with_its_account_and_not_created_for_a_deleted_one(
     database: Database, make: Factory
 ) -> None:
     ada = await make.user()
@@ -141,7 +141,7 @@ async def sessions_of(make: Factory, user: User) -> list[int]:
 
 @pytest.mark.parametrize("role", [None, "user", "admin"])
 @pytest.mark.parametrize("active", [None, True, False])
-async def test_what_is_not_said_stays_and_only_a_deactivation_ends_sessions(
+async def test_omitted_fields_stay_and_only_a_deactivation_ends_sessions(
     database: Database, make: Factory, role: str | None, active: bool | None
 ) -> None:
     ada, bob, root = await make.admin(), await make.user(), await make.admin()
@@ -174,9 +174,7 @@ async def test_a_change_that_cannot_be_leaves_all_as_it_was(database: Database, 
     assert await sessions_of(make, root) == [root.viewer.session_id]
 
 
-async def test_of_many_administrators_who_demote_each_other_at_once_one_stays(
-    database: Database, make: Factory
-) -> None:
+async def test_one_of_many_administrators_who_demote_each_other_stays(database: Database, make: Factory) -> None:
     admins = [await make.admin() for _ in range(10)]
     done = await asyncio.gather(
         *(q.accounts.change(database, user_id=one.id, role="user", active=None) for one in admins),
@@ -190,8 +188,8 @@ async def test_of_many_administrators_who_demote_each_other_at_once_one_stays(
 async def test_a_new_password_ends_all_sessions_but_one(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     others = [await make.session(ada.id) for _ in range(2)]
-    known = await q.accounts.password(database, user_id=ada.id)
-    change: dict[str, Any] = {"user_id": ada.id, "verified_hash": known, "kept_session_id": others[0]}
+    current_hash = await q.accounts.password(database, user_id=ada.id)
+    change: dict[str, Any] = {"user_id": ada.id, "verified_hash": current_hash, "kept_session_id": others[0]}
     assert await q.accounts.set_password(database, **change, password_hash="new") == 1
     assert await q.accounts.password(database, user_id=ada.id) == "new"
     assert await q.accounts.password(database, user_id=bob.id) not in {"new", None}
@@ -202,24 +200,28 @@ async def test_a_new_password_ends_all_sessions_but_one(database: Database, make
     assert await sessions_of(make, ada) == []
 
 
-async def test_who_knew_another_password_changes_nothing_and_ends_nothing(database: Database, make: Factory) -> None:
+async def test_an_outdated_password_hash_changes_nothing_and_ends_nothing(database: Database, make: Factory) -> None:
     ada = await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     change: dict[str, Any] = {"password_hash": "new", "kept_session_id": None}
     assert await q.accounts.set_password(database, user_id=ada.id, verified_hash="stale", **change) == 0
-    assert await q.accounts.set_password(database, user_id=0, verified_hash=known, **change) == 0
-    assert await q.accounts.password(database, user_id=ada.id) == known
+    assert await q.accounts.set_password(database, user_id=0, verified_hash=current_hash, **change) == 0
+    assert await q.accounts.password(database, user_id=ada.id) == current_hash
     assert await q.accounts.password(database, user_id=0) is None
     assert await sessions_of(make, ada) == [ada.viewer.session_id]
 
 
-async def test_of_many_who_change_one_password_at_once_one_does(database: Database, make: Factory) -> None:
+async def test_one_of_many_concurrent_password_changes_succeeds(database: Database, make: Factory) -> None:
     ada = await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     done = await asyncio.gather(
         *(
             q.accounts.set_password(
-                database, user_id=ada.id, password_hash=f"new {number}", verified_hash=known, kept_session_id=None
+                database,
+                user_id=ada.id,
+                password_hash=f"new {number}",
+                verified_hash=current_hash,
+                kept_session_id=None,
             )
             for number in range(10)
         )
@@ -233,7 +235,7 @@ NAMES = ["Ada", "ada.b", "ADA-C", "ada_d", "adb", "bob", "Bob2", "Zoe", "a-a", "
 
 @pytest.mark.parametrize("begin", [None, "ada", "a", "b", "zoe", "ada_", "ada.", "_", "-", "x"])
 @pytest.mark.parametrize("sort", ["username", "-username"])
-async def test_pages_of_accounts_are_those_whose_names_begin_so_in_order(
+async def test_pages_of_accounts_have_the_names_with_the_prefix_in_order(
     database: Database, make: Factory, sort: Any, begin: str | None
 ) -> None:
     await make.sql.executemany("insert into users (username, password_hash) values ($1, '')", [(n,) for n in NAMES])

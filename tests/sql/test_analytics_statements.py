@@ -16,8 +16,8 @@ NOON = datetime(2025, 5, 24, 12, tzinfo=UTC)
 
 
 async def summary(db: Database, viewer: Viewer, **values: Any) -> tuple[dict[str, int], dict[str, int]]:
-    given = {"user_id": None, "created_from": None, "created_before": None, **values}
-    row = await q.analytics.summary(db, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **given)
+    arguments = {"user_id": None, "created_from": None, "created_before": None, **values}
+    row = await q.analytics.summary(db, viewer_id=viewer.id, viewer_is_admin=viewer.is_admin, **arguments)
     return orjson.loads(orjson.dumps(row["by_status"])), orjson.loads(orjson.dumps(row["by_user"]))
 
 

@@ -1,4 +1,4 @@
-"""The statements of attachments, and what the schema does where one comes or goes, whoever does it."""
+"""The statements of attachments, and the triggers that run when any writer adds or deletes one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ async def folder(make: Factory) -> str:
 
 
 async def create(db: Database, viewer: Viewer, task: int, **values: Any) -> Any:
-    given = {"key": f"{'a' * 32}/{token_hex(16)}", "quota": 0, **FILE, **values}
-    return await q.attachments.create(db, task_id=task, **asked(viewer), **given)
+    arguments = {"key": f"{'a' * 32}/{token_hex(16)}", "quota": 0, **FILE, **values}
+    return await q.attachments.create(db, task_id=task, **asked(viewer), **arguments)
 
 
 async def made(db: Database, user: User, task: int, **values: Any) -> int:
@@ -41,7 +41,7 @@ async def made(db: Database, user: User, task: int, **values: Any) -> int:
 
 
 async def events(make: Factory) -> list[Any]:
-    """Give type, version, actor and changes of each event, as the API shows them."""
+    """Return type, version, actor and changes of each event, as the API shows them."""
     rows = await make.sql.fetch("select type, task, actor_id, changes from task_events order by id")
     return [
         (row["type"], orjson.loads(row["task"])["version"], row["actor_id"], orjson.loads(row["changes"] or "null"))
@@ -49,7 +49,7 @@ async def events(make: Factory) -> list[Any]:
     ]
 
 
-async def test_who_may_add_one_and_what_is_used(database: Database, make: Factory) -> None:
+async def test_a_check_reports_the_permission_and_the_used_quota(database: Database, make: Factory) -> None:
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     task = await make.task(ada)
     for user, verdict in ((ada, "ok"), (bob, "forbidden"), (root, "ok")):
@@ -65,7 +65,7 @@ async def test_who_may_add_one_and_what_is_used(database: Database, make: Factor
     assert await q.attachments.check_upload(database, task_id=0, **asked(ada.viewer)) is None
 
 
-async def test_one_is_created_where_the_viewer_may(database: Database, make: Factory) -> None:
+async def test_an_attachment_is_created_if_the_viewer_may(database: Database, make: Factory) -> None:
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     task = await make.task(ada)
     assert (await create(database, bob.viewer, task))["verdict"] == "forbidden"
@@ -90,7 +90,9 @@ async def test_a_quota_is_full_beyond_its_last_byte(
     assert " ".join(row["verdict"] for row in rows) == verdicts
 
 
-async def test_who_waits_for_the_quota_sees_what_the_one_before_used(database: Database, make: Factory) -> None:
+async def test_an_upload_that_waits_for_the_quota_sees_the_use_of_the_previous_one(
+    database: Database, make: Factory
+) -> None:
     ada = await make.user()
     task = await make.task(ada)
 
@@ -141,7 +143,7 @@ async def test_a_page_is_in_the_order_of_coming(database: Database, make: Factor
     assert await ids(ada.viewer) == []
 
 
-async def test_one_is_given_and_deleted_where_the_viewer_may(database: Database, make: Factory) -> None:
+async def test_an_attachment_is_read_and_deleted_if_the_viewer_may(database: Database, make: Factory) -> None:
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     task, other = await make.task(ada), await make.task(ada)
     one = await made(database, ada, task, key=f"{'a' * 32}/{'c' * 32}")
@@ -167,7 +169,7 @@ async def test_one_is_given_and_deleted_where_the_viewer_may(database: Database,
     assert (await events(make))[-1][:3] == ("task.updated", 3, root.id)
 
 
-async def test_what_a_dba_does_is_a_change_of_the_task(make: Factory, database: Database) -> None:
+async def test_attachments_changed_by_a_dba_change_the_task(make: Factory, database: Database) -> None:
     ada = await make.user()
     task, other = await make.task(ada), await make.task(ada)
     one = await made(database, ada, task)
@@ -198,7 +200,7 @@ async def test_attachments_are_not_truncated(make: Factory) -> None:
 @pytest.mark.parametrize(
     "name", ["a", "x" * 255, "\N{GRINNING FACE}" * 255, ".a", "a.", "ש", "a b", "a\u200db", '"%00']
 )
-async def test_a_name_of_any_script_is_taken(make: Factory, database: Database, name: str) -> None:
+async def test_a_name_in_any_script_is_accepted(make: Factory, database: Database, name: str) -> None:
     ada = await make.user()
     assert await made(database, ada, await make.task(ada), filename=name)
 
@@ -215,7 +217,7 @@ async def test_a_name_that_is_a_path_or_cannot_be_shown_is_refused(
         await made(database, ada, await make.task(ada), filename=name)
 
 
-async def test_an_account_that_goes_leaves_what_it_added(make: Factory, database: Database) -> None:
+async def test_a_deleted_account_leaves_its_attachments(make: Factory, database: Database) -> None:
     ada, root, other = await make.user(), await make.admin(), await make.admin()
     task = await make.task(ada)
     await made(database, root, task)
@@ -237,7 +239,9 @@ async def keys(make: Factory) -> list[str]:
     return [row["key"] for row in await make.sql.fetch("select key from attachments order by id")]
 
 
-async def test_what_is_gone_is_claimed_once_and_again_where_it_failed(make: Factory, database: Database) -> None:
+async def test_a_removed_attachment_is_claimed_once_and_again_after_a_failure(
+    make: Factory, database: Database
+) -> None:
     ada = await make.user()
     task = await make.task(ada)
     for _ in range(3):
@@ -282,7 +286,9 @@ async def test_only_what_went_with_its_task_can_come_back_with_it(make: Factory,
     assert [row["is_doubtful"] for row in await restorable(ada.viewer)] == [True] * (how == "task")
 
 
-async def test_what_comes_back_is_as_it_was_and_makes_no_event_of_its_own(make: Factory, database: Database) -> None:
+async def test_a_restored_attachment_is_unchanged_and_causes_no_event_of_its_own(
+    make: Factory, database: Database
+) -> None:
     ada, root, other = await make.user(), await make.admin(), await make.admin()
     task = await make.task(ada)
     await made(database, ada, task, filename="ø", size=0)
@@ -306,7 +312,7 @@ async def test_what_comes_back_is_as_it_was_and_makes_no_event_of_its_own(make: 
     assert other
 
 
-async def test_what_somebody_removes_now_does_not_come_back(make: Factory, database: Database) -> None:
+async def test_a_file_under_removal_is_not_restored(make: Factory, database: Database) -> None:
     ada = await make.user()
     task = await make.task(ada)
     await made(database, ada, task)
@@ -322,7 +328,7 @@ async def test_what_somebody_removes_now_does_not_come_back(make: Factory, datab
 # Files held against rows
 
 
-async def test_one_at_a_time_has_the_turn(make: Factory, database: Database) -> None:
+async def test_one_process_at_a_time_holds_the_lease(make: Factory, database: Database) -> None:
     await make.sql.execute("update attachment_store set sweep_due_at = now()")
     slot = await q.attachments.acquire_sweep_lease(database, seconds=60, holds_lease=False)
     assert slot
@@ -341,8 +347,8 @@ async def test_keys_are_in_their_order_and_of_an_hour_ago(make: Factory, databas
     ordered = sorted(await keys(make))
 
     async def found(**page: Any) -> list[str]:
-        given = {"after_key": "", "last_key": None, "row_limit": 10, **page}
-        return [row["key"] for row in await q.attachments.keys(database, **given)]
+        arguments = {"after_key": "", "last_key": None, "row_limit": 10, **page}
+        return [row["key"] for row in await q.attachments.keys(database, **arguments)]
 
     assert await found() == []
     await make.sql.execute("update attachments set created_at = now() - interval '61 minutes'")
@@ -357,7 +363,7 @@ async def test_unknown_is_what_neither_is_there_nor_still_to_be_removed(make: Fa
     one = await made(database, ada, task)
     await made(database, ada, task)
     await make.sql.execute("delete from attachments where id = $1", one)
-    known = await make.sql.fetch("select key from attachments union select key from removed_attachments")
+    recorded = await make.sql.fetch("select key from attachments union select key from removed_attachments")
     unknown = {"x", f"{'d' * 32}/{'d' * 32}"}
-    rows = await q.attachments.find_orphans(database, keys=[*(row["key"] for row in known), *unknown])
+    rows = await q.attachments.find_orphans(database, keys=[*(row["key"] for row in recorded), *unknown])
     assert {row["key"] for row in rows} == unknown

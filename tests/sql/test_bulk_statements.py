@@ -28,16 +28,16 @@ async def create_many(db: Database, user_id: int, *tasks: dict[str, Any]) -> Seq
     )
 
 
-async def test_tasks_have_what_was_given_in_the_order_in_which_it_was(database: Database, make: Factory) -> None:
+async def test_tasks_keep_the_values_and_the_order_sent(database: Database, make: Factory) -> None:
     ada = await make.user()
-    given: list[dict[str, Any]] = [
+    sent: list[dict[str, Any]] = [
         {"title": "b", "description": 'a "quoted", {text}\\ \n', "status": "done", "city": "Oslo"},
         {"title": "NULL", "description": None, "status": "todo", "city": None},
         {"title": "a", "description": "", "status": "in_progress", "city": ""},
     ]
     found = [orjson.Fragment(SNOW), None, None]
-    rows = await create_many(database, ada.id, *({**one, "weather": w} for one, w in zip(given, found, strict=True)))
-    assert [{name: row[name] for name in given[0]} for row in rows] == given
+    rows = await create_many(database, ada.id, *({**one, "weather": w} for one, w in zip(sent, found, strict=True)))
+    assert [{name: row[name] for name in sent[0]} for row in rows] == sent
     assert [orjson.loads(orjson.dumps(row["weather"])) for row in rows] == [orjson.loads(SNOW), None, None]
     assert {(row["user_id"], row["version"]) for row in rows} == {(ada.id, 1)}
     kept = await make.sql.fetch("select * from task_view order by id")
@@ -54,7 +54,7 @@ async def test_ids_rise_in_the_order_of_a_thousand(database: Database, make: Fac
     assert [row["id"] for row in rows] == sorted({row["id"] for row in rows})
 
 
-async def test_each_has_its_event_which_names_who_asked(database: Database, make: Factory) -> None:
+async def test_each_task_has_an_event_that_names_the_actor(database: Database, make: Factory) -> None:
     ada = await make.user()
     rows = await create_many(database, ada.id, {"title": "one"}, {"title": "two"})
     events = await make.sql.fetch("select type, task_id, user_id, actor_id from task_events order by id")
@@ -64,9 +64,7 @@ async def test_each_has_its_event_which_names_who_asked(database: Database, make
 @pytest.mark.parametrize(
     "bad", [{"title": " "}, {"status": "later"}, {"city": "x" * 101}, {"description": "x" * 10_001}]
 )
-async def test_one_that_does_not_hold_keeps_all_others_away(
-    database: Database, make: Factory, bad: dict[str, str]
-) -> None:
+async def test_one_invalid_task_rejects_all_tasks(database: Database, make: Factory, bad: dict[str, str]) -> None:
     ada = await make.user()
     with pytest.raises(InvalidError):
         await create_many(database, ada.id, {"title": "one"}, {"title": "two", **bad})
@@ -74,6 +72,6 @@ async def test_one_that_does_not_hold_keeps_all_others_away(
     assert await make.sql.fetchval("select count(*) from task_events") == 0
 
 
-async def test_an_account_that_is_gone_makes_none(database: Database, make: Factory) -> None:
+async def test_a_deleted_account_creates_no_tasks(database: Database, make: Factory) -> None:
     with pytest.raises(UnauthorizedError):
         await create_many(database, 1, {"title": "one"})

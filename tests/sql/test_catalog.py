@@ -28,8 +28,8 @@ async def test_every_statement_is_there_and_every_link_leads_somewhere(sql: Sess
     assert all((FOLDER / link).exists() for link in links if not link.startswith("#"))
 
 
-async def test_an_entry_says_what_a_statement_takes_gives_and_touches(sql: Session) -> None:
-    described = {one["name"]: one for one in (entry.described() for entry in await catalog.entries(sql))}
+async def test_an_entry_lists_the_parameters_columns_and_tables_of_a_statement(sql: Session) -> None:
+    described = {one["name"]: one for one in (entry.as_dict() for entry in await catalog.entries(sql))}
     history = described["tasks.history"]
     assert history["file"] == "sql/tasks/history.sql"
     assert history["params"][3] == {"name": "before_id", "type": "bigint", "nullable": True}

@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "sql"
 
 
-async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Session) -> None:
+async def test_the_files_of_the_repository_are_valid_and_the_stub_is_current(sql: Session) -> None:
     assert await check(sql) == []
 
 
@@ -66,31 +66,39 @@ async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Sessi
         ("title text?", "title text[]?", ":3: params: $2 is text to the server, and text[] in the header"),
         (", title text?", "", ":3: params: $2 is text to the server, and nothing in the header"),
         ("title text?", "title text?, more bigint", ":3: params: $3 is not used to the server, and int8 in the header"),
-        ("    t.version;", "    t.version,\n    t.id as title;", ":6: columns: two columns are called title: give one"),
-        ("    t.version;", "    t.version + 1;", ":6: columns: a column has no name: give it one with `as`"),
-        ("t.title = $2", "($2::text is null or t.title = $2) and $1::bigint is null", ":3: params: $1 is asked"),
+        (
+            "    t.version;",
+            "    t.version,\n    t.id as title;",
+            ":6: columns: two columns are called title: rename one",
+        ),
+        ("    t.version;", "    t.version + 1;", ":6: columns: a column has no name: name it with `as`"),
+        (
+            "t.title = $2",
+            "($2::text is null or t.title = $2) and $1::bigint is null",
+            ":3: params: $1 is compared with null",
+        ),
         (
             "-- index: tasks_pkey",
             "-- index: users_pkey",
             ":4: index: users_pkey is of users, which the statement does not",
         ),
-        ("-- index: tasks_pkey", "-- scans: users", ":4: scans: the statement does not read users: take it out"),
-        ("-- index: tasks_pkey", "-- nullable: name", ":4: nullable: there is no column name: take it out"),
+        ("-- index: tasks_pkey", "-- scans: users", ":4: scans: the statement does not read users: remove it"),
+        ("-- index: tasks_pkey", "-- nullable: name", ":4: nullable: there is no column name: remove it"),
         ("-- index: tasks_pkey", "-- nullable: weather", ":4: nullable: weather may be null in its table already"),
-        ("row?", "count", ":2: returns: count does not go with 3 columns"),
-        ("row?", "value", ":2: returns: value does not go with 3 columns"),
+        ("row?", "count", ":2: returns: count does not fit 3 columns"),
+        ("row?", "value", ":2: returns: value does not fit 3 columns"),
         ("tasks_pkey", "tasks_pke", ":4: index: the schema has no tasks_pke"),
         ("tasks_pkey", "tasks_title_check", ":4: index: the schema has no tasks_title_check"),
         ("tasks_title_check", "tasks_titel_check", ":5: raises: the schema has no tasks_titel_check"),
         (
             "tasks_title_check -> invalid",
             "tasks_title_check -> conflict",
-            ":5: raises: db_errors.CONSTRAINTS does not say tasks_title_check -> conflict",
+            ":5: raises: db/errors.py does not map tasks_title_check -> conflict",
         ),
         (
             "tasks_title_check -> invalid",
             "tasks_pkey -> conflict",
-            ":5: raises: db_errors.CONSTRAINTS does not say tasks_pkey -> conflict",
+            ":5: raises: db/errors.py does not map tasks_pkey -> conflict",
         ),
         ("    t.weather,", "    t.wether,", ":10: column t.wether does not exist"),
         ("update tasks", "updat tasks", ":6: syntax error"),
@@ -99,12 +107,12 @@ async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Sessi
         (
             "-- raises: tasks_title_check -> invalid",
             "-- raises: users_role_check -> invalid",
-            ":5: raises: users_role_check is of users, which the statement does not write: take it out",
+            ":5: raises: users_role_check is of users, which the statement does not write: remove it",
         ),
         (
             "t.version",
             "t.version::numeric as version",
-            ":6: columns: numeric is a type that stub.PYTHON does not know: cast it to one, or add it there",
+            ":6: columns: numeric is a type that stub.PYTHON lacks: cast it to another, or add it there",
         ),
         (
             " and t.title = $2",
@@ -113,7 +121,7 @@ async def test_the_repositorys_own_files_hold_and_the_stub_is_current(sql: Sessi
         ),
     ],
 )
-async def test_a_mistake_is_told_with_its_file_and_line(
+async def test_a_mistake_is_reported_with_its_file_and_line(
     sql: Session, folder: Path, tmp_path: Path, *, old: str, new: str, problem: str
 ) -> None:
     stub = tmp_path / "queries.pyi"
@@ -126,23 +134,21 @@ async def test_a_mistake_is_told_with_its_file_and_line(
     assert "\n" not in found
 
 
-async def test_a_mistake_in_a_later_sort_is_told_at_the_line_of_its_expansion(sql: Session, folder: Path) -> None:
+async def test_a_mistake_in_a_later_sort_is_reported_at_the_line_of_its_expansion(sql: Session, folder: Path) -> None:
     file = folder / "tasks" / "title.sql"
     file.write_text(SORTED.replace("id: t.id bigint", f"id: t.{'i' * 80}d bigint", 1), encoding="utf-8")
     (found,) = await check(sql, folder=folder, stub_path=folder / "queries.pyi")
     assert found.startswith(f"{file}:8: column t.iii")
 
 
-async def test_a_parameter_of_a_type_without_a_python_name_is_told(sql: Session, folder: Path) -> None:
+async def test_a_parameter_of_an_unsupported_type_is_reported(sql: Session, folder: Path) -> None:
     file = folder / "tasks" / "title.sql"
     file.write_text("-- A sum.\n-- returns: value\n-- params: one numeric\nselect $1 > 1.5 as more;", encoding="utf-8")
     (found,) = await check(sql, folder=folder, stub_path=folder / "queries.pyi")
-    assert (
-        found == f"{file}:3: params: numeric is a type that stub.PYTHON does not know: cast it to one, or add it there"
-    )
+    assert found == f"{file}:3: params: numeric is a type that stub.PYTHON lacks: cast it to another, or add it there"
 
 
-async def test_every_mistake_is_told_and_the_stub_is_left_alone_until_there_is_none(
+async def test_every_mistake_is_reported_and_the_stub_is_kept_until_all_are_fixed(
     sql: Session, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "tasks" / "title.sql").write_text(GOOD.replace("t.weather", "t.w").replace("tasks_pkey", "x"), "utf-8")
@@ -158,9 +164,11 @@ async def test_every_mistake_is_told_and_the_stub_is_left_alone_until_there_is_n
     assert not (tmp_path / "queries.pyi").exists()
 
 
-async def test_a_stale_stub_is_told_and_renewed_where_asked(sql: Session, folder: Path, tmp_path: Path) -> None:
+async def test_an_outdated_stub_is_reported_and_rewritten_on_request(
+    sql: Session, folder: Path, tmp_path: Path
+) -> None:
     stub = tmp_path / "queries.pyi"
-    told = [f"{stub}:1: is not what the files and the schema say: run `python -m service sql check --write`"]
+    told = [f"{stub}:1: differs from the files and the schema: run `python -m service sql check --write`"]
     assert await check(sql, folder=folder, stub_path=stub) == told
     stub.write_text("stale")
     assert await check(sql, folder=folder, stub_path=stub) == told
@@ -209,7 +217,7 @@ def test_every_statement_has_a_test_that_calls_it(name: str) -> None:
     assert any(re.search(rf"\bq\.{re.escape(name)}(\.stream)?\(", text) for text in tests)
 
 
-async def test_a_file_that_nothing_runs_and_an_entry_that_nothing_raises_are_told(
+async def test_unused_statements_and_unused_error_entries_are_reported(
     sql: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "callers", dict)

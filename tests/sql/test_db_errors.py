@@ -40,7 +40,7 @@ async def pool(url: str, **values: Any) -> AsyncIterator[Database]:
 
 
 async def answers(database: Database) -> bool:
-    """Whether the database does; that it is away is all else that may be said."""
+    """Return whether the database answers; the only accepted error is that it is unavailable."""
     try:
         return isinstance(await q.accounts.has_admin(database), bool)
     except errors.UnavailableError:
@@ -107,7 +107,7 @@ async def test_a_statement_that_takes_too_long_is_unavailable_and_ended_by_the_s
         assert await answers(database)
 
 
-async def test_of_two_that_lock_each_other_out_one_is_unavailable(database: Database, make: Factory) -> None:
+async def test_one_of_two_deadlocked_transactions_is_unavailable(database: Database, make: Factory) -> None:
     ada = await make.user()
     one, two = await make.task(ada), await make.task(ada)
     change: dict[str, Any] = {"viewer_id": ada.id, "viewer_is_admin": False, "expected_versions": None}
@@ -125,9 +125,7 @@ async def test_of_two_that_lock_each_other_out_one_is_unavailable(database: Data
     assert isinstance(failure.__cause__, asyncpg.DeadlockDetectedError)
 
 
-async def test_a_statement_that_was_locked_out_by_another_transaction_is_run_again(
-    database: Database, make: Factory, sql: Any, tmp_path: Path
-) -> None:
+async def test_a_deadlocked_statement_is_run_again(database: Database, make: Factory, sql: Any, tmp_path: Path) -> None:
     ada = await make.user()
     ids = sorted([await make.task(ada), await make.task(ada)])
     change = statement(
@@ -140,8 +138,9 @@ async def test_a_statement_that_was_locked_out_by_another_transaction_is_run_aga
         await sql.execute("update tasks set title = 'By hand' where id = $1", ids[1])
         changing = asyncio.create_task(change(database))
         async with asyncio.timeout(10):
-            while not await sql.fetchval(WAITS):  # noqa: ASYNC110
+            while not await sql.fetchval(WAITS):
                 await asyncio.sleep(0.01)
+                await sql.execute("select pg_stat_clear_snapshot()")  # else one transaction reads one state
         await sql.execute("update tasks set title = 'By hand' where id = $1", ids[0])
     await changing
     assert metrics.STATEMENT_ERRORS.labels("any", "rolled_back")._value.get() == 1
@@ -191,22 +190,22 @@ async def test_an_unknown_database_is_unavailable(database_url: str) -> None:
 
 async def test_a_wrong_password_is_unavailable() -> None:
     """On a cluster of its own, for the tests' may ask for none."""
-    with tempfile.TemporaryDirectory() as room:
-        Path(room).chmod(0o755)
-        rules = Path(room, "hba")
+    with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o755)
+        rules = Path(parent, "hba")
         rules.write_text("local all ada scram-sha-256\nlocal all all trust\n")
         rules.chmod(0o644)
-        with embedded.running(Path(room, "pg"), options={"fsync": "off", "hba_file": str(rules)}) as url:
+        with embedded.running(Path(parent, "pg"), options={"fsync": "off", "hba_file": str(rules)}) as url:
             connection = await asyncpg.connect(url)
             await connection.execute("create role ada login password 'right'")
             await connection.close()
             login = url.replace("postgres@", "ada:wrong@")
             async with pool(login) as database:
                 with pytest.raises(errors.UnavailableError) as failure:
-                    await database_version(database, Path(room))
+                    await database_version(database, Path(parent))
             assert isinstance(failure.value.__cause__, asyncpg.InvalidPasswordError)
             async with pool(login.replace("wrong", "right")) as database:
-                assert await database_version(database, Path(room))
+                assert await database_version(database, Path(parent))
 
 
 async def database_version(database: Database, folder: Path) -> object:
@@ -227,7 +226,7 @@ async def test_a_role_that_may_not_log_in_is_unavailable(database_url: str, sql:
 
 
 @pytest.mark.parametrize("text", ["table missing", "select missing from users", "select missing()"])
-async def test_a_schema_that_is_behind_is_unavailable_and_says_so(
+async def test_an_outdated_schema_is_unavailable_and_named_as_the_cause(
     database: Database, tmp_path: Path, text: str
 ) -> None:
     with pytest.raises(errors.UnavailableError, match="schema") as failure:
@@ -278,7 +277,7 @@ async def test_a_backend_that_is_ended_between_two_statements_is_replaced(databa
         ("insert into users (username) values ('without a hash')", asyncpg.NotNullViolationError),
     ],
 )
-async def test_a_fault_of_our_own_is_nobody_elses(
+async def test_a_programming_error_is_not_reported_as_a_database_error(
     database: Database, tmp_path: Path, text: str, kind: type[asyncpg.PostgresError]
 ) -> None:
     with pytest.raises(kind):

@@ -37,7 +37,7 @@ async def busy(sql: Session, session: Sessions) -> Any:
     await waiting
 
 
-def test_the_guide_says_what_each_is_for_and_which_take_parameters() -> None:
+def test_the_guide_documents_each_script_and_its_parameters() -> None:
     guide = (FOLDER / "README.md").read_text(encoding="utf-8")
     table = guide.partition("| file in `dba/` |")[2].partition("\n\n")[0]
     lines = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[2:]]
@@ -52,14 +52,14 @@ async def test_a_script_runs_in_psql_as_it_is_and_changes_nothing(database_url: 
     assert "rows)" in ended.stdout or "row)" in ended.stdout
 
 
-async def test_who_waits_for_whom_is_told(busy: Any) -> None:
+async def test_blocked_sessions_are_listed_with_their_blockers(busy: Any) -> None:
     watcher, first, second = busy
     (wait,) = await q.dba.locks(watcher)
     assert (wait["waiting_pid"], wait["blocking_pid"], wait["waiting_tag"]) == (second, first, "tasks.delete")
     assert wait["blocking_state"] == "idle in transaction"
 
 
-async def test_what_runs_is_told_with_its_tag(busy: Any) -> None:
+async def test_running_statements_are_listed_with_their_tags(busy: Any) -> None:
     watcher, first, second = busy
     running = {row["pid"]: row for row in await q.dba.running(watcher)}
     assert running[second]["tag"] == "tasks.delete"
@@ -68,7 +68,7 @@ async def test_what_runs_is_told_with_its_tag(busy: Any) -> None:
     assert running[second]["wait"] == "Lock: transactionid"
 
 
-async def test_needless_and_missing_indexes_are_told(own_database_url: str) -> None:
+async def test_unused_and_missing_indexes_are_reported(own_database_url: str) -> None:
     connection = await asyncpg.connect(own_database_url)
     try:
         assert [row["needless"] for row in await q.dba.duplicate_indexes(connection)] == []
@@ -90,7 +90,7 @@ async def test_needless_and_missing_indexes_are_told(own_database_url: str) -> N
         await connection.close()
 
 
-async def test_sizes_dead_rows_memory_and_the_queue_are_told(sql: Session) -> None:
+async def test_sizes_dead_rows_memory_and_the_queue_are_reported(sql: Session) -> None:
     sizes = {row["of_table"]: row for row in await q.dba.sizes(sql)}
     tasks = sizes["tasks"]
     assert tasks["total_bytes"] == tasks["table_bytes"] + tasks["index_bytes"] + tasks["other_bytes"]
@@ -101,7 +101,7 @@ async def test_sizes_dead_rows_memory_and_the_queue_are_told(sql: Session) -> No
     assert 0 <= queue["percent_full"] < 100
 
 
-async def test_large_tables_and_generic_plans_and_ids_are_told(own_database_url: str) -> None:
+async def test_large_tables_generic_plans_and_id_use_are_reported(own_database_url: str) -> None:
     connection = await asyncpg.connect(own_database_url)
     try:
         assert await q.dba.large_tables(connection, least_rows=1) == []
@@ -121,7 +121,7 @@ async def test_large_tables_and_generic_plans_and_ids_are_told(own_database_url:
         await connection.close()
 
 
-def test_the_roles_may_do_what_they_are_for_and_nothing_else(own_database_url: str) -> None:
+def test_the_roles_have_only_the_privileges_of_their_purpose(own_database_url: str) -> None:
     script = next(one for one in SCRIPTS if one.name == "dba.roles")
     for _ in range(2):
         ended = psql(own_database_url, "-q", "-f", str(script.path))

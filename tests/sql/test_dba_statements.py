@@ -16,8 +16,8 @@ from tests.conftest import make_settings
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-async def test_the_applied_migrations_are_told_in_their_order(database: Database) -> None:
-    assert [row["migration_id"] for row in await q.dba.applied_migrations(database)] == migrations.known()
+async def test_applied_migrations_are_listed_in_order(database: Database) -> None:
+    assert [row["migration_id"] for row in await q.dba.applied_migrations(database)] == migrations.release_ids()
 
 
 async def test_without_a_schema_the_database_is_not_the_one(empty_database_url: str) -> None:
@@ -26,7 +26,7 @@ async def test_without_a_schema_the_database_is_not_the_one(empty_database_url: 
             await q.dba.applied_migrations(database)
 
 
-async def test_the_schemas_names_are_told_by_kind(database: Database) -> None:
+async def test_the_names_of_the_schema_are_listed_by_kind(database: Database) -> None:
     names = {(row["kind"], row["name"]) for row in await q.dba.names(database)}
     assert names >= {
         ("constraint", "tasks_user_id_fkey"),

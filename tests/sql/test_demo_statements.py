@@ -26,10 +26,12 @@ async def test_administrators_alone_leave_it_empty_users_and_tasks_do_not(databa
     assert await q.demo.is_empty(database) is False
 
 
-async def test_of_two_at_once_one_fills_it_and_the_other_says_why_not(database: Database, make: Factory) -> None:
+async def test_one_of_two_concurrent_runs_fills_the_database_and_the_other_reports_why_not(
+    database: Database, make: Factory
+) -> None:
     passwords = Passwords(cost=4)
     both = [
-        demo.fill(database, tasks=600, password="correct horse", passwords=passwords, made=lambda _: None)
+        demo.fill(database, tasks=600, password="correct horse", passwords=passwords, advance=lambda _: None)
         for _ in range(2)
     ]
     ended = await asyncio.gather(*both, return_exceptions=True)
@@ -37,7 +39,7 @@ async def test_of_two_at_once_one_fills_it_and_the_other_says_why_not(database: 
     passwords.close()
 
 
-async def test_tasks_are_as_given_in_their_order_and_done_when_last_changed(database: Database, make: Factory) -> None:
+async def test_tasks_keep_their_order_and_are_completed_when_last_changed(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     later = THEN + timedelta(days=3)
     rows = [

@@ -1,4 +1,4 @@
-"""The rows that the triggers write: one for each change of a task, whoever makes it, and none for anything else."""
+"""The rows that the triggers write: one for each change of a task by any writer, and none for anything else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def events(sql: Session) -> list[dict[str, Any]]:
 
 
 async def columns(sql: Session) -> list[str]:
-    """Give the names of the fields with which a task leaves the database, in their order."""
+    """Return the names of the fields with which a task leaves the database, in their order."""
     statement = "select attname from pg_attribute where attrelid = 'task_view'::regclass and attnum > 0 order by attnum"
     return [row["attname"] for row in await sql.fetch(statement)]
 
@@ -55,7 +55,7 @@ async def delete(db: Database | Connection, who: User, task: int) -> None:
     )
 
 
-async def test_a_change_through_the_service_names_who_asked_for_it(database: Database, make: Factory) -> None:
+async def test_a_change_through_the_service_has_its_user_as_actor(database: Database, make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     task = (await q.tasks.create(database, user_id=ada.id, **VALUES))["id"]
     await change(database, root, task, title="y")
@@ -75,7 +75,7 @@ async def test_a_change_through_the_service_names_who_asked_for_it(database: Dat
     assert [one["id"] for one in found] == sorted({one["id"] for one in found})
 
 
-async def test_a_change_past_the_service_names_nobody(database: Database, make: Factory) -> None:
+async def test_a_change_outside_the_service_has_no_actor(database: Database, make: Factory) -> None:
     ada = await make.user()
     async with database.connection() as connection:  # on which the service has named somebody before
         task = (await q.tasks.create(connection, user_id=ada.id, **VALUES))["id"]
@@ -93,7 +93,7 @@ async def test_a_change_past_the_service_names_nobody(database: Database, make: 
     assert found[0]["task_id"] == task
 
 
-async def test_a_refused_or_stale_change_makes_none(database: Database, make: Factory) -> None:
+async def test_a_refused_or_stale_change_writes_no_event(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     await change(database, bob, task, title="y")
@@ -135,20 +135,20 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "changed", "said"), CHANGES)
+@pytest.mark.parametrize(("initial", "changed", "expected"), CHANGES)
 async def test_changes_are_the_fields_with_another_value_before_and_now(
-    make: Factory, given: str, changed: str, said: dict[str, Any]
+    make: Factory, initial: str, changed: str, expected: dict[str, Any]
 ) -> None:
     await make.task(await make.user())
-    await make.sql.execute(f"update tasks set {given}")
+    await make.sql.execute(f"update tasks set {initial}")
     await make.sql.execute(f"update tasks set {changed}")
     event = await last(make.sql)
-    assert (event["type"], event["changes"]) == ("task.updated", said)
-    assert {name: event["task"][name] for name in said} == {name: now for name, (_, now) in said.items()}
+    assert (event["type"], event["changes"]) == ("task.updated", expected)
+    assert {name: event["task"][name] for name in expected} == {name: now for name, (_, now) in expected.items()}
 
 
 async def test_every_field_that_can_change_has_a_case(make: Factory) -> None:
-    cases = {name for *_, said in CHANGES for name in said} | {"user_id"}
+    cases = {name for *_, expected in CHANGES for name in expected} | {"user_id"}
     assert set(await columns(make.sql)) - {"id", "version", "updated_at"} == cases
 
 
@@ -163,13 +163,13 @@ async def test_every_field_that_can_change_has_a_case(make: Factory) -> None:
         "weather_city = 'Paris'",
     ],
 )
-async def test_an_update_that_changes_nothing_makes_none(make: Factory, change: str) -> None:
+async def test_an_update_that_changes_nothing_writes_no_event(make: Factory, change: str) -> None:
     await make.task(await make.user())
     assert await make.sql.execute(f"update tasks set {change}") == "UPDATE 1"
     assert len(await events(make.sql)) == 1
 
 
-async def test_what_is_rolled_back_leaves_none(make: Factory) -> None:
+async def test_a_rolled_back_change_leaves_no_event(make: Factory) -> None:
     ada = await make.user()
     await make.sql.execute("begin")
     await make.task(ada)
@@ -200,7 +200,7 @@ async def test_a_change_of_owner_names_both(make: Factory) -> None:
     assert (event["type"], event["user_id"], event["previous_user_id"]) == ("task.deleted", bob.id, None)
 
 
-async def test_one_statement_over_many_tasks_makes_one_for_each(make: Factory) -> None:
+async def test_one_statement_over_many_tasks_writes_one_event_for_each(make: Factory) -> None:
     ada = await make.user()
     tasks = [await make.task(ada) for _ in range(5)]
     await make.sql.execute("update tasks set status = 'done'")
@@ -227,16 +227,16 @@ async def test_the_sessions_zone_and_style_do_not_matter(make: Factory, session:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "initial",
     [
         {},
         {"title": 'a "quoted" \\ task\n</script>', "description": "\N{GRINNING FACE}\u2028" * 500, "status": "done"},
         {"city": "Oslo", "weather": '{"temperature": -0.5, "condition": "Snow", "more": {"deep": [1, null]}}'},
     ],
 )
-async def test_the_task_is_as_the_api_shows_it(make: Factory, given: dict[str, Any]) -> None:
+async def test_the_task_is_as_the_api_shows_it(make: Factory, initial: dict[str, Any]) -> None:
     ada = await make.user()
-    task = await make.task(ada, **given)
+    task = await make.task(ada, **initial)
     shown = (await ada.client.get(f"/tasks/{task}")).json()
     event = await last(make.sql)
     assert list(event["task"]) == list(shown) == await columns(make.sql)
@@ -267,32 +267,32 @@ async def test_a_foreign_session_notifies_and_the_services_own_does_not(
     make: Factory, session: Sessions, name: str, heard: bool
 ) -> None:
     ada = await make.user()
-    writer, ear = await session(application_name=name), await session()
+    writer, subscriber = await session(application_name=name), await session()
     payloads: asyncio.Queue[Any] = asyncio.Queue()
-    await ear.add_listener("task_events", lambda *said: payloads.put_nowait((said[1], said[3])))
+    await subscriber.add_listener("task_events", lambda *call: payloads.put_nowait((call[1], call[3])))
     await writer.execute(f"insert into tasks (user_id, title) values ({ada.id}, 'x'); update tasks set title = 'y'")
     await writer.execute("update tasks set title = title")
     await make.sql.execute("notify task_events, 'the end'")
-    said = []
+    received = []
     async with asyncio.timeout(10):
         while (one := await payloads.get())[1] != "the end":
             if one[0] == writer.get_server_pid():
-                said.append(one[1])
-    assert said == ([""] if heard else [])
+                received.append(one[1])
+    assert received == ([""] if heard else [])
 
 
 async def test_a_change_of_role_and_the_end_of_an_account_are_announced(make: Factory, session: Sessions) -> None:
     ada, bob = await make.user(), await make.user()
-    ear = await session()
+    subscriber = await session()
     payloads: asyncio.Queue[Any] = asyncio.Queue()
-    await ear.add_listener("accounts", lambda *said: payloads.put_nowait(said[3]))
+    await subscriber.add_listener("accounts", lambda *call: payloads.put_nowait(call[3]))
     await make.sql.execute("update users set role = 'admin' where id = $1", ada.id)
     await make.sql.execute("update users set role = 'admin', username = 'other' where id = $1", ada.id)
     await make.sql.execute("delete from users where id = $1", bob.id)
     await make.sql.execute("notify accounts, '0'")
     async with asyncio.timeout(10):
-        said = [await payloads.get() for _ in range(3)]
-    assert said == [str(ada.id), str(bob.id), "0"]
+        received = [await payloads.get() for _ in range(3)]
+    assert received == [str(ada.id), str(bob.id), "0"]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ async def test_a_change_of_role_and_the_end_of_an_account_are_announced(make: Fa
     [one for one in read_all() if one.header.returns != "script" and not one.header.extension],
     ids=lambda one: one.name,
 )
-async def test_every_statement_that_changes_tasks_says_so(sql: Session, statement: Statement) -> None:
+async def test_every_statement_that_changes_tasks_declares_it(sql: Session, statement: Statement) -> None:
     changes = False
     for text in statement.texts.values():
         nothing = [None] * len(statement.header.params)
@@ -312,12 +312,12 @@ async def test_every_statement_that_changes_tasks_says_so(sql: Session, statemen
     assert statement.header.notifies == ("task_events" if changes else "")
 
 
-async def test_the_process_hears_of_its_own_commits_and_of_nothing_else(
+async def test_a_process_is_notified_only_of_its_own_commits(
     database: Database, make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()
     heard: list[None] = []
-    monkeypatch.setattr(database, "changed", lambda: heard.append(None))
+    monkeypatch.setattr(database, "on_change", lambda: heard.append(None))
     task = (await q.tasks.create(database, user_id=ada.id, **VALUES))["id"]
     assert len(heard) == 1
     await q.tasks.get(database, task_id=task, viewer_id=ada.id, viewer_is_admin=False)

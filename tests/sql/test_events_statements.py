@@ -1,4 +1,4 @@
-"""The statements of `sql/events/`: every reader is given every committed event once, however late it is committed."""
+"""The statements of `sql/events/`: every reader gets every committed event once, however late it is committed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.db.pool import Database
 from service.db.queries import q
 from service.events.event import Event
 from service.events.log import ALL_TASKS_VIEWER, EventLog
-from service.events.position import NOWHERE, Position, Snapshot
+from service.events.position import NO_POSITION, Position, Snapshot
 from tests.conftest import SECRET_KEY
 from tests.sql.conftest import Session, Sessions
 from tests.support.factories import Factory, User
 
-FEED = EventLog(Cursors((SECRET_KEY,)))
+EVENT_LOG = EventLog(Cursors((SECRET_KEY,)))
 LARGE = 1 << 20
 TRIES = 100
 
@@ -28,11 +28,11 @@ TRIES = 100
 async def drained(
     db: Database, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER, rows: int = 1000, size: int = LARGE
 ) -> tuple[list[int], Position]:
-    """Read to the end; give the events' ids and where the end is."""
+    """Read to the end; return the ids of the events and the last position."""
     ids: list[int] = []
     more = True
     while more:
-        page = await FEED.page(db, position, viewer=viewer, rows=rows, size=size)
+        page = await EVENT_LOG.page(db, position, viewer=viewer, max_rows=rows, max_bytes=size)
         assert not page.reset
         assert len(page.events) <= rows
         ids += [event.id for event in page.events]
@@ -41,7 +41,7 @@ async def drained(
 
 
 async def kept(sql: Session) -> list[int]:
-    """Give the ids of all events that are in the table."""
+    """Return the ids of all events that are in the table."""
     return [row["id"] for row in await sql.fetch("select id from task_events order by id")]
 
 
@@ -51,7 +51,7 @@ async def insert(session: Session, owner: User, count: int = 1) -> None:
     )
 
 
-async def test_the_position_is_behind_everything_that_is_there(database: Database, make: Factory) -> None:
+async def test_the_position_is_after_all_existing_events(database: Database, make: Factory) -> None:
     ada = await make.user()
     row = await q.events.position(database)
     assert (row["newest_id"], row["expired_id"]) == (0, 0)
@@ -90,9 +90,9 @@ async def test_the_epoch_is_the_clusters_the_timelines_and_the_tables(sql: Sessi
 async def test_pages_are_cut_by_rows_and_go_on_with_nothing_lost_or_twice(
     database: Database, make: Factory, rows: int
 ) -> None:
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, await make.user(), 10)
-    page = await FEED.page(database, here, rows=rows, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_rows=rows, max_bytes=LARGE)
     assert (len(page.events), page.more) == (min(rows, 10), rows <= 10)
     ids, end = await drained(database, here, rows=rows)
     assert ids == await kept(make.sql)
@@ -101,34 +101,34 @@ async def test_pages_are_cut_by_rows_and_go_on_with_nothing_lost_or_twice(
 
 @pytest.mark.parametrize("size", [1, 500, 1200, LARGE])
 async def test_pages_are_cut_by_bytes_and_have_one_event_at_least(database: Database, make: Factory, size: int) -> None:
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, await make.user(), 10)
     each = await make.sql.fetchval("select max(size) from task_events")
-    page = await FEED.page(database, here, rows=1000, size=size)
+    page = await EVENT_LOG.page(database, here, max_rows=1000, max_bytes=size)
     assert (len(page.events), page.more) == (min(10, -(-size // each)), size != LARGE)
     assert (await drained(database, here, size=size))[0] == await kept(make.sql)
 
 
-async def test_a_batch_goes_on_where_it_was_left_and_what_came_since_follows(database: Database, make: Factory) -> None:
-    ada, here = await make.user(), await FEED.here(database)
+async def test_a_batch_continues_after_its_cursor_and_later_events_follow(database: Database, make: Factory) -> None:
+    ada, here = await make.user(), await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 4)
-    page = await FEED.page(database, here, rows=2, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_rows=2, max_bytes=LARGE)
     await insert(make.sql, ada, 3)
     rest, _ = await drained(database, page.position, rows=2)
     assert [event.id for event in page.events] + rest == await kept(make.sql)
     for event in page.events:
         after, _ = await drained(database, event.position)
         assert after == [one for one in await kept(make.sql) if one > event.id]
-        from_before, _ = await drained(database, event.before)
+        from_before, _ = await drained(database, event.previous_position)
         assert from_before == [event.id, *after]
 
 
 async def test_an_event_is_as_the_table_has_it(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     await make.task(ada)
     await make.sql.execute("update tasks set status = 'done', user_id = $1", bob.id)
-    page = await FEED.page(database, here, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_bytes=LARGE)
     created, updated = page.events
     assert (created.owners, created.statuses) == ({ada.id}, {"todo", None})
     assert (updated.owners, updated.statuses) == ({ada.id, bob.id}, {"todo", "done"})
@@ -152,7 +152,7 @@ async def late_and_listed(make: Factory, session: Sessions, owner: User) -> Sess
 
 
 async def late_and_last(make: Factory, session: Sessions, owner: User) -> Session:
-    """A transaction that began behind the last one that has ended, and took its id before that one did.
+    """A transaction that began after the last one that has ended, and got its id before that one did.
 
     It is the last one only until some other database's transaction ends, which the tests beside this one make happen.
     """
@@ -170,7 +170,7 @@ LATE = [late_and_listed, late_and_last]
 
 @pytest.mark.parametrize("begin", LATE)
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_what_was_open_at_a_look_is_new_to_the_next_once_it_is_committed(
+async def test_a_transaction_open_during_a_poll_is_new_to_the_next_poll_after_its_commit(
     database: Database,
     make: Factory,
     session: Sessions,
@@ -178,7 +178,7 @@ async def test_what_was_open_at_a_look_is_new_to_the_next_once_it_is_committed(
     end: str,
 ) -> None:
     ada = await make.user()
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     for _ in range(TRIES):
         late = await begin(make, session, ada)
         xid = int(await late.fetchval("select pg_current_xact_id()::text"))
@@ -186,7 +186,7 @@ async def test_what_was_open_at_a_look_is_new_to_the_next_once_it_is_committed(
         if (xid >= there.seen.xmax) is (begin is late_and_last):
             break
         await late.execute("rollback")
-    assert (xid in there.seen.open) is (begin is late_and_listed)
+    assert (xid in there.seen.running) is (begin is late_and_listed)
     assert (xid >= there.seen.xmax) is (begin is late_and_last)
     assert (await drained(database, there))[0] == []
     await late.execute(end)
@@ -199,32 +199,30 @@ async def test_what_was_open_at_a_look_is_new_to_the_next_once_it_is_committed(
 
 
 @pytest.mark.parametrize("begin", LATE)
-async def test_a_batch_that_goes_on_does_not_take_what_was_committed_since(
+async def test_a_batch_in_progress_does_not_include_later_commits(
     database: Database,
     make: Factory,
     session: Sessions,
     begin: Callable[[Factory, Sessions, User], Awaitable[Session]],
 ) -> None:
     ada = await make.user()
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 3)
     late = await begin(make, session, ada)
-    page = await FEED.page(database, here, rows=1, size=LARGE)
+    page = await EVENT_LOG.page(database, here, max_rows=1, max_bytes=LARGE)
     await late.execute("commit")
-    cursor = FEED.cursor(page.position)
+    cursor = EVENT_LOG.cursor(page.position)
     for _ in range(2):  # the same from the same cursor
-        position = FEED.position(cursor)
+        position = EVENT_LOG.position(cursor)
         assert position
         rest, _ = await drained(database, position, rows=2)
         assert sorted([page.events[0].id, *rest]) == await kept(make.sql)
         assert len(set(rest)) == len(rest)
 
 
-async def test_a_user_is_given_the_events_of_own_tasks_and_of_those_given_away(
-    database: Database, make: Factory
-) -> None:
+async def test_a_user_reads_events_of_own_tasks_and_of_tasks_moved_to_others(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 2)
     await insert(make.sql, bob)
     first, second = [row["id"] for row in await make.sql.fetch("select id from tasks where user_id = $1", ada.id)]
@@ -242,20 +240,20 @@ async def test_old_events_leave_in_batches_and_positions_before_them_are_expired
     database: Database, make: Factory
 ) -> None:
     ada = await make.user()
-    start = await FEED.here(database)
+    start = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada, 3)
-    at_the_end = await FEED.here(database)
+    at_the_end = await EVENT_LOG.current_position(database)
     old = await kept(make.sql)
     await make.sql.execute("update task_events set at = now() - interval '90 days 1 minute'")
     await insert(make.sql, ada, 2)
     await make.sql.execute("update task_events set at = now() - interval '89 days' where id > $1", old[-1])
-    halfway = (await FEED.page(database, start, rows=2, size=LARGE)).position
+    halfway = (await EVENT_LOG.page(database, start, max_rows=2, max_bytes=LARGE)).position
     assert [await q.events.expire(database, days=90, row_limit=2) for _ in range(3)] == [2, 1, 0]
     assert await make.sql.fetchval("select expired_id from task_event_horizon") == old[-1]
     new = await kept(make.sql)
     assert len(new) == 2
     for position in (start, halfway):
-        page = await FEED.page(database, position, size=LARGE)
+        page = await EVENT_LOG.page(database, position, max_bytes=LARGE)
         assert page.reset
         assert not page.events
         assert (await drained(database, page.position))[0] == []
@@ -265,10 +263,10 @@ async def test_old_events_leave_in_batches_and_positions_before_them_are_expired
 async def test_a_table_whose_events_have_all_expired_is_read_on(database: Database, make: Factory) -> None:
     ada = await make.user()
     await insert(make.sql, ada)
-    before = await FEED.here(database)
+    before = await EVENT_LOG.current_position(database)
     await make.sql.execute("update task_events set at = now() - interval '91 days'")
     assert await q.events.expire(database, days=90, row_limit=10) == 1
-    after = await FEED.here(database)
+    after = await EVENT_LOG.current_position(database)
     for position in (before, after):
         assert (await drained(database, position))[0] == []
     await insert(make.sql, ada)
@@ -276,7 +274,7 @@ async def test_a_table_whose_events_have_all_expired_is_read_on(database: Databa
         assert (await drained(database, position))[0] == await kept(make.sql)
 
 
-async def test_one_at_a_time_lets_old_events_go(database: Database, make: Factory, session: Sessions) -> None:
+async def test_one_process_at_a_time_deletes_old_events(database: Database, make: Factory, session: Sessions) -> None:
     await insert(make.sql, await make.user())
     await make.sql.execute("update task_events set at = now() - interval '91 days'")
     other = await session()
@@ -289,29 +287,31 @@ async def test_one_at_a_time_lets_old_events_go(database: Database, make: Factor
 async def test_a_position_of_another_history_is_reset(database: Database, make: Factory) -> None:
     ada = await make.user()
     await insert(make.sql, ada, 2)
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     newest = here.seen.newest_id
     lost = replace(here, seen=replace(here.seen, newest_id=newest + 100))
     in_a_lost_batch = replace(here, batch=replace(here.seen, newest_id=newest + 100), after_id=newest)
-    for position in (NOWHERE, replace(here, epoch="another"), lost, in_a_lost_batch):
-        page = await FEED.page(database, position, size=LARGE)
+    for position in (NO_POSITION, replace(here, epoch="another"), lost, in_a_lost_batch):
+        page = await EVENT_LOG.page(database, position, max_bytes=LARGE)
         assert (page.reset, page.events, page.more) == (True, [], False)
         assert page.position.seen.newest_id == newest
         assert (page.position.epoch, page.position.batch) == (here.epoch, None)
-    assert not (await FEED.page(database, here, size=LARGE)).reset
+    assert not (await EVENT_LOG.page(database, here, max_bytes=LARGE)).reset
 
 
 async def test_after_a_crash_a_transaction_number_that_is_used_again_hides_nothing(
     database: Database, make: Factory
 ) -> None:
-    """PostgreSQL hands a number out again whose transaction left nothing; a look from before calls it old."""
-    here = await FEED.here(database)
+    """PostgreSQL reuses the number of a transaction that left nothing; an earlier position treats it as old."""
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, await make.user())
     await make.sql.execute("update task_events set xid = '5'")
     assert (await drained(database, here))[0] == await kept(make.sql)
 
 
-async def test_events_of_a_future_that_a_restore_brought_are_settled_once(database: Database, make: Factory) -> None:
+async def test_events_with_future_transaction_ids_after_a_restore_are_repaired_once(
+    database: Database, make: Factory
+) -> None:
     ada = await make.user()
     await insert(make.sql, ada, 2)
     async with make.sql.transaction():  # of which the application's own listener knows nothing
@@ -321,12 +321,12 @@ async def test_events_of_a_future_that_a_restore_brought_are_settled_once(databa
         assert await q.events.has_future_xids(make.sql)
         assert [await q.events.repair_future_xids(make.sql, row_limit=9) for _ in range(2)] == [2, 0]
         assert not await q.events.has_future_xids(make.sql)
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     await insert(make.sql, ada)
     assert (await drained(database, here))[0] == (await kept(make.sql))[2:]
 
 
-async def test_those_are_settled_first_that_would_soon_be_new(make: Factory) -> None:
+async def test_events_closest_to_being_new_are_repaired_first(make: Factory) -> None:
     await insert(make.sql, await make.user(), 5)
     async with make.sql.transaction():
         await make.sql.execute(
@@ -339,7 +339,7 @@ async def test_those_are_settled_first_that_would_soon_be_new(make: Factory) -> 
         assert [await q.events.repair_future_xids(make.sql, row_limit=2) for _ in range(3)] == [2, 1, 0]
 
 
-async def test_what_a_snapshot_missed_is_what_the_server_does_not_see_in_it(sql: Session) -> None:
+async def test_snapshot_visibility_agrees_with_the_server(sql: Session) -> None:
     random = Random(4)
     for _ in range(50):
         xmin = random.randrange(3, 2**40)
@@ -355,41 +355,41 @@ async def test_what_a_snapshot_missed_is_what_the_server_does_not_see_in_it(sql:
         )
         snapshot = Snapshot.parse(text, 100)
         assert snapshot.text == text == await sql.fetchval("select ($1::text::pg_snapshot)::text", text)
-        assert [not snapshot.missed(1, xid) for xid in xids] == seen
-        assert all(snapshot.missed(101, xid) for xid in xids)
+        assert [not snapshot.lacks(1, xid) for xid in xids] == seen
+        assert all(snapshot.lacks(101, xid) for xid in xids)
 
 
 def event(number: int, xid: int) -> Event:
     names = ("type", "task_id", "user_id", "previous_user_id", "actor_id", "at", "changes", "task")
     row = dict.fromkeys((*names, "status_now", "status_before")) | {"id": number, "xid": str(xid)}
-    return Event(row, position=NOWHERE, cursor="")
+    return Event(row, position=NO_POSITION, cursor="")
 
 
 @dataclass
 class Reader:
-    """One who looks now and then, and sometimes goes on from an earlier cursor."""
+    """A reader that polls at intervals and sometimes resumes from an earlier cursor."""
 
     viewer: Viewer
     position: Position
     got: list[tuple[int, int]]
     cursors: list[tuple[str, int]]
 
-    async def look(self, db: Database, random: Random, *, going_back: float = 0.2) -> bool:
+    async def poll(self, db: Database, random: Random, *, going_back: float = 0.2) -> bool:
         if self.cursors and random.random() < going_back:
             chosen = random.randrange(len(self.cursors))
             cursor, length = self.cursors[chosen]
-            found = FEED.position(cursor)
+            found = EVENT_LOG.position(cursor)
             assert found
             self.position = found
             del self.got[length:], self.cursors[chosen + 1 :]
         rows, size = random.choice([1, 2, 3, 7, 1000]), random.choice([1, 700, 2000, LARGE])
-        page = await FEED.page(db, self.position, viewer=self.viewer, rows=rows, size=size)
+        page = await EVENT_LOG.page(db, self.position, viewer=self.viewer, max_rows=rows, max_bytes=size)
         assert not page.reset
         for one in page.events:
             self.got.append((one.id, one.content["task_id"]))
             self.cursors.append((one.cursor, len(self.got)))
         self.position = page.position
-        self.cursors.append((FEED.cursor(page.position), len(self.got)))
+        self.cursors.append((EVENT_LOG.cursor(page.position), len(self.got)))
         return page.more
 
 
@@ -419,20 +419,20 @@ async def write(writer: Writer, tasks: set[int], owners: list[User], random: Ran
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_in_any_order_of_writes_ends_and_looks_every_committed_event_is_read_once(
+async def test_every_committed_event_is_read_once_in_any_order_of_writes_commits_and_polls(
     database: Database, make: Factory, session: Sessions, seed: int
 ) -> None:
     random = Random(seed)
     owners = [await make.user(), await make.user()]
     writers = [Writer(await session(), is_open=False, holds=set()) for _ in range(5)]
-    here = await FEED.here(database)
+    here = await EVENT_LOG.current_position(database)
     viewers = [ALL_TASKS_VIEWER, *(owner.viewer for owner in owners)]
     readers = [Reader(viewer, here, [], []) for viewer in viewers]
     for _ in range(400):
         writer = random.choice(writers)
         act = random.random()
         if act < 0.35:
-            await random.choice(readers).look(database, random)
+            await random.choice(readers).poll(database, random)
         elif not writer.is_open:
             await writer.session.execute("begin")
             writer.is_open = True
@@ -446,7 +446,7 @@ async def test_in_any_order_of_writes_ends_and_looks_every_committed_event_is_re
     for writer in writers:
         await writer.session.execute("commit")
     for reader in readers:
-        while await reader.look(database, random, going_back=0):
+        while await reader.poll(database, random, going_back=0):
             pass
         await check_all(make.sql, reader)
 

@@ -10,7 +10,7 @@ import pytest
 
 from service.core.errors import NotFoundError, StartError
 from service.db.statements import Statement, read_all
-from service.dba.explain import explain, find, nodes, values_of
+from service.dba.explain import explain, find, nodes, parse_values
 from tests.sql.conftest import Sessions
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -50,7 +50,7 @@ def test_a_name_is_that_of_a_file_and_of_one_of_its_sorts() -> None:
         ("tasks.get\0", "no statement"),
     ],
 )
-def test_a_name_that_is_none_is_refused_with_its_like(name: str, says: str) -> None:
+def test_an_unknown_name_is_refused_with_similar_names(name: str, says: str) -> None:
     with pytest.raises(NotFoundError, match=r"statement|sort") as refused:
         find(name)
     assert says in refused.value.detail
@@ -58,7 +58,7 @@ def test_a_name_that_is_none_is_refused_with_its_like(name: str, says: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("values_text", "says"),
     [
         ("{", "takes a JSON object or array"),
         ("[" * 100_000, "takes a JSON object or array"),
@@ -71,21 +71,23 @@ def test_a_name_that_is_none_is_refused_with_its_like(name: str, says: str) -> N
         ('{"task_id": 1, "viewer_id": null, "viewer_is_admin": true}', "viewer_id takes a value of type bigint"),
     ],
 )
-def test_values_that_are_not_the_statements_are_refused(given: str, says: str) -> None:
+def test_values_that_are_not_the_statements_are_refused(values_text: str, says: str) -> None:
     with pytest.raises(StartError) as refused:
-        values_of(get(), given)
+        parse_values(get(), values_text)
     assert says in refused.value.detail
 
 
 def test_values_are_read_by_name_or_position() -> None:
-    by_name = values_of(get(), '{"task_id": 1, "viewer_id": "2", "viewer_is_admin": true}')
+    by_name = parse_values(get(), '{"task_id": 1, "viewer_id": "2", "viewer_is_admin": true}')
     assert (
-        by_name == values_of(get(), '[1, "2", true]') == {"task_id": "1", "viewer_id": "2", "viewer_is_admin": "true"}
+        by_name
+        == parse_values(get(), '[1, "2", true]')
+        == {"task_id": "1", "viewer_id": "2", "viewer_is_admin": "true"}
     )
 
 
 def test_arrays_and_json_are_written_as_the_server_reads_them() -> None:
-    values = values_of(
+    values = parse_values(
         get("tasks.create_many"),
         json.dumps([1, ['a"b\\c', "{x}"], [None, "NULL"], [], [""], [{"temperature": 1.5}, None]]),
     )
@@ -93,7 +95,7 @@ def test_arrays_and_json_are_written_as_the_server_reads_them() -> None:
     assert values["descriptions"] == '{NULL,"NULL"}'
     assert values["weathers"] == r'{"{\"temperature\": 1.5}",NULL}'
     with pytest.raises(StartError, match="takes a JSON array of text"):
-        values_of(get("tasks.create_many"), json.dumps([1, "x", [], [], [], []]))
+        parse_values(get("tasks.create_many"), json.dumps([1, "x", [], [], [], []]))
 
 
 @pytest.mark.parametrize(
@@ -128,19 +130,19 @@ async def test_as_json_it_has_nodes(sql: Session) -> None:
     assert "tasks" in {node.get("Relation Name") for node in nodes(plan)}
 
 
-async def test_what_it_carries_out_is_taken_back(sql: Session, ada: int, session: Sessions) -> None:
+async def test_an_analyzed_statement_is_rolled_back(sql: Session, ada: int, session: Sessions) -> None:
     listener = await session()
     heard: list[Any] = []
-    await listener.add_listener("task_events", lambda *said: heard.append(said))
+    await listener.add_listener("task_events", lambda *notification: heard.append(notification))
     await sql.execute("select pg_notify('task_events', 'first')")
     before = await sql.fetchrow("select (select max(id) from task_events) as event, t.* from tasks as t")
     task = await sql.fetchval("select id from tasks")
-    for name, given in (
+    for name, values_text in (
         ("tasks.delete", [task, ada, True, None]),
         ("tasks.create", [ada, "Two", None, "todo", None, None]),
         ("accounts.set_password", [ada, "x", "", None]),
     ):
-        lines = await explain(sql, get(name), "", values_of(get(name), json.dumps(given)), analyze=True)
+        lines = await explain(sql, get(name), "", parse_values(get(name), json.dumps(values_text)), analyze=True)
         assert any("actual time" in line for line in lines)
         assert any(line.startswith("Execution Time") for line in lines)
     assert await sql.fetchrow("select (select max(id) from task_events) as event, t.* from tasks as t") == before
@@ -149,7 +151,7 @@ async def test_what_it_carries_out_is_taken_back(sql: Session, ada: int, session
     await sql.execute("select pg_notify('task_events', 'last')")
     while not heard or heard[-1][3] != "last":
         await listener.execute("select 1")
-    assert [said[3] for said in heard] == ["first", "last"]
+    assert [notification[3] for notification in heard] == ["first", "last"]
 
 
 @pytest.mark.parametrize("name", ["accounts.credentials", "tasks.count", "tasks.search"])
@@ -158,14 +160,14 @@ async def test_a_value_is_never_part_of_the_statement(sql: Session, ada: int, na
     statement = get(name)
     values = {one.name: value if one.type == "text" else None for one in statement.header.params}
     values |= {"row_limit": "1", "row_offset": "0", "viewer_id": "1", "viewer_is_admin": "true", "after_value": None}
-    known = {one.name: values[one.name] for one in statement.header.params}
+    named_values = {one.name: values[one.name] for one in statement.header.params}
     for generic in (False, True):
-        assert await explain(sql, statement, "", known, generic=generic, analyze=True)
+        assert await explain(sql, statement, "", named_values, generic=generic, analyze=True)
     assert await sql.fetchval("select count(*) from tasks") == 1
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("values_text", "says"),
     [
         ("[9223372036854775808, 1, true]", "out of range for type bigint"),
         ('["x", 1, true]', 'invalid input syntax for type bigint: "x"'),
@@ -175,15 +177,15 @@ async def test_a_value_is_never_part_of_the_statement(sql: Session, ada: int, na
         ('[{"a": [1]}, 1, true]', "bigint"),
     ],
 )
-async def test_a_value_that_is_none_of_its_type_is_told_in_one_line(sql: Session, given: str, says: str) -> None:
+async def test_a_value_of_the_wrong_type_is_reported_in_one_line(sql: Session, values_text: str, says: str) -> None:
     with pytest.raises(StartError) as refused:
-        await explain(sql, get(), "", values_of(get(), given))
+        await explain(sql, get(), "", parse_values(get(), values_text))
     assert says in refused.value.detail
     assert "\n" not in refused.value.detail
-    assert await explain(sql, get(), "", values_of(get(), "[1, 1, true]"))
+    assert await explain(sql, get(), "", parse_values(get(), "[1, 1, true]"))
 
 
-async def test_what_takes_too_long_is_broken_off_and_leaves_nothing(sql: Session, ada: int) -> None:
+async def test_a_statement_that_takes_too_long_is_cancelled_and_rolled_back(sql: Session, ada: int) -> None:
     await sql.execute("set statement_timeout = '50ms'")
     try:
         statement = get("tasks.lock_restoration")
@@ -201,5 +203,5 @@ async def test_two_statements_in_one_file_are_not_run(sql: Session, ada: int) ->
     one = get()
     two = Statement(one.name, one.path, one.header, 1, {"": f"{one.texts['']}; delete from tasks"})
     with pytest.raises(StartError, match="cannot insert multiple commands into a prepared statement"):
-        await explain(sql, two, "", values_of(one, "[1, 1, true]"), analyze=True)
+        await explain(sql, two, "", parse_values(one, "[1, 1, true]"), analyze=True)
     assert await sql.fetchval("select count(*) from tasks") == 1

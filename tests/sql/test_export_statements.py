@@ -1,4 +1,4 @@
-"""What a stream of rows gives: all of them, as they were when it began."""
+"""The rows of a stream: all of them, as they were when it began."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_an_export_is_of_one_moment(database: Database, make: Factory) -> 
     assert titles == [f"task {n}" for n in range(1, 451)]
 
 
-async def test_a_stream_outlives_the_roles_patience_with_idle_transactions(database: Database, make: Factory) -> None:
+async def test_a_stream_outlives_the_roles_idle_in_transaction_timeout(database: Database, make: Factory) -> None:
     ada = await make.user()
     await make.sql.execute("insert into tasks (user_id, title) select $1, n from generate_series(1, 201) n", ada.id)
     async with database.connection() as connection:  # the pool's only one so far
@@ -49,7 +49,7 @@ async def test_a_stream_outlives_the_roles_patience_with_idle_transactions(datab
         assert len(await anext(batches)) == 1
 
 
-async def test_a_stream_that_breaks_says_so_in_the_services_words(database: Database, make: Factory) -> None:
+async def test_a_broken_stream_raises_the_services_own_error(database: Database, make: Factory) -> None:
     ada = await make.user()
     await make.sql.execute(
         "insert into tasks (user_id, title) select $1, 'task ' || n from generate_series(1, 450) n", ada.id

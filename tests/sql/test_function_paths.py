@@ -145,7 +145,7 @@ def in_another_schema(empty_database_url: str) -> Iterator[str]:
     path = "options=-c%20search_path%3D%22The%5C%20Tasks%22"
     migrations.migrate(f"{empty_database_url}{separator}{path}")
     yield empty_database_url
-    migrations.rollback(f"{empty_database_url}{separator}{path}", count=len(migrations.known()))
+    migrations.rollback(f"{empty_database_url}{separator}{path}", count=len(migrations.release_ids()))
     with psycopg.connect(empty_database_url) as connection:
         query = "select proname from pg_proc where pronamespace = '\"The Tasks\"'::regnamespace"
         assert connection.execute(query).fetchall() == []

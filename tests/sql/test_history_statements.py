@@ -1,4 +1,4 @@
-"""The statement of a task's history: what it gives, and to whom."""
+"""The statement of a task's history: its rows and the rights to read them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_history_has_the_tasks_events_and_no_others_newest_first(databas
     assert {(row["task_id"], row["is_event"], row["verdict"]) for row in rows} == {(task, True, "ok")}
 
 
-async def test_a_page_goes_on_behind_an_event(database: Database, make: Factory) -> None:
+async def test_a_page_continues_after_an_event(database: Database, make: Factory) -> None:
     ada = await make.user()
     task = await changed(make, ada)
     first, second, third = [row["id"] for row in await history(database, ada.viewer, task)]
@@ -81,7 +81,7 @@ async def test_a_page_is_cut_where_its_events_come_to_so_many_bytes(database: Da
 
 @pytest.mark.parametrize("deleted", [False, True])
 @pytest.mark.parametrize(("who", "verdict"), [("owner", "ok"), ("admin", "ok"), ("other", "forbidden")])
-async def test_it_is_for_the_last_owner_and_administrators(
+async def test_only_the_last_owner_and_administrators_may(
     database: Database, make: Factory, who: str, verdict: str, deleted: bool
 ) -> None:
     before, owner = await make.user(), await make.user()
@@ -97,9 +97,7 @@ async def test_it_is_for_the_last_owner_and_administrators(
         assert {rows[0][name] for name in EVENT} == {None}
 
 
-async def test_a_task_without_events_has_a_row_and_what_is_gone_altogether_none(
-    database: Database, make: Factory
-) -> None:
+async def test_a_task_without_events_has_a_row_and_a_purged_task_has_none(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     await make.sql.execute("delete from task_events")

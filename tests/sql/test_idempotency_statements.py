@@ -1,4 +1,4 @@
-"""The statements behind Idempotency-Key: who may carry a request out, and what is kept of it."""
+"""The statements of Idempotency-Key: the claim of a request and its stored response."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ONE, OTHER = b"1" * 16, b"2" * 16
 
 
 async def claim(db: Database | Connection, user_id: int, *, holder: bytes = ONE, **values: Any) -> Any:
-    given: dict[str, Any] = {"route": "POST /tasks", "key": "k", "fingerprint": b"body", "seconds": 60.0, **values}
-    row = await q.idempotency.claim(db, user_id=user_id, holder=holder, **given)
+    arguments: dict[str, Any] = {"route": "POST /tasks", "key": "k", "fingerprint": b"body", "seconds": 60.0, **values}
+    row = await q.idempotency.claim(db, user_id=user_id, holder=holder, **arguments)
     return row and row["verdict"]
 
 
@@ -40,7 +40,7 @@ async def release(db: Database, user_id: int, *, holder: bytes = ONE) -> int:
     return await q.idempotency.release(db, user_id=user_id, route="POST /tasks", key="k", holder=holder)
 
 
-async def test_a_claim_runs_until_it_is_answered_and_the_answer_is_given_as_kept(
+async def test_a_claim_runs_until_its_response_is_stored_and_the_stored_response_is_replayed(
     database: Database, make: Factory
 ) -> None:
     ada = await make.user()
@@ -75,14 +75,14 @@ async def test_a_key_is_of_one_user_and_one_route(database: Database, make: Fact
         assert await claim(database, user.id, route=route, key=key) == "running"
 
 
-async def test_of_many_at_once_one_claims(database: Database, make: Factory) -> None:
+async def test_one_of_many_concurrent_transactions_claims(database: Database, make: Factory) -> None:
     ada = await make.user()
     for key in "abcde":
         verdicts = await asyncio.gather(*(claim(database, ada.id, key=key, holder=bytes([n])) for n in range(8)))
         assert Counter(verdict or "running" for verdict in verdicts) == {"claimed": 1, "running": 7}
 
 
-async def test_who_waits_for_a_claim_that_is_being_made_has_none(database: Database, make: Factory) -> None:
+async def test_a_claim_that_waits_for_an_uncommitted_claim_returns_none(database: Database, make: Factory) -> None:
     ada = await make.user()
     async with make.sql.transaction():
         await make.sql.execute(
@@ -100,7 +100,7 @@ async def test_who_waits_for_a_claim_that_is_being_made_has_none(database: Datab
     assert await claim(database, ada.id) == "running"
 
 
-async def test_the_claim_of_who_died_is_taken_over_for_the_same_body(database: Database, make: Factory) -> None:
+async def test_the_claim_of_a_dead_process_is_taken_over_for_the_same_body(database: Database, make: Factory) -> None:
     ada = await make.user()
     await claim(database, ada.id)
     await make.sql.execute("update idempotency_keys set claimed_until = now()")
@@ -114,7 +114,7 @@ async def test_the_claim_of_who_died_is_taken_over_for_the_same_body(database: D
     assert await claim(database, ada.id) == "answered"
 
 
-async def test_there_is_one_row_where_a_claim_is_taken_over(database: Database, make: Factory) -> None:
+async def test_a_takeover_returns_one_row(database: Database, make: Factory) -> None:
     """It is `row?`: of a second one, the service would see whichever comes first."""
     ada = await make.user()
     await claim(database, ada.id)
@@ -125,7 +125,7 @@ async def test_there_is_one_row_where_a_claim_is_taken_over(database: Database, 
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_after_a_day_a_key_is_free(database: Database, make: Factory, answered: bool) -> None:
+async def test_a_key_can_be_reused_after_a_day(database: Database, make: Factory, answered: bool) -> None:
     ada = await make.user()
     await claim(database, ada.id)
     if answered:
@@ -139,7 +139,7 @@ async def test_after_a_day_a_key_is_free(database: Database, make: Factory, answ
     assert row["anew"]
 
 
-async def test_what_came_to_nothing_is_released_and_an_answer_is_not(database: Database, make: Factory) -> None:
+async def test_a_failed_claim_is_released_and_a_stored_response_is_not(database: Database, make: Factory) -> None:
     ada = await make.user()
     await claim(database, ada.id)
     assert await release(database, ada.id, holder=OTHER) == 0
@@ -149,7 +149,7 @@ async def test_what_came_to_nothing_is_released_and_an_answer_is_not(database: D
     assert await release(database, ada.id) == 0
 
 
-async def test_what_is_a_day_old_goes_the_oldest_first(database: Database, make: Factory) -> None:
+async def test_keys_a_day_old_are_deleted_oldest_first(database: Database, make: Factory) -> None:
     ada = await make.user()
     for number, age in enumerate(("23 hours", "25 hours", "26 hours", "24 hours")):
         await claim(database, ada.id, key=str(number))
@@ -164,7 +164,7 @@ async def test_what_is_a_day_old_goes_the_oldest_first(database: Database, make:
     assert await make.sql.fetchval(kept) == ["0"]
 
 
-async def test_neither_an_account_that_is_gone_nor_a_bad_key_claims(database: Database, make: Factory) -> None:
+async def test_a_deleted_account_and_an_invalid_key_claim_nothing(database: Database, make: Factory) -> None:
     ada = await make.user()
     with pytest.raises(UnauthorizedError):
         await claim(database, ada.id + 1)

@@ -1,4 +1,4 @@
-"""The forms of `tasks.list`: each gives, for any filters, sort and page, what Python finds among all tasks."""
+"""The forms of `tasks.list`: each returns, for any filters, sort and page, what Python finds among all tasks."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Row = Mapping[str, Any]
 
 
 def bounded(statement: Any, sort: str, bound: str) -> Any:
-    """Give a statement that walks as it is where more tasks are in the way than a test has."""
+    """Return the statement with thresholds low enough for the number of tasks in a test."""
     assert isinstance(statement, Statement)
     assert BOUND in statement.texts[sort]
     return replace(statement, texts={sort: statement.texts[sort].replace(BOUND, bound or BOUND)})
 
 
 def found(rows: list[Row], viewer: Viewer, sort: str, values: Mapping[str, Any]) -> list[int]:
-    """Give the ids of a page, found the plain way."""
+    """Return the ids of a page, found the plain way."""
     descending, column = sort.startswith("-"), sort.removeprefix("-")
 
     def key(row: Row) -> Any:
@@ -68,8 +68,8 @@ async def all_tasks(make: Factory) -> list[Row]:
     return [dict(row) for row in await make.sql.fetch("select * from tasks order by id")]
 
 
-def behind(row: Row | None, sort: str) -> dict[str, Any]:
-    """Give where a page goes on behind this row."""
+def position_after(row: Row | None, sort: str) -> dict[str, Any]:
+    """Return the parameters of a page that starts after this row."""
     value = row and row[sort.removeprefix("-")]
     return {
         "after_value": value.isoformat() if isinstance(value, datetime) else value and str(value),
@@ -78,7 +78,7 @@ def behind(row: Row | None, sort: str) -> dict[str, Any]:
 
 
 def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, number: int) -> Iterator[Any]:
-    """Give so many viewers, sorts and values, the same in every run."""
+    """Return so many viewers, sorts and values, the same in every run."""
     chance = random.Random(42)
     for _ in range(number):
         viewer, sort, after = chance.choice(viewers), chance.choice(sorts), chance.choice([None, chance.choice(rows)])
@@ -92,7 +92,7 @@ def questions(rows: list[Row], viewers: list[Viewer], sorts: list[Any], *, numbe
                 "city": chance.choice([None, None, "Oslo", "Rome"]),
                 "created_from": None if first is None else DAY + timedelta(days=first),
                 "created_before": None if last is None else DAY + timedelta(days=last),
-                **behind(after, sort),
+                **position_after(after, sort),
                 "row_limit": chance.choice([1, 5, 21, 500]),
                 "row_offset": chance.choice([0, 0, 1, 30]),
             },
@@ -154,45 +154,45 @@ async def test_a_far_page_is_what_it_is_among_all_tasks(
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
-async def test_a_page_is_the_same_whichever_form_gives_it(
+async def test_every_form_of_the_list_returns_the_same_page(
     database: Database, make: Factory, viewers: list[Viewer], analyzed: bool
 ) -> None:
     rows = await all_tasks(make)
     if analyzed:
         await make.sql.execute("analyze tasks")
     for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
-        given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
-        page = [dict(row) for row in await listing.fetch_rows(database, sort=sort, **given)]
-        assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **given)]
+        arguments = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, **values}
+        page = [dict(row) for row in await listing.fetch_rows(database, sort=sort, **arguments)]
+        assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **arguments)]
         if sort in ("title", "-title"):
-            assert page == [dict(row) for row in await q.tasks.list_period_by_title(database, sort=sort, **given)]
+            assert page == [dict(row) for row in await q.tasks.list_period_by_title(database, sort=sort, **arguments)]
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
 
 
 @pytest.mark.parametrize("end", [-(2**63), 2**63 - 1])
 @pytest.mark.parametrize("sort", get_args(schemas.Sort))
-async def test_a_page_goes_on_behind_the_ends_of_all_ids(
+async def test_a_page_continues_after_the_first_and_last_possible_ids(
     database: Database, make: Factory, viewers: list[Viewer], sort: Any, end: int
 ) -> None:
     rows = await all_tasks(make)
     (row,) = [row for row in rows if row["id"] == end]
-    values = {**EVERYONES, "created_from": None, "created_before": None, **behind(row, sort)}
+    values = {**EVERYONES, "created_from": None, "created_before": None, **position_after(row, sort)}
     page = await listing.fetch_rows(database, sort=sort, viewer_id=viewers[0].id, viewer_is_admin=True, **values)
     assert [row["id"] for row in page] == found(rows, viewers[0], sort, values)
 
 
-async def test_between_its_bounds_lies_the_whole_period_and_little_else(
+async def test_the_bounds_of_a_period_contain_all_of_it_and_little_else(
     database: Database, make: Factory, viewers: list[Viewer]
 ) -> None:
     await make.sql.execute("delete from tasks where id not between 0 and 1000000")
     rows = await all_tasks(make)
     for first, last in PERIODS:
-        given = {
+        arguments = {
             "created_from": None if first is None else DAY + timedelta(days=first),
             "created_before": None if last is None else DAY + timedelta(days=last),
         }
-        lies = await q.tasks.period_bounds(database, **given)
-        inside = found(rows, viewers[0], "id", {**EVERYONES, **given})
+        lies = await q.tasks.period_bounds(database, **arguments)
+        inside = found(rows, viewers[0], "id", {**EVERYONES, **arguments})
         if not inside:
             assert lies["first_id"] > lies["last_id"]
             assert lies["changed_from"] == lies["changed_before"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from service.db import pool
 from service.db.pool import Connection, Database
 from service.db.statements import Statement, read_all
 from service.tasks import listing
-from tests.conftest import TEMPLATE, _database, make_settings
+from tests.conftest import make_settings
 
 STATEMENTS = {one.name: one for one in read_all()}
 LISTS = [(name, sort) for name, one in STATEMENTS.items() for sort in one.header.sorts and one.texts]
@@ -51,6 +50,7 @@ from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids fr
 insert into api_keys (user_id, name, hash, expires_at)
 select u.ids[n % 500 + 1], 'key', sha256(n::text::bytea), case when n % 3 = 0 then now() + n * interval '1 minute' end
 from generate_series(1, 30000) as n, (select array_agg(id order by id) as ids from users) as u;
+alter table attachments disable trigger attachments_change_task;
 insert into attachments (task_id, added_by, key, filename, content_type, size, sha256, created_at)
 select
     t.id,
@@ -62,6 +62,7 @@ select
     repeat('c', 64),
     now() - interval '2 hours'
 from tasks as t;
+alter table attachments enable trigger attachments_change_task;
 insert into removed_attachments (key, task_id, attachment, with_task, claimed_until)
 select repeat('b', 32) || '/' || md5(n::text), n, '{}', n % 2 = 0, now() + (n - 300) * interval '1 minute'
 from generate_series(1, 30000) as n;
@@ -106,15 +107,8 @@ async def large(module_database_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-@pytest.fixture(scope="module")
-def module_database_url() -> Iterator[str]:
-    """A migrated database of this file's own."""
-    with _database(os.environ[TEMPLATE]) as url:
-        yield url
-
-
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give every node of a plan."""
+    """Return every node of a plan."""
     yield plan
     for child in plan.get("Plans", ()):
         yield from nodes(child)
@@ -228,7 +222,7 @@ async def test_a_rare_word_is_found_by_its_index(large: Database, sort: str, who
 
 
 @pytest.mark.parametrize("sort", STATEMENTS["tasks.list_index_only"].texts)
-async def test_what_is_in_the_way_is_read_off_the_index_alone(large: Database, sort: str) -> None:
+async def test_the_tasks_before_a_page_are_read_with_an_index_only_scan(large: Database, sort: str) -> None:
     async with large.connection() as connection:
         values = {
             **ALL_TASKS_VIEWER,
@@ -278,10 +272,10 @@ async def test_each_list_is_read_by_the_form_for_it(
 
 
 @pytest.mark.parametrize("sort", ["id", "-id", "status", "-status", "updated_at", "-updated_at"])
-async def test_a_list_of_a_period_begins_where_it_lies(large: Database, sort: str) -> None:
-    given = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
+async def test_a_list_of_a_period_starts_reading_at_the_period(large: Database, sort: str) -> None:
+    period = {"created_from": datetime(2025, 4, 1, tzinfo=UTC), "created_before": datetime(2025, 4, 3, tzinfo=UTC)}
     async with large.connection() as connection:
-        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **given}
+        values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, "admin"), **period}
         values |= await listing.fetch_bounds(connection, sort.removeprefix("-"), values)
         plan = await explain(connection, STATEMENTS["tasks.list_index_only"], values, sort=sort)
     conditions = " ".join(node.get("Index Cond", "") for node in plan)

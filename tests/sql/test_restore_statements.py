@@ -65,7 +65,9 @@ async def test_a_task_comes_back_as_it_was_and_its_version_goes_on(
     assert await make.sql.fetchval("insert into tasks (user_id, title) values ($1, 'next') returning id", ada.id) > task
 
 
-async def test_of_a_deletion_that_kept_no_completion_the_last_change_counts(database: Database, make: Factory) -> None:
+async def test_the_last_change_is_the_completion_time_if_a_deletion_kept_none(
+    database: Database, make: Factory
+) -> None:
     ada = await make.user()
     task = await make.task(ada, status="done", created_at=datetime(2020, 1, 2, tzinfo=UTC))
     await make.sql.execute("update tasks set title = 'y'")
@@ -75,16 +77,18 @@ async def test_of_a_deletion_that_kept_no_completion_the_last_change_counts(data
     assert await make.sql.fetchval("select completed_at from tasks") == changed_at
 
 
-async def test_its_event_says_restored_and_by_whom_and_the_next_one_does_not(database: Database, make: Factory) -> None:
+async def test_the_event_of_a_restore_has_its_type_and_actor_and_the_next_one_has_not(
+    database: Database, make: Factory
+) -> None:
     ada, root = await make.user(), await make.admin()
     task = await make.task(ada)
     await make.sql.execute("delete from tasks")
-    given: dict[str, Any] = {"title": "x", "description": None, "status": "todo", "city": None, "weather": None}
+    arguments: dict[str, Any] = {"title": "x", "description": None, "status": "todo", "city": None, "weather": None}
     async with database.connection() as connection:
         async with connection.transaction():
             await q.tasks.lock_restoration(connection, task_id=task)
             await q.tasks.restore(connection, task_id=task, viewer_id=root.id, viewer_is_admin=True)
-        await q.tasks.create(connection, user_id=ada.id, **given)
+        await q.tasks.create(connection, user_id=ada.id, **arguments)
         await connection.execute("update tasks set title = 'y' where id = $1", task)
     rows = await make.sql.fetch(
         "select type, actor_id, user_id, changes is null, task->>'version' from task_events order by id"
@@ -96,11 +100,11 @@ async def test_its_event_says_restored_and_by_whom_and_the_next_one_does_not(dat
     ]
 
 
-@pytest.mark.parametrize("said", ["task.updated", "nonsense", ""])
-async def test_no_other_word_makes_an_event_what_it_is_not(make: Factory, said: str) -> None:
+@pytest.mark.parametrize("event_type", ["task.updated", "nonsense", ""])
+async def test_an_event_type_setting_that_does_not_fit_is_ignored(make: Factory, event_type: str) -> None:
     ada = await make.user()
     async with make.sql.transaction():
-        await make.sql.execute("select set_config('service.event_type', $1, true)", said)
+        await make.sql.execute("select set_config('service.event_type', $1, true)", event_type)
         await make.task(ada)
     async with make.sql.transaction():
         await make.sql.execute("select set_config('service.event_type', 'task.restored', true)")
@@ -109,7 +113,7 @@ async def test_no_other_word_makes_an_event_what_it_is_not(make: Factory, said: 
     assert [row["type"] for row in rows] == ["task.created", "task.updated", "task.deleted"]
 
 
-async def test_it_is_for_the_last_owner_and_administrators(database: Database, make: Factory) -> None:
+async def test_only_the_last_owner_and_administrators_may(database: Database, make: Factory) -> None:
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     task = await make.task(ada)
     await make.sql.execute("update tasks set user_id = $1", bob.id)
@@ -141,7 +145,7 @@ async def test_a_deletion_of_thirty_days_ago_is_final(
     assert await make.sql.fetchval("select count(*) from tasks") == (expected == "ok")
 
 
-async def test_of_what_left_nothing_there_is_no_row(database: Database, make: Factory) -> None:
+async def test_a_task_without_a_trace_has_no_row(database: Database, make: Factory) -> None:
     root = await make.admin()
     task = await make.task(root)
     await make.sql.execute("delete from tasks; delete from task_events")
@@ -156,7 +160,7 @@ async def test_a_task_without_events_is_there(database: Database, make: Factory)
     assert await verdict(database, bob.viewer, task) == "forbidden"
 
 
-async def test_the_task_of_an_account_that_is_gone_stays_away(database: Database, make: Factory) -> None:
+async def test_the_task_of_a_deleted_account_is_not_restored(database: Database, make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     task = await make.task(ada)
     await make.sql.execute("delete from tasks")
@@ -164,7 +168,7 @@ async def test_the_task_of_an_account_that_is_gone_stays_away(database: Database
     assert await verdict(database, root.viewer, task) == "ownerless"
 
 
-async def test_of_many_at_once_one_restores(database: Database, make: Factory) -> None:
+async def test_one_of_many_concurrent_transactions_restores(database: Database, make: Factory) -> None:
     ada = await make.user()
     task = await make.task(ada)
     for version in range(2, 7):
@@ -174,7 +178,7 @@ async def test_of_many_at_once_one_restores(database: Database, make: Factory) -
         assert await make.sql.fetchval("select version from tasks") == version
 
 
-async def test_who_waited_sees_what_has_come_and_gone_meanwhile(database: Database, make: Factory) -> None:
+async def test_a_restore_that_waited_sees_changes_committed_meanwhile(database: Database, make: Factory) -> None:
     """Else a restoration that began before a second deletion would bring the first one's task back."""
     ada = await make.user()
     task = await make.task(ada, title="before")

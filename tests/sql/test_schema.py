@@ -219,7 +219,7 @@ async def test_every_constraint_has_a_case_and_every_entry_of_the_error_table_a_
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
-async def test_a_constraint_holds_and_means_what_the_error_table_says(
+async def test_a_violated_constraint_raises_the_error_of_the_table(
     sql: Session, first: dict[str, int], name: str
 ) -> None:
     statement, meaning = VIOLATIONS[name]
@@ -251,7 +251,9 @@ async def test_a_key_is_named(sql: Session, first: dict[str, int], name: str) ->
     ]
     + [("status", status) for status in ("todo", "in_progress", "done")],
 )
-async def test_a_limits_own_value_is_taken(sql: Session, first: dict[str, int], column: str, value: str) -> None:
+async def test_a_value_equal_to_its_limit_is_accepted(
+    sql: Session, first: dict[str, int], column: str, value: str
+) -> None:
     assert await sql.execute(f"update tasks set {column} = $1", value) == "UPDATE 1"
 
 
@@ -336,7 +338,7 @@ async def test_a_new_tasks_weather_is_its_citys(
         ("weather_due_at = now()", (SNOW, "Moscow", 0)),
     ],
 )
-async def test_weather_goes_with_its_city_whoever_changes_it(
+async def test_weather_follows_its_city_after_any_change(
     sql: Session, first: dict[str, int], change: str, outcome: tuple[str | None, str | None, int]
 ) -> None:
     before = await sql.fetchrow(f"update tasks set city = 'Moscow', weather = '{SNOW}' returning *")
@@ -350,7 +352,9 @@ async def test_weather_goes_with_its_city_whoever_changes_it(
 
 
 @pytest.mark.parametrize(("change", "due"), [("title = 'x'", False), ("city = 'Paris'", True), ("city = null", True)])
-async def test_weather_that_goes_is_due_at_once(sql: Session, first: dict[str, int], change: str, due: bool) -> None:
+async def test_weather_that_is_cleared_is_due_at_once(
+    sql: Session, first: dict[str, int], change: str, due: bool
+) -> None:
     await sql.execute("update tasks set city = 'Moscow'")
     await sql.execute("update tasks set weather_due_at = now() + interval '1 min'")
     assert await sql.fetchval(f"update tasks set {change} returning weather_due_at = '-infinity'") is due
@@ -369,7 +373,7 @@ async def test_updated_at_does_not_go_back_with_the_clock(
     await sql.execute("commit")
 
 
-async def test_what_a_person_has_goes_with_the_account(sql: Session, first: dict[str, int]) -> None:
+async def test_everything_a_user_owns_is_deleted_with_the_account(sql: Session, first: dict[str, int]) -> None:
     await sql.execute(re.sub(":u", str(first[":u"]), f"{SESSION}; {KEY}; {TICKET}; delete from tasks"))
     await sql.execute("delete from users")
     for table in ("sessions", "api_keys", "tickets"):
@@ -406,7 +410,7 @@ async def test_the_last_active_administrator_stays(sql: Session, change: str) ->
 
 @pytest.mark.usefixtures("two_admins")
 @pytest.mark.parametrize("change", [DEMOTION, DEACTIVATION, DELETION])
-async def test_no_statement_takes_all_administrators_away(sql: Session, change: str) -> None:
+async def test_no_statement_removes_all_administrators(sql: Session, change: str) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="the last active administrator stays"):
         await sql.execute(change)
     assert await sql.fetchval("select count(*) from users where role = 'admin' and active") == 2
@@ -421,7 +425,7 @@ async def waits(sql: Session, pid: int, statement: asyncio.Future[str]) -> None:
 
 @pytest.mark.usefixtures("two_admins")
 @pytest.mark.parametrize("change", [DEMOTION, DEACTIVATION, DELETION])
-async def test_of_two_administrators_who_take_each_other_away_at_once_one_is_refused(
+async def test_two_administrators_cannot_remove_each_other_concurrently(
     sql: Session, session: Sessions, change: str
 ) -> None:
     """The second waits until the first has committed, and sees then that it would be the last."""
@@ -439,7 +443,7 @@ async def test_of_two_administrators_who_take_each_other_away_at_once_one_is_ref
 @pytest.mark.usefixtures("two_admins")
 @pytest.mark.parametrize("change", [DEMOTION, DEACTIVATION, DELETION])
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
-async def test_a_transaction_that_sees_an_administrator_who_is_none_any_more_takes_nobody_away(
+async def test_a_transaction_with_an_outdated_snapshot_of_administrators_removes_no_administrator(
     sql: Session, session: Sessions, change: str, isolation: Literal["repeatable_read", "serializable"]
 ) -> None:
     other = await session()
@@ -454,9 +458,7 @@ async def test_a_transaction_that_sees_an_administrator_who_is_none_any_more_tak
 
 
 @pytest.mark.usefixtures("two_admins")
-async def test_an_administrator_goes_where_the_one_who_went_before_did_not_commit(
-    sql: Session, session: Sessions
-) -> None:
+async def test_an_administrator_is_removed_if_a_concurrent_removal_rolls_back(sql: Session, session: Sessions) -> None:
     other = await session()
     pid = other.get_server_pid()
     transaction = sql.transaction()
@@ -480,7 +482,7 @@ async def test_an_administrator_goes_where_the_one_who_went_before_did_not_commi
         ("completed_at = null", "null", "'2020-01-01Z'"),
     ],
 )
-async def test_when_a_task_was_completed_goes_with_its_status(
+async def test_the_completion_time_follows_the_status(
     sql: Session, first: dict[str, int], change: str, from_todo: str, from_done: str
 ) -> None:
     await sql.execute("update tasks set created_at = '2019-01-01Z'")
@@ -541,22 +543,26 @@ def test_the_way_down_and_up_again_leads_to_the_same_schema(own_database_url: st
     before = catalogue(own_database_url)
     unique = {"users_username_key", "sessions_refresh_key", "api_keys_hash_key"}  # which are indexes
     assert {row[1] for row in before["constraints"]} == VIOLATIONS.keys() - unique
-    count = len(migrations.known())
-    assert migrations.rollback(own_database_url, count=count) == migrations.known()[::-1]
+    count = len(migrations.release_ids())
+    assert migrations.rollback(own_database_url, count=count) == migrations.release_ids()[::-1]
     assert catalogue(own_database_url) == catalogue(empty_database_url)
     migrations.migrate(own_database_url)
     assert catalogue(own_database_url) == before
 
 
-@pytest.mark.parametrize("steps", range(1, len(migrations.known())))
-def test_each_migration_can_be_taken_back_alone(own_database_url: str, empty_database_url: str, steps: int) -> None:
-    migrations.rollback(own_database_url, count=steps)
-    migrations.migrate(empty_database_url, to=migrations.known()[-1 - steps])
-    assert catalogue(own_database_url) == catalogue(empty_database_url)
+def test_each_migration_can_be_rolled_back_alone(empty_database_url: str) -> None:
+    before = [catalogue(empty_database_url)]
+    for name in migrations.release_ids():
+        assert migrations.migrate(empty_database_url, to=name) == [name]
+        before.append(catalogue(empty_database_url))
+    for name in reversed(migrations.release_ids()):
+        assert before.pop() == catalogue(empty_database_url)
+        assert migrations.rollback(empty_database_url, count=1) == [name]
+    assert before == [catalogue(empty_database_url)]
 
 
 @pytest.mark.parametrize("column", ["users.username", "tasks.title", "tasks.status"])
-async def test_what_is_sorted_or_compared_is_so_by_code_point_on_every_server(sql: Session, column: str) -> None:
+async def test_text_is_sorted_and_compared_by_code_point_on_every_server(sql: Session, column: str) -> None:
     table, _, name = column.partition(".")
     collation = (
         "select attcollation::regcollation::text from pg_attribute where attrelid = $1::regclass and attname = $2"

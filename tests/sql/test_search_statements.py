@@ -29,10 +29,10 @@ WORDS = ["report", "reports", "отчёт", "the", "日本語"]
 
 
 async def finds(database: Database, owner: User, sought: str) -> int:
-    given: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought}
-    rows = await q.tasks.search(database, sort="id", **given, **EVERYTHING, **WALK)
+    arguments: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought}
+    rows = await q.tasks.search(database, sort="id", **arguments, **EVERYTHING, **WALK)
     filters: dict[str, Any] = dict.fromkeys(("user_id", "status", "city", "created_from", "created_before"))
-    assert await q.tasks.count(database, **given, **filters) == len(rows)
+    assert await q.tasks.count(database, **arguments, **filters) == len(rows)
     return len(rows)
 
 
@@ -137,7 +137,7 @@ async def test_a_search_follows_every_change(database: Database, make: Factory) 
 @pytest.mark.parametrize(
     "text", ["-" * 10_000, "- " * 5000, '-"" ' * 2500, "<-" * 5000, "a@" * 5000, "ﷺ" * 10_000, "x" * 10_000]
 )
-async def test_what_is_hard_on_the_parser_is_a_query(database: Database, make: Factory, text: str) -> None:
+async def test_text_that_strains_the_parser_is_a_valid_search(database: Database, make: Factory, text: str) -> None:
     await finds(database, await make.user(), text)
 
 
@@ -147,7 +147,7 @@ async def test_what_is_hard_on_the_parser_is_a_query(database: Database, make: F
     text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
     | st.text(" \u3000\"-!&|()<>:*\\'/@.,aZ1éЯ日\u0301", max_size=300),
 )
-async def test_any_text_is_a_query(sql: Session, title: str, text: str) -> None:
+async def test_any_text_is_a_valid_search(sql: Session, title: str, text: str) -> None:
     assert await sql.fetchval("select task_words($1, $2) @@ words_sought($2)", title, text) in {True, False}
 
 
@@ -184,7 +184,7 @@ async def test_a_title_is_found_by_itself(sql: Session, atoms: list[str]) -> Non
     assert await sql.fetchval(sought, "".join(atoms))
 
 
-async def test_a_column_of_words_is_no_change_and_goes_nowhere(sql: Session, make: Factory) -> None:
+async def test_the_search_column_causes_no_change_and_is_not_sent(sql: Session, make: Factory) -> None:
     await make.task(await make.user(), title="Report", description="monthly")
     await sql.execute("update tasks set title = title; update tasks set title = 'Other'")
     events = await sql.fetch("select type, changes::text, task::text from task_events order by id")
@@ -197,7 +197,7 @@ async def test_a_column_of_words_is_no_change_and_goes_nowhere(sql: Session, mak
 # Of the walk: all, as these tasks are few; some, so that its pages are short; none.
 @pytest.mark.parametrize("bound", ["", "limit 40 --", "limit 0 --"])
 @pytest.mark.parametrize("number", [12, 300])
-async def test_a_search_gives_what_python_finds_among_all_tasks(
+async def test_a_search_returns_what_python_finds_among_all_tasks(
     database: Database, make: Factory, monkeypatch: pytest.MonkeyPatch, number: int, bound: str
 ) -> None:
     search: Any = q.tasks.search
@@ -223,7 +223,7 @@ async def test_a_search_gives_what_python_finds_among_all_tasks(
         wanted = {"report", "reports"} if "report" in word else {word}
         having = [row for row in rows if wanted & set(f"{row['title']} {row['description']}".split())]
         after = [row for row in rows if row["id"] == values["after_id"]]
-        given = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
-        page = [row["id"] for row in await listing.fetch_rows(database, sort=sort, **given)]
+        arguments = {"viewer_id": viewer.id, "viewer_is_admin": viewer.is_admin, "sought": word, **values}
+        page = [row["id"] for row in await listing.fetch_rows(database, sort=sort, **arguments)]
         whole = found([*having, *(row for row in after if row not in having)], viewer, sort, values)
         assert page == whole, (sort, values)

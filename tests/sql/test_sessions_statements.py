@@ -38,11 +38,11 @@ class Begun:
 
 async def begin(database: Database, user: User, *, days: int = 30, max_sessions: int = 100) -> Begun:
     token, secret = token_bytes(32), token_bytes(32)
-    known = await q.accounts.password(database, user_id=user.id)
+    current_hash = await q.accounts.password(database, user_id=user.id)
     row = await q.accounts.open_session(
         database,
         user_id=user.id,
-        verified_hash=known,
+        verified_hash=current_hash,
         refresh_hash=sha256(token),
         secret=secret,
         days=days,
@@ -54,11 +54,11 @@ async def begin(database: Database, user: User, *, days: int = 30, max_sessions:
     return Begun(row["id"], token, secret)
 
 
-async def log_in(executor: Executor, user: User, known: str) -> Any:
+async def log_in(executor: Executor, user: User, current_hash: str) -> Any:
     return await q.accounts.open_session(
         executor,
         user_id=user.id,
-        verified_hash=known,
+        verified_hash=current_hash,
         refresh_hash=token_bytes(32),
         secret=b"",
         days=1,
@@ -69,14 +69,14 @@ async def log_in(executor: Executor, user: User, known: str) -> Any:
 
 
 async def key(database: Database, user: User, *, max_keys: int = 100, **values: Any) -> Any:
-    given = {"name": "nightly", "hash": token_bytes(32), "read_only": False, "expires_at": None, **values}
-    return await q.accounts.create_key(database, user_id=user.id, max_keys=max_keys, **given)
+    arguments = {"name": "nightly", "hash": token_bytes(32), "read_only": False, "expires_at": None, **values}
+    return await q.accounts.create_key(database, user_id=user.id, max_keys=max_keys, **arguments)
 
 
 async def ticket(database: Database, user: User, **values: Any) -> bytes:
-    given = {"hash": token_bytes(32), "access_expires_at": None, "session_id": None, "key_id": None, **values}
-    await q.accounts.create_ticket(database, user_id=user.id, **given)
-    return bytes(given["hash"])
+    arguments = {"hash": token_bytes(32), "access_expires_at": None, "session_id": None, "key_id": None, **values}
+    await q.accounts.create_ticket(database, user_id=user.id, **arguments)
+    return bytes(arguments["hash"])
 
 
 async def of_user(make: Factory, user: User) -> list[int]:
@@ -96,7 +96,7 @@ async def test_a_session_is_kept_as_hashes_with_where_it_began(database: Databas
     assert row["now"] - row["created_at"] < timedelta(minutes=1)
 
 
-async def test_who_is_not_there_begins_nothing(database: Database, make: Factory) -> None:
+async def test_a_missing_account_opens_no_session(database: Database, make: Factory) -> None:
     ada = await make.user()
     await make.sql.execute("delete from users")
     assert await log_in(database, ada, "any") is None
@@ -116,13 +116,13 @@ async def waiting(make: Factory, one: asyncio.Future[Any]) -> None:
 async def test_a_log_in_under_way_does_not_outlive_a_change_of_the_password(database: Database, make: Factory) -> None:
     """Its password was verified, which takes long, before the change; the session begins before, or not at all."""
     ada = await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     change: dict[str, Any] = {"user_id": ada.id, "kept_session_id": ada.viewer.session_id}
     async with database.connection() as connection:
         async with connection.transaction():
-            assert await log_in(connection, ada, known) is not None
+            assert await log_in(connection, ada, current_hash) is not None
             changed = asyncio.ensure_future(
-                q.accounts.set_password(database, **change, verified_hash=known, password_hash="new")
+                q.accounts.set_password(database, **change, verified_hash=current_hash, password_hash="new")
             )
             await waiting(make, changed)
         assert await changed == 1
@@ -138,14 +138,14 @@ async def test_a_log_in_under_way_does_not_outlive_a_change_of_the_password(data
 @pytest.mark.parametrize("change", ["password_hash = 'by hand'", "active = false"])
 async def test_a_dbas_change_ends_sessions_too(database: Database, make: Factory, change: str) -> None:
     ada, bob = await make.user(), await make.user()
-    known = await q.accounts.password(database, user_id=ada.id)
+    current_hash = await q.accounts.password(database, user_id=ada.id)
     await make.sql.execute(f"update users set {change} where id = $1", ada.id)
     assert await of_user(make, ada) == []
     assert await of_user(make, bob) == [bob.viewer.session_id]
-    assert await log_in(database, ada, known) is None
+    assert await log_in(database, ada, current_hash) is None
 
 
-async def test_the_oldest_sessions_beyond_the_most_end(database: Database, make: Factory) -> None:
+async def test_the_oldest_sessions_above_the_maximum_end(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     begun = [await begin(database, ada, max_sessions=3) for _ in range(5)]
     assert await of_user(make, ada) == [one.id for one in begun[2:]]
@@ -154,7 +154,7 @@ async def test_the_oldest_sessions_beyond_the_most_end(database: Database, make:
     assert await of_user(make, bob) == [bob.viewer.session_id]
 
 
-async def test_ones_sessions_are_listed_the_newest_first(database: Database, make: Factory) -> None:
+async def test_own_sessions_are_listed_newest_first(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     begun = [await begin(database, ada) for _ in range(3)]
     await make.sql.execute("update sessions set expires_at = now() where id = $1", begun[1].id)
@@ -167,7 +167,7 @@ async def test_ones_sessions_are_listed_the_newest_first(database: Database, mak
     ]
 
 
-async def test_a_spent_token_gives_way_to_its_successor(database: Database, make: Factory) -> None:
+async def test_a_used_refresh_token_is_replaced_by_its_successor(database: Database, make: Factory) -> None:
     ada = await make.admin()
     begun = await begin(database, ada, days=1)
     await make.sql.execute("update sessions set created_at = now() - interval '1 day', last_used_at = created_at")
@@ -184,7 +184,7 @@ async def test_a_spent_token_gives_way_to_its_successor(database: Database, make
     assert await q.accounts.rotate(database, refresh_token=successor, days=30) is not None
 
 
-async def test_the_token_that_was_spent_last_is_recalled_for_its_seconds(database: Database, make: Factory) -> None:
+async def test_the_last_used_token_returns_its_successor_for_some_seconds(database: Database, make: Factory) -> None:
     ada = await make.user()
     begun = await begin(database, ada)
     assert await q.accounts.recent_successor(database, refresh_token=begun.token, seconds=SECONDS) is None
@@ -200,7 +200,7 @@ async def test_the_token_that_was_spent_last_is_recalled_for_its_seconds(databas
     assert await q.accounts.recent_successor(database, refresh_token=token_bytes(32), seconds=SECONDS) is None
 
 
-async def test_of_fifty_uses_at_once_one_rotates_and_all_get_the_same_successor(
+async def test_one_of_fifty_concurrent_uses_rotates_and_all_get_the_same_successor(
     database: Database, make: Factory
 ) -> None:
     ada = await make.user()
@@ -225,9 +225,9 @@ async def test_fifty_clients_of_one_token_each_find_a_successor_whichever_is_fir
     begun = await begin(database, await make.user())
 
     async def refresh() -> Any:
-        spent: dict[str, Any] = {"refresh_token": begun.token}
-        return await q.accounts.rotate(database, **spent, days=30) or await q.accounts.recent_successor(
-            database, **spent, seconds=SECONDS
+        used: dict[str, Any] = {"refresh_token": begun.token}
+        return await q.accounts.rotate(database, **used, days=30) or await q.accounts.recent_successor(
+            database, **used, seconds=SECONDS
         )
 
     rows = await asyncio.gather(*(refresh() for _ in range(50)))
@@ -264,7 +264,7 @@ async def test_only_ones_own_session_or_key_is_ended(database: Database, make: F
     assert await make.sql.fetchval("select array_agg(id) from api_keys") == [kept["id"]]
 
 
-async def test_expired_sessions_go_the_oldest_first(database: Database, make: Factory) -> None:
+async def test_expired_sessions_are_deleted_oldest_first(database: Database, make: Factory) -> None:
     ada = await make.user()
     begun = [await begin(database, ada) for _ in range(4)]
     for hours, one in zip((1, 3, 2, -1), begun, strict=True):
@@ -278,7 +278,7 @@ async def test_expired_sessions_go_the_oldest_first(database: Database, make: Fa
     assert await of_user(make, ada) == [ada.viewer.session_id, begun[3].id]
 
 
-async def test_what_is_living_is_told_with_the_role_of_now(database: Database, make: Factory) -> None:
+async def test_active_credentials_have_the_current_role(database: Database, make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     ada_session, root_session = await make.session(ada.id), await make.session(root.id)
     reader = await key(database, ada, read_only=True)
@@ -310,28 +310,28 @@ OVER = {
 
 
 @pytest.mark.parametrize("end", OVER.values(), ids=OVER.keys())
-async def test_nothing_is_given_for_what_is_over(database: Database, make: Factory, end: str) -> None:
+async def test_ended_sessions_keys_and_tickets_return_nothing(database: Database, make: Factory, end: str) -> None:
     ada = await make.user()
-    begun, fresh, spent = [await begin(database, ada) for _ in range(3)]
-    assert await q.accounts.rotate(database, refresh_token=spent.token, days=30)
+    begun, fresh, rotated = [await begin(database, ada) for _ in range(3)]
+    assert await q.accounts.rotate(database, refresh_token=rotated.token, days=30)
     made = await key(database, ada, hash=b"hash", expires_at=LATER)
 
-    async def given(token: bytes) -> list[Any]:
+    async def active_rows(token: bytes) -> list[Any]:
         return [
-            await q.accounts.recent_successor(database, refresh_token=spent.token, seconds=SECONDS),
+            await q.accounts.recent_successor(database, refresh_token=rotated.token, seconds=SECONDS),
             await q.accounts.get_key(database, hash=b"hash"),
             await q.accounts.rotate(database, refresh_token=token, days=30),
-            *await q.accounts.active_credentials(database, session_ids=[begun.id, spent.id], key_ids=[made["id"]]),
+            *await q.accounts.active_credentials(database, session_ids=[begun.id, rotated.id], key_ids=[made["id"]]),
         ]
 
-    before = await given(begun.token)
+    before = await active_rows(begun.token)
     assert len(before) == 6
     assert None not in before
     await make.sql.execute(end)
-    assert await given(fresh.token) == [None, None, None]
+    assert await active_rows(fresh.token) == [None, None, None]
 
 
-async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, make: Factory) -> None:
+async def test_a_key_is_created_and_found_by_its_hash(database: Database, make: Factory) -> None:
     ada, root = await make.user(), await make.admin()
     row = await key(database, ada, hash=b"one", name="nightly", read_only=True, expires_at=LATER)
     assert dict(row).keys() == {"id", "name", "read_only", "created_at", "expires_at", "last_used_at"}
@@ -352,7 +352,7 @@ async def test_a_key_is_given_once_and_found_by_its_hash(database: Database, mak
     assert await q.accounts.get_key(database, hash=b"none") is None
 
 
-async def test_a_use_of_a_key_is_noted_at_most_once_an_hour(database: Database, make: Factory) -> None:
+async def test_the_last_use_of_a_key_is_written_once_an_hour_or_less(database: Database, make: Factory) -> None:
     ada = await make.user()
     one, other = await key(database, ada, hash=b"one"), await key(database, ada, hash=b"other")
     assert (one["last_used_at"], other["last_used_at"]) == (None, None)
@@ -369,7 +369,7 @@ async def test_a_use_of_a_key_is_noted_at_most_once_an_hour(database: Database, 
     assert await q.accounts.note_key_use(database, key_id=0) == 0
 
 
-async def test_a_key_beyond_the_most_is_not_made(database: Database, make: Factory) -> None:
+async def test_a_key_above_the_maximum_is_not_created(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     made = [await key(database, ada, max_keys=2) for _ in range(3)]
     assert [row is not None for row in made] == [True, True, False]
@@ -387,7 +387,7 @@ async def test_a_key_that_the_schema_refuses_is_invalid(
     assert refused.value.pointer == pointer
 
 
-async def test_ones_keys_are_listed_the_newest_first_without_what_they_are(database: Database, make: Factory) -> None:
+async def test_own_keys_are_listed_newest_first_without_their_secrets(database: Database, make: Factory) -> None:
     ada, bob = await make.user(), await make.user()
     made = [await key(database, ada, name=name, expires_at=when) for name, when in (("a", None), ("b", LATER))]
     await key(database, bob)
@@ -396,7 +396,7 @@ async def test_ones_keys_are_listed_the_newest_first_without_what_they_are(datab
     assert len(await q.accounts.list_keys(database, user_id=ada.id, row_limit=1)) == 1
 
 
-async def test_a_ticket_stands_once_for_what_it_was_made_with(database: Database, make: Factory) -> None:
+async def test_a_ticket_is_used_once_for_the_credential_that_created_it(database: Database, make: Factory) -> None:
     root = await make.admin()
     made = await ticket(database, root, access_expires_at=LATER, session_id=7)
     rows = await asyncio.gather(*(q.accounts.use_ticket(database, hash=made) for _ in range(20)))
@@ -410,14 +410,14 @@ async def test_a_ticket_stands_once_for_what_it_was_made_with(database: Database
 @pytest.mark.parametrize(
     "end", ["update tickets set expires_at = now()", "update users set active = false", "delete from users"]
 )
-async def test_a_ticket_that_is_over_is_for_nobody(database: Database, make: Factory, end: str) -> None:
+async def test_an_expired_or_revoked_ticket_is_refused(database: Database, make: Factory, end: str) -> None:
     made = await ticket(database, await make.user())
     await make.sql.execute(end)
     assert await q.accounts.use_ticket(database, hash=made) is None
     assert await make.sql.fetchval("select count(*) from tickets") == 0
 
 
-async def test_expired_tickets_go_with_the_next(database: Database, make: Factory) -> None:
+async def test_expired_tickets_are_deleted_when_the_next_is_created(database: Database, make: Factory) -> None:
     ada = await make.user()
     old, good = await ticket(database, ada), await ticket(database, ada)
     await make.sql.execute("update tickets set expires_at = now() - interval '1 s' where hash = $1", old)
@@ -431,7 +431,7 @@ async def test_expired_tickets_go_with_the_next(database: Database, make: Factor
 
 @pytest.fixture
 async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
-    """Gives what was told on the channel `accounts` since it was last asked."""
+    """Return a function that returns the notifications of the channel `accounts` since its last call."""
     listening: Session = await session()
     payloads: asyncio.Queue[str] = asyncio.Queue()
 
@@ -466,7 +466,7 @@ async def told(make: Factory, session: Sessions) -> AsyncIterator[Callable[[], A
         "delete from users where id = $1",
     ],
 )
-async def test_what_takes_something_away_is_told_with_the_accounts_id(
+async def test_a_change_that_revokes_access_notifies_with_the_account_id(
     database: Database, make: Factory, told: Callable[[], Awaitable[list[str]]], change: str
 ) -> None:
     ada = await make.user()
@@ -476,7 +476,7 @@ async def test_what_takes_something_away_is_told_with_the_accounts_id(
     assert set(await told()) == {str(ada.id)}
 
 
-async def test_what_takes_nothing_away_is_not_told(
+async def test_a_change_that_revokes_nothing_sends_no_notification(
     database: Database, make: Factory, told: Callable[[], Awaitable[list[str]]]
 ) -> None:
     ada = await make.user()
@@ -492,7 +492,7 @@ async def test_what_takes_nothing_away_is_not_told(
     assert await told() == []
 
 
-async def test_an_end_that_is_rolled_back_is_not_told(make: Factory, told: Callable[[], Awaitable[list[str]]]) -> None:
+async def test_a_rolled_back_end_sends_no_notification(make: Factory, told: Callable[[], Awaitable[list[str]]]) -> None:
     await make.user()
     await make.sql.execute("begin; delete from sessions; rollback")
     assert await told() == []

@@ -1,4 +1,4 @@
-"""Statement files: what a header takes, what a sort expands to, and what a call gives."""
+"""Statement files: the syntax of headers, the expansion of sorts and the results of calls."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_header_is_read_whole(tmp_path: Path) -> None:
         (SORTED.replace("limit 3", "/* sort */ t.made desc"), 6),
     ],
 )
-def test_a_malformed_file_is_told_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+def test_a_malformed_file_is_reported_with_its_line(tmp_path: Path, text: str, line: int) -> None:
     path = write(tmp_path, text)
     with pytest.raises(HeaderError) as failure:
         read(path, folder=tmp_path)
@@ -91,7 +91,7 @@ def test_a_malformed_file_is_told_with_its_line(tmp_path: Path, text: str, line:
     assert "\n" not in str(failure.value)
 
 
-def test_a_file_that_is_not_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_reported_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     path.write_bytes("-- A sentence.\n-- returns: value\n-- why: Grüße\nselect 1;".encode("latin-1"))
     with pytest.raises(HeaderError) as failure:
@@ -126,7 +126,7 @@ def test_a_sort_becomes_one_plain_statement_for_each_direction(tmp_path: Path) -
     }
 
 
-def test_a_sort_goes_to_each_place_that_takes_it(tmp_path: Path) -> None:
+def test_a_sort_expands_at_each_placeholder(tmp_path: Path) -> None:
     inner = "from (select t.* from things as t order by /* sort */ t.made desc, t.id desc\nlimit 9) as t"
     texts = statement(tmp_path, SORTED.replace("from things as t", inner)).texts
     assert texts["id"].count("order by /* sort */ t.id asc, t.id asc\n") == 2
@@ -183,19 +183,19 @@ TWO_ROWS = "select * from (values (1, 'a'), (2, 'b')) as t (id, name) order by i
         ("count", "update users set role = role where false", 0),
     ],
 )
-async def test_a_call_gives_what_the_header_says(
+async def test_a_call_returns_what_the_header_declares(
     tmp_path: Path, database: Database, returns: str, text: str, expected: Any
 ) -> None:
     one = statement(tmp_path, f"-- A sentence.\n-- returns: {returns}\n{text};")
-    given = await one(database)
+    result = await one(database)
     if isinstance(expected, dict):
-        given = dict(given)
+        result = dict(result)
     if isinstance(expected, list):
-        given = [dict(row) for row in given]
-    assert given == expected
+        result = [dict(row) for row in result]
+    assert result == expected
 
 
-async def test_a_call_takes_a_connection_too_and_stays_in_its_transaction(tmp_path: Path, database: Database) -> None:
+async def test_a_call_accepts_a_connection_and_stays_in_its_transaction(tmp_path: Path, database: Database) -> None:
     one = statement(tmp_path, "-- A sentence.\n-- returns: value\nselect now();")
     async with database.connection() as connection, connection.transaction():
         assert await one(connection) == await one(connection)
@@ -210,12 +210,12 @@ async def test_an_error_of_the_database_comes_as_the_services_own(tmp_path: Path
 async def test_an_estimate_is_near_the_number_of_rows_and_reads_none(tmp_path: Path, database: Database) -> None:
     one = statement(
         tmp_path,
-        "-- Many.\n-- returns: stream\n-- params: most bigint\nselect n from generate_series(1, $1::bigint) as n;",
+        "-- Many.\n-- returns: stream\n-- params: row_count bigint\nselect n from generate_series(1, $1::bigint) as n;",
     )
-    assert await one.estimate(database, most=10**15) == 10**15
+    assert await one.estimate(database, row_count=10**15) == 10**15
 
 
-async def test_the_time_that_a_reader_takes_is_not_the_statements(tmp_path: Path, database: Database) -> None:
+async def test_the_time_of_a_reader_does_not_count_for_the_statement(tmp_path: Path, database: Database) -> None:
     text = "-- Many.\n-- returns: stream\nselect n from generate_series(1, 1000) as n;"
     path = write(tmp_path, text, name="slow.sql")
     begun = time.perf_counter()
@@ -236,6 +236,6 @@ async def test_a_stream_that_gets_no_connection_is_not_a_fast_statement(
 
 
 def measured(name: str, what: str) -> list[float]:
-    """Give a figure of a statement's times."""
+    """Return a sample of the metric of a statement's times."""
     (metric,) = metrics.STATEMENTS.collect()
     return [one.value for one in metric.samples if one.name.endswith(what) and one.labels == {"statement": name}]

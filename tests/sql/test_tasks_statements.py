@@ -1,4 +1,4 @@
-"""The statements of `sql/tasks/`: what they give, whom they refuse, and what two at once come to."""
+"""The statements of `sql/tasks/`: their results, their refusals and concurrent calls."""
 
 from __future__ import annotations
 
@@ -92,20 +92,22 @@ async def listed(db: Database, viewer: Viewer, *, sort: Any = "id", **values: An
     return [row["id"] for row in rows]
 
 
-async def test_a_new_task_has_what_was_given_and_the_defaults(database: Database, make: Factory) -> None:
+async def test_a_new_task_has_the_values_sent_and_the_defaults(database: Database, make: Factory) -> None:
     ada = await make.user()
-    given: dict[str, Any] = {"title": "One", "description": None, "status": "done", "city": "Moscow"}
-    row: dict[str, Any] = dict(await q.tasks.create(database, user_id=ada.id, **given, weather=None))
+    arguments: dict[str, Any] = {"title": "One", "description": None, "status": "done", "city": "Moscow"}
+    row: dict[str, Any] = dict(await q.tasks.create(database, user_id=ada.id, **arguments, weather=None))
     assert row.keys() == COLUMNS
     assert (row["title"], row["description"], row["status"], row["city"]) == ("One", None, "done", "Moscow")
     assert (row["user_id"], row["version"], row["weather"]) == (ada.id, 1, None)
     assert await get(database, ada.viewer, row["id"]) == {**row, "verdict": "ok"}
-    row = dict(await q.tasks.create(database, user_id=ada.id, **given, weather=orjson.Fragment(SNOW)))
+    row = dict(await q.tasks.create(database, user_id=ada.id, **arguments, weather=orjson.Fragment(SNOW)))
     assert (temperature(row), row["version"]) == (1.5, 1)
 
 
 @pytest.mark.parametrize(("who", "verdict"), [("owner", "ok"), ("admin", "ok"), ("other", "forbidden")])
-async def test_a_verdict_says_whether_the_viewer_may(database: Database, make: Factory, who: str, verdict: str) -> None:
+async def test_an_outcome_tells_whether_the_viewer_may(
+    database: Database, make: Factory, who: str, verdict: str
+) -> None:
     owner = await make.user()
     viewer = {"owner": owner, "admin": await make.admin(), "other": await make.user()}[who].viewer
     task = await make.task(owner, title="before")
@@ -122,7 +124,7 @@ async def test_a_verdict_says_whether_the_viewer_may(database: Database, make: F
     assert (left and left["title"]) == (None if verdict == "ok" else "before")
 
 
-async def test_what_is_not_there_has_no_row(database: Database, make: Factory) -> None:
+async def test_a_missing_task_has_no_row(database: Database, make: Factory) -> None:
     ada = await make.admin()
     assert await get(database, ada.viewer, 0) is None
     assert await update(database, ada.viewer, 0, title="x") is None
@@ -247,7 +249,7 @@ async def test_pages_follow_one_another_in_the_order_of_the_sort(database: Datab
         assert following == [key for _, key in expected[index + 1 : index + 3]]
 
 
-async def test_of_many_writers_guarded_by_one_version_exactly_one_writes(database: Database, make: Factory) -> None:
+async def test_exactly_one_of_many_writers_with_one_expected_version_writes(database: Database, make: Factory) -> None:
     ada = await make.user()
     task = await make.task(ada)
     changed = await asyncio.gather(
@@ -259,7 +261,7 @@ async def test_of_many_writers_guarded_by_one_version_exactly_one_writes(databas
     assert all(one and one["version"] == 2 for one in changed)
 
 
-async def test_of_many_unguarded_writers_none_is_lost(database: Database, make: Factory) -> None:
+async def test_no_change_of_many_unguarded_writers_is_lost(database: Database, make: Factory) -> None:
     ada = await make.user()
     task = await make.task(ada)
     changed = await asyncio.gather(
@@ -289,7 +291,7 @@ async def test_a_deletion_and_a_change_at_once_both_end_clearly(database: Databa
     assert outcomes <= {("ok", "stale"), (None, "ok")}
 
 
-async def test_a_change_that_waits_for_another_speaks_of_what_that_one_left(database: Database, make: Factory) -> None:
+async def test_a_change_that_waits_for_another_sees_its_result(database: Database, make: Factory) -> None:
     ada = await make.user()
     changed, deleted = await make.task(ada), await make.task(ada)
     async with make.sql.transaction():

@@ -1,4 +1,4 @@
-"""`sql top`: figures by the tags of the files, on a server that has pg_stat_statements, and what is said without it."""
+"""`sql top`: statistics by the tags of the files with pg_stat_statements, and the error without it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def measured_url() -> Iterator[str]:
         yield url
 
 
-async def test_without_the_extension_one_line_says_how_to_switch_it_on(
+async def test_without_the_extension_one_line_explains_how_to_enable_it(
     sql: asyncpg.Connection[asyncpg.Record],
 ) -> None:
     await sql.execute("drop extension if exists pg_stat_statements")
-    with pytest.raises(UnavailableError, match=r"shared_preload.*create extension pg_stat") as said:
-        await top.figures(sql)
-    assert "\n" not in said.value.detail
+    with pytest.raises(UnavailableError, match=r"shared_preload.*create extension pg_stat") as raised:
+        await top.costs(sql)
+    assert "\n" not in raised.value.detail
 
 
-async def test_figures_are_told_by_the_name_of_the_file_and_its_sort(measured_url: str) -> None:
+async def test_statistics_are_grouped_by_file_and_sort(measured_url: str) -> None:
     connection = await asyncpg.connect(measured_url)
     try:
         await connection.execute("create table things (id int); insert into things select generate_series(1, 5)")
@@ -39,7 +39,7 @@ async def test_figures_are_told_by_the_name_of_the_file_and_its_sort(measured_ur
         await connection.fetch("with /* tasks.get */ a as (select 1 as one) select one + $1 as two from a", 1)
         await connection.fetch("/* tasks.get */ select id + 1 as lead from things")
         await connection.fetch("select 'select /* tasks.update */' as quoted, id from things")
-        found = {one.name: one for one in await top.figures(connection)}
+        found = {one.name: one for one in await top.costs(connection)}
     finally:
         await connection.close()
     assert found.keys() == {"tasks.list -title", "tasks.get", "other"}
@@ -51,16 +51,16 @@ async def test_figures_are_told_by_the_name_of_the_file_and_its_sort(measured_ur
 
 
 @pytest.mark.parametrize(("by", "first"), [("total", "b"), ("mean", "a"), ("calls", "c"), ("rows", "c")])
-def test_the_dearest_comes_first_and_what_is_none_of_the_services_last(by: str, first: str) -> None:
-    figures = [
-        top.Figures("other", 99, 99.0, 99.0, 99, None, 0),
-        top.Figures("a", 1, 5.0, 5.0, 1, 50.0, 0),
-        top.Figures("b", 3, 6.0, 2.0, 1, 50.0, 7),
-        top.Figures("c", 9, 1.0, 0.1, 9, 50.0, 0),
+def test_statements_are_sorted_by_cost_with_foreign_ones_last(by: str, first: str) -> None:
+    statistics = [
+        top.StatementCost("other", 99, 99.0, 99.0, 99, None, 0),
+        top.StatementCost("a", 1, 5.0, 5.0, 1, 50.0, 0),
+        top.StatementCost("b", 3, 6.0, 2.0, 1, 50.0, 7),
+        top.StatementCost("c", 9, 1.0, 0.1, 9, 50.0, 0),
     ]
-    names = [one.name for one in top.ordered(figures, by=by)]
+    names = [one.name for one in top.ordered(statistics, by=by)]
     assert (names[0], names[-1]) == (first, "other")
-    assert top.table(figures).splitlines()[3].split() == ["b", "3", "6.0", "2.000", "1", "50.0", "7"]
+    assert top.table(statistics).splitlines()[3].split() == ["b", "3", "6.0", "2.000", "1", "50.0", "7"]
 
 
 @pytest.mark.parametrize("name", [one.name for one in read_all() if one.header.extension])

@@ -30,7 +30,7 @@ async def pid(transaction: Transaction) -> int:
     return int(await connection.fetchval("select pg_backend_pid()"))
 
 
-async def test_nobody_sees_a_part_of_it_and_afterwards_all_is_there(database: Database, make: Factory) -> None:
+async def test_a_transaction_is_visible_as_a_whole_after_its_commit(database: Database, make: Factory) -> None:
     ada = await make.user()
     async with database.transaction() as transaction:
         for title in ("one", "two"):
@@ -40,7 +40,7 @@ async def test_nobody_sees_a_part_of_it_and_afterwards_all_is_there(database: Da
 
 
 @pytest.mark.parametrize("refused", [True, False])
-async def test_what_fails_leaves_nothing(database: Database, make: Factory, refused: bool) -> None:
+async def test_a_failed_transaction_leaves_nothing(database: Database, make: Factory, refused: bool) -> None:
     ada = await make.user()
 
     async def fail() -> None:
@@ -60,7 +60,7 @@ async def test_listeners_are_woken_once_it_is_committed(
 ) -> None:
     ada = await make.user()
     heard: list[None] = []
-    monkeypatch.setattr(database, "changed", lambda: heard.append(None))
+    monkeypatch.setattr(database, "on_change", lambda: heard.append(None))
     async with database.transaction() as transaction:
         await two(transaction, ada.id, "one", "two")
         await q.tasks.get(transaction, task_id=1, viewer_id=ada.id, viewer_is_admin=False)
@@ -78,7 +78,9 @@ async def test_listeners_are_woken_once_it_is_committed(
     assert heard == [None]
 
 
-async def test_a_connection_is_taken_with_the_first_statement_and_given_back(database_url: str, make: Factory) -> None:
+async def test_a_connection_is_acquired_with_the_first_statement_and_released_at_the_end(
+    database_url: str, make: Factory
+) -> None:
     async with pool.connected(database_url, make_settings(database_url, database_pool_size=1)) as one:
         for _ in range(3):
             async with one.transaction() as transaction:
@@ -90,7 +92,9 @@ async def test_a_connection_is_taken_with_the_first_statement_and_given_back(dat
             assert not connection.is_in_transaction()
 
 
-async def test_a_database_that_goes_away_in_between_is_away(database: Database, make: Factory) -> None:
+async def test_a_database_lost_during_a_transaction_is_reported_as_unavailable(
+    database: Database, make: Factory
+) -> None:
     ada = await make.user()
 
     async def interrupted() -> None:

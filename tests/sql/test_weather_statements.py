@@ -1,4 +1,4 @@
-"""The statements of `sql/weather/`: which tasks miss their weather, who looks it up, and who gets it."""
+"""The statements of `sql/weather/`: claims of tasks without weather, and the tasks that a result fills."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ async def test_a_claim_is_put_off_and_moves_no_version(database: Database, make:
     assert await make.sql.fetchrow("select version, updated_at from tasks") == before
 
 
-async def test_a_claim_takes_what_has_been_due_for_longest_and_no_more_than_asked(
-    database: Database, make: Factory
-) -> None:
+async def test_a_claim_takes_the_oldest_due_tasks_up_to_the_row_limit(database: Database, make: Factory) -> None:
     ada = await make.user()
     for city, minutes in (("new", 1), ("old", 3), ("middle", 2)):
         task = await make.task(ada, city=city)
@@ -77,7 +75,7 @@ async def test_claims_at_once_are_disjoint(database: Database, make: Factory) ->
     assert sorted(str(city) for one in [*claims, rest] for city in one) == sorted(cities)
 
 
-async def test_what_another_has_locked_is_skipped(database: Database, make: Factory) -> None:
+async def test_rows_locked_by_another_transaction_are_skipped(database: Database, make: Factory) -> None:
     ada = await make.user()
     locked = await make.task(ada, city="Moscow")
     await make.task(ada, city="Moscow")
@@ -91,7 +89,7 @@ async def test_what_another_has_locked_is_skipped(database: Database, make: Fact
     assert await filled(make.sql) == [True, True]
 
 
-async def test_weather_goes_to_the_tasks_of_its_city_that_miss_it(database: Database, make: Factory) -> None:
+async def test_weather_is_written_to_the_tasks_of_its_city_without_weather(database: Database, make: Factory) -> None:
     ada = await make.user()
     await make.task(ada, city="Moscow", weather='{"temperature": 20, "condition": "Clear"}')
     await make.task(ada, city="Moscow")
@@ -110,9 +108,7 @@ async def test_no_more_are_filled_than_asked(database: Database, make: Factory) 
     assert [await fill(database, "Moscow", row_limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
 
-async def test_where_there_is_no_such_city_the_task_is_marked_and_not_changed(
-    database: Database, make: Factory
-) -> None:
+async def test_a_task_with_an_unknown_city_is_marked_and_not_changed(database: Database, make: Factory) -> None:
     await make.task(await make.user(), city="Nowhere")
     before = await make.sql.fetchrow("select version, updated_at from tasks")
     assert await fill(database, "Nowhere", None) == 1

@@ -1,4 +1,4 @@
-"""Both stores, for tests that are the same for each, and applications that keep attachments in them."""
+"""Both attachment stores, and applications that use them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tests.conftest import make_settings
 from tests.support.factories import Factory
 from tests.support.s3_server import S3Server
 
-LARGEST = 6_000_000  # more than one part of an upload to S3
+MAX_ATTACHMENT_BYTES = 6_000_000  # more than one part of an upload to S3
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the stores: what the service is told, and a look at what is in it past the service."""
+    """A kind of store: its settings, and access to its content outside the service."""
 
     name: str
     settings: dict[str, Any]
 
     async def held(self, store: Store) -> list[str]:
-        """Give the keys of all that is there, of parts too."""
+        """Return the sorted keys of all files, of incomplete uploads too."""
         if self.name == "folder":
             root = Path(self.settings["attachments_url"].removeprefix("file://"))
             found = [path for path in root.rglob("*") if path.is_file()]
@@ -49,13 +49,13 @@ class Kind:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """A server for this worker."""
+    """Yield an S3 server for this worker."""
     with S3Server() as server:
         yield server
 
 
 def kind_of(name: str, request: pytest.FixtureRequest, folder: Path) -> Kind:
-    """Give a store of the test's own; the server for S3 is started where one is asked for."""
+    """Return a store of the test's own; for S3, start the server if it does not run yet."""
     if name == "folder":
         return Kind(name, {"attachments_url": f"file://{folder}"})
     server: S3Server = request.getfixturevalue("s3")
@@ -64,14 +64,14 @@ def kind_of(name: str, request: pytest.FixtureRequest, folder: Path) -> Kind:
 
 @pytest.fixture(scope="session", params=["folder", "s3"])
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kind:
-    """Each of the stores."""
+    """Return each kind of store."""
     return kind_of(request.param, request, tmp_path_factory.mktemp("files") / "not made yet")
 
 
 @pytest.fixture(scope="session")
 async def files_app(kind: Kind, database_url: str) -> AsyncIterator[FastAPI]:
-    """An application that keeps attachments there."""
-    settings = make_settings(database_url, attachment_max_bytes=LARGEST, **kind.settings)
+    """Yield a started application that keeps attachments in the store."""
+    settings = make_settings(database_url, attachment_max_bytes=MAX_ATTACHMENT_BYTES, **kind.settings)
     app = create_app(settings, passwords=Passwords(cost=4))
     async with app.router.lifespan_context(app):
         yield app
@@ -79,7 +79,7 @@ async def files_app(kind: Kind, database_url: str) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 async def files(files_app: FastAPI, kind: Kind, make: Factory) -> Attachments:
-    """The room of that application; its store is empty before."""
+    """Return the attachments service of that application, with an empty store."""
     state: AppState = files_app.state.services
     await empty(state.attachments.store, kind)
     return state.attachments
@@ -87,20 +87,20 @@ async def files(files_app: FastAPI, kind: Kind, make: Factory) -> Attachments:
 
 @pytest.fixture
 async def users(files_app: FastAPI, files: Attachments, make: Factory) -> Factory:
-    """Makes accounts whose clients talk to that application."""
+    """Return a factory of accounts whose clients call that application."""
     return Factory(make.sql, files_app)
 
 
 @pytest.fixture
 async def store(kind: Kind) -> AsyncIterator[Store]:
-    """The store alone, empty."""
+    """Yield the store alone, empty."""
     async with operations.opened(make_settings("postgresql://nowhere/none", **kind.settings)) as opened:
         await empty(opened.store, kind)
         yield opened.store
 
 
 async def empty(store: Store, kind: Kind) -> None:
-    """Take all there is out of a store."""
+    """Delete all files and incomplete uploads of a store."""
     if kind.name == "folder":
         for folder in Path(kind.settings["attachments_url"].removeprefix("file://")).iterdir():
             shutil.rmtree(folder)

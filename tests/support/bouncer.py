@@ -1,4 +1,4 @@
-"""A real PgBouncer, which lends a session for a transaction; Debian's."""
+"""Debian's PgBouncer in transaction mode."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ default_pool_size = {sessions}
 
 @contextmanager
 def bouncing(url: str, *, sessions: int = SESSIONS) -> Iterator[str]:
-    """Give the URL by which PgBouncer lends some sessions of a database; skips where there is no PgBouncer."""
+    """Yield the URL of a PgBouncer that shares `sessions` database sessions; skip the test if none is installed."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("there is no pgbouncer")
@@ -60,18 +60,18 @@ def bouncing(url: str, *, sessions: int = SESSIONS) -> Iterator[str]:
                 sessions=sessions,
             )
         )
-        given = urlunsplit(("postgresql", f"any@127.0.0.1:{own_port}", parts.path, "", ""))
+        pooler_url = urlunsplit(("postgresql", f"any@127.0.0.1:{own_port}", parts.path, "", ""))
         command = [program, "-q", *_as_whom(Path(host)), str(config)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
-                _await(given, process)
-                yield given
+                _await(pooler_url, process)
+                yield pooler_url
             finally:
                 process.kill()
 
 
 def _as_whom(host: Path) -> list[str]:
-    """It refuses to run as root; the embedded server's socket is for its owner alone."""
+    """Return the user option: PgBouncer refuses to run as root, and only its owner may use the embedded socket."""
     owner = pwd.getpwuid(host.stat().st_uid).pw_name if host.is_dir() else "nobody"
     return ["-u", owner] if os.geteuid() == 0 else []
 

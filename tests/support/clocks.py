@@ -1,4 +1,4 @@
-"""A clock that a test moves, in place of both of the limits' own, and limits that each stand for one process."""
+"""A clock that a test moves, in place of both clocks of the limits, and one limit for each simulated process."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import pytest
 
 from service.core import redis
 from service.ratelimit import limiter
-from service.ratelimit.limiter import Limit
+from service.ratelimit.limiter import RateLimiter
 
 
 class Clock:
-    """Milliseconds; stands still until it is moved. The wall's may be `behind`."""
+    """A stopped clock, in milliseconds; the wall clock is `wall_lag` milliseconds slow."""
 
     def __init__(self) -> None:
         self.milliseconds = 1_800_000_000_000.0
-        self.behind = 0
+        self.wall_lag = 0
 
     def pass_by(self, milliseconds: float) -> None:
-        """Move on."""
+        """Advance the clock."""
         self.milliseconds += milliseconds
 
 
 @contextmanager
 def stopped_clock() -> Iterator[Clock]:
-    """Stop the clock of all limits; what is on its way to Redis is not timed by it."""
+    """Replace the clocks of all limits by a stopped one; Redis timeouts keep their own clock."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limiter, "_now", lambda: int(clock.milliseconds) - clock.behind)
+        patch.setattr(limiter, "_now", lambda: int(clock.milliseconds) - clock.wall_lag)
         patch.setattr(limiter, "_monotonic", lambda: int(clock.milliseconds) - 1_799_999_000_000)
         yield clock
 
 
 @asynccontextmanager
-async def replicas(count: int, *, url: str, per_minute: int, policy: str) -> AsyncIterator[list[Limit]]:
-    """Make limits that know of each other by Redis alone."""
+async def replicas(count: int, *, url: str, per_minute: int, policy: str) -> AsyncIterator[list[RateLimiter]]:
+    """Yield limits that share their state only through Redis."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(redis.connected(url)) for _ in range(count)]
-        yield [Limit(policy, per_minute, client) for client in clients]
+        yield [RateLimiter(policy, per_minute, client) for client in clients]

@@ -1,4 +1,4 @@
-"""PostgreSQL clusters of a test's own, to be crashed, copied, promoted and restored into."""
+"""PostgreSQL clusters that a test may crash, copy, promote and restore into."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 20
 
 
 class Cluster:
-    """One that runs, unless a test has crashed it; `url` is good as long as the folder is where it is."""
+    """A cluster that runs until a test crashes it; `url` is valid while the folder is not moved."""
 
     def __init__(self, folder: Path, url: str, options: dict[str, str]) -> None:
         self.folder = folder
@@ -27,7 +27,7 @@ class Cluster:
         self._options = options
 
     def crash(self) -> None:
-        """End it as a power cut would: what was not written yet is lost."""
+        """Stop the cluster as a power cut would: unwritten data is lost."""
         postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
         postmaster.send_signal(signal.SIGQUIT)
         deadline = time.monotonic() + WAIT_SECONDS
@@ -36,50 +36,50 @@ class Cluster:
             time.sleep(0.01)
 
     def start(self) -> None:
-        """Start it again after a crash; it runs until the test's own `running` ends."""
+        """Start the cluster after a crash; it runs until the enclosing `running` ends."""
         with embedded.running(self.folder, options=self._options):
             pass
 
 
 @contextmanager
 def running(folder: Path, **options: str) -> Iterator[Cluster]:
-    """Run the cluster in this folder, a new one where there is none."""
-    given = OPTIONS | options
-    with embedded.running(folder, options=given) as url:
-        yield Cluster(folder, url, given)
+    """Run the cluster of a folder; create it if there is none."""
+    all_options = OPTIONS | options
+    with embedded.running(folder, options=all_options) as url:
+        yield Cluster(folder, url, all_options)
 
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """Give a folder that PostgreSQL, which does not run as root, may reach: pytest's own are closed to it."""
+    """Yield a folder that PostgreSQL may enter as an ordinary user; it may not enter those of pytest."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as path:
         yield Path(path)
 
 
 def make(folder: Path) -> None:
-    """Make a migrated cluster, stopped, to be copied."""
+    """Create a migrated cluster and stop it, so that it can be copied."""
     with running(folder) as cluster:
         migrations.migrate(cluster.url)
 
 
 def copy(source: Path, target: Path) -> Path:
-    """Copy a stopped cluster, with its files' owners."""
+    """Copy a stopped cluster with the owners of its files; return the target."""
     subprocess.run(["cp", "-a", source, target], check=True)
     return target
 
 
 def base_backup(source: Cluster, folder: Path) -> Path:
-    """Make a streaming standby of a cluster, not started."""
+    """Create a streaming standby of a cluster without starting it; return its folder."""
     folder.mkdir(mode=0o700)
     standby = embedded._Cluster.at(folder)
-    standby._hand_over(folder)
+    standby._grant_access(folder)
     arguments = [f"--dbname={source.url}", f"--pgdata={folder}", "--write-recovery-conf", "--checkpoint=fast"]
     standby._run("pg_basebackup", *arguments)
     return folder
 
 
 def program(name: str, *arguments: str) -> str:
-    """Run one of PostgreSQL's programs and give what it prints."""
+    """Run one of PostgreSQL's programs and return its standard output."""
     path = embedded._Cluster.at(Path("/")).programs / name
     ended = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""Makes accounts and tasks for tests, past the API and quickly."""
+"""Creates accounts and tasks for tests in SQL, which is faster than the API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class User:
-    """An account, its token, and a client that sends it."""
+    """An account, its access token, and a client that sends the token."""
 
     id: int
     username: str
@@ -31,13 +31,13 @@ class User:
 
 @dataclass(frozen=True)
 class Factory:
-    """Makes what a test needs; everything not named gets a value of its own."""
+    """A factory of accounts and tasks; every value not passed is generated and unique."""
 
     sql: asyncpg.Connection[asyncpg.Record]
     app: FastAPI
 
     async def user(self, *, username: str | None = None, role: str = "user", password: str = PASSWORD) -> User:
-        """Make an account that can log in with the password."""
+        """Create an account that can log in with the password."""
         name = username or f"user-{next(_numbers)}"
         hashed = await self.app.state.services.users.passwords.hash(password, payer=None)
         user_id = await self.sql.fetchval(
@@ -55,7 +55,7 @@ class Factory:
         return User(user_id, name, token, client, viewer)
 
     async def session(self, user_id: int) -> int:
-        """Begin a session of an account and give its id."""
+        """Open a session of an account that lasts a day; return its id."""
         return int(
             await self.sql.fetchval(
                 "insert into sessions (user_id, expires_at, secret, refresh_hash)"
@@ -66,11 +66,11 @@ class Factory:
         )
 
     async def admin(self) -> User:
-        """Make an administrator."""
+        """Create an administrator."""
         return await self.user(role="admin")
 
     async def task(self, owner: User, **columns: Any) -> int:
-        """Make a task and give its id."""
+        """Create a task and return its id; `columns` are values by column name."""
         columns = {"title": f"task {next(_numbers)}", "user_id": owner.id, **columns}
         numbers = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
         statement = f"insert into tasks ({', '.join(columns)}) values ({numbers}) returning id"

@@ -1,4 +1,4 @@
-"""A gate before the database: a TCP port that lets everything through, or nothing, as a test says."""
+"""A TCP proxy before the database that a test opens and shuts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Gate:
-    """Open until told otherwise; `url` is the database's, through it; `held`: how many messages silence has kept."""
+    """A proxy that starts open; `url` is the database URL through it, `held` the number of messages held back."""
 
     def __init__(self, url: str) -> None:
         self.url = ""
         self.held = 0
-        self._behind = urlsplit(url)
+        self._upstream = urlsplit(url)
         self._port = 0
         self._accepting: asyncio.Server | None = None
         self._closing = False
@@ -24,17 +24,17 @@ class Gate:
         self._ends: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
-        """Let everything through."""
+        """Forward all connections."""
         self._closing = False
         self._flowing.set()
         if self._accepting is None:
             self._accepting = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
             self._port = self._accepting.sockets[0].getsockname()[1]
-            user = self._behind.netloc.rpartition("@")[0]
-            self.url = urlunsplit(self._behind._replace(netloc=f"{user}@127.0.0.1:{self._port}", query=""))
+            user = self._upstream.netloc.rpartition("@")[0]
+            self.url = urlunsplit(self._upstream._replace(netloc=f"{user}@127.0.0.1:{self._port}", query=""))
 
     async def shut(self, how: str) -> None:
-        """`refused`: nobody listens. `cut`: everyone is hung up on. `silent`: nobody is answered."""
+        """Shut the gate: `refused` closes the port, `cut` aborts every connection, `silent` holds all data back."""
         self._closing = how != "silent"
         if how == "silent":
             self._flowing.clear()
@@ -49,17 +49,17 @@ class Gate:
         if self._closing:
             writer.transport.abort()
             return
-        behind_reader, behind_writer = await self._dial()
-        self._ends |= {writer, behind_writer}
-        await asyncio.gather(self._pump(reader, behind_writer), self._pump(behind_reader, writer))
-        self._ends -= {writer, behind_writer}
+        upstream_reader, upstream_writer = await self._dial()
+        self._ends |= {writer, upstream_writer}
+        await asyncio.gather(self._pump(reader, upstream_writer), self._pump(upstream_reader, writer))
+        self._ends -= {writer, upstream_writer}
 
     async def _dial(self) -> Streams:
-        query = parse_qs(self._behind.query)
-        port = int(query.get("port", [self._behind.port or 5432])[0])
+        query = parse_qs(self._upstream.query)
+        port = int(query.get("port", [self._upstream.port or 5432])[0])
         if folder := query.get("host"):
             return await asyncio.open_unix_connection(f"{folder[0]}/.s.PGSQL.{port}")
-        return await asyncio.open_connection(self._behind.hostname, port)
+        return await asyncio.open_connection(self._upstream.hostname, port)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -73,7 +73,7 @@ class Gate:
 
 @asynccontextmanager
 async def gate(url: str) -> AsyncIterator[Gate]:
-    """Stand a gate before the database."""
+    """Yield an open gate before the database; close its port at the end."""
     gate = Gate(url)
     await gate.open()
     try:

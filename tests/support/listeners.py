@@ -1,4 +1,4 @@
-"""Listeners that break off and resume, and remember all that they have heard."""
+"""Subscribers that disconnect, resume, and record all events they receive."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ QUIET_SECONDS = 0.3
 CONNECT_SECONDS = 10
 POLL_SECONDS = 0.02
 LOST = (OSError, httpx.TransportError, ConnectionClosed, TimeoutError)
-"""What a listener sees of a service that is stopped, killed or without a database."""
+"""The errors a subscriber gets from a service that is stopped, killed or without a database."""
 
 
 HTTP = httpx.AsyncClient(timeout=CONNECT_SECONDS * 2, limits=httpx.Limits(max_keepalive_connections=10))
-"""One for all: each costs a TLS context of its own."""
+"""One client for all subscribers, since each client creates its own TLS context."""
 
 
 def authorization(user_id: int, role: str) -> dict[str, str]:
-    """Give the header that says who asks, by the session of `writers.log_in`."""
+    """Return the Authorization header of a user, for the session of `writers.log_in`."""
     token = Tokens((SECRET_KEY,), minutes=15).issue(user_id=user_id, role=role, session_id=user_id)
     return {"Authorization": f"Bearer {token}"}
 
 
 @dataclass
 class Listener:
-    """One who listens in one of three ways, on whichever process there is, from its own last cursor on."""
+    """A subscriber of one of three kinds, on any of the replicas, that resumes from its last cursor."""
 
     kind: str
     user_id: int
@@ -52,11 +52,11 @@ class Listener:
         return authorization(self.user_id, self.role)
 
     async def begin(self) -> None:
-        """Take the present position."""
+        """Set the cursor to the current position."""
         _, self.cursor = await self.page()
 
     async def page(self) -> tuple[list[dict[str, Any]], str]:
-        """Read a page behind the own cursor."""
+        """Return the events after the cursor, 200 or fewer, and the next cursor."""
         query: dict[str, str | int] = {"since": self.cursor, "limit": self.dice.randint(1, 200)} if self.cursor else {}
         answer = await HTTP.get(f"{self.dice.choice(self.replicas)}/events", params=query, headers=self.headers)
         if answer.status_code == 503:
@@ -67,7 +67,7 @@ class Listener:
         return found["items"], found["cursor"]
 
     async def listen(self) -> None:
-        """Listen until cancelled; no connection lasts for long."""
+        """Receive events until cancelled, over many short connections."""
         while True:
             with suppress(*LOST):
                 self.connections += 1
@@ -75,13 +75,13 @@ class Listener:
             await asyncio.sleep(POLL_SECONDS)
 
     async def poll(self, _events: int) -> None:
-        """Read one page."""
+        """Receive one page of events."""
         items, cursor = await self.page()
         self.heard += items
         self.cursor = cursor
 
     async def websocket(self, events: int) -> None:
-        """Hear some events over a WebSocket."""
+        """Receive a number of events over a WebSocket."""
         async with web_socket(self.dice.choice(self.replicas), self.headers, since=self.cursor) as socket:
             assert orjson.loads(await socket.recv())["type"] == "ready"
             for _ in range(events):
@@ -91,7 +91,7 @@ class Listener:
                 socket.transport.abort()
 
     async def stream(self, events: int) -> None:
-        """Hear some Server-Sent Events."""
+        """Receive a number of Server-Sent Events."""
         async with server_sent(self.dice.choice(self.replicas), self.headers, since=self.cursor) as messages:
             kind, _ = await anext(messages)
             assert kind == "ready"
@@ -109,7 +109,7 @@ class Listener:
 
 @asynccontextmanager
 async def web_socket(url: str, headers: dict[str, str], *, since: str = "") -> AsyncIterator[Any]:
-    """Open a WebSocket; one that the service refuses for want of a database is lost."""
+    """Open a WebSocket; raise TimeoutError if the service refuses it with 503."""
     address = f"ws{url.removeprefix('http')}/ws" + (f"?since={since}" if since else "")
     try:
         async with connect(
@@ -131,7 +131,7 @@ async def web_socket(url: str, headers: dict[str, str], *, since: str = "") -> A
 async def server_sent(
     url: str, headers: dict[str, str], *, since: str = ""
 ) -> AsyncIterator[AsyncIterator[tuple[str, str]]]:
-    """Open a stream and give its messages: what kind each is, and its data."""
+    """Open a stream and yield its messages as pairs of event name and data."""
     asked = headers | {"Accept": "text/event-stream"} | ({"Last-Event-ID": since} if since else {})
     async with HTTP.stream("GET", f"{url}/events", headers=asked) as answer:
         if answer.status_code == 503:

@@ -1,4 +1,4 @@
-"""Lists with ties in every column, and walks through their pages."""
+"""Tasks with equal values in every column, and iteration over the pages of a list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TITLES = ["b", "B", "a", "a b", "ab", "é", "e\u0301", "Z", "z", "\uff5e", "🦊
 
 
 async def fill(make: Factory, owner: User) -> Tasks:
-    """Make tasks with ties in every column, and give them."""
+    """Create tasks with equal values in every column; return them with parsed timestamps."""
     for n, title in enumerate(TITLES):
         await make.task(
             owner,
@@ -33,12 +33,12 @@ async def fill(make: Factory, owner: User) -> Tasks:
 
 
 def read(task: dict[str, Any]) -> dict[str, Any]:
-    """Give a task with its moments read, which as texts are not in order: a fraction may be there or not."""
+    """Return a task with parsed timestamps; as texts they do not sort, since the fraction is optional."""
     return task | {name: datetime.fromisoformat(task[name]) for name in ("created_at", "updated_at")}
 
 
 async def walk(user: User, *, sort: str = "-created_at", limit: int = 20, **filters: Any) -> AsyncIterator[Tasks]:
-    """Give page after page, as far as the cursors lead."""
+    """Yield the items of each page until there is no next cursor."""
     cursor: dict[str, str] = {}
     for _ in itertools.repeat(None, 200):
         answer = await user.client.get("/tasks", params={"sort": sort, "limit": limit, **filters, **cursor})
@@ -53,7 +53,7 @@ async def walk(user: User, *, sort: str = "-created_at", limit: int = 20, **filt
 
 
 def in_order(tasks: Tasks, sort: str) -> list[int]:
-    """Give the ids as Python sorts them: text by code point, ties by id in the same direction."""
+    """Return the ids as Python sorts them: text by code point, ties by id in the same direction."""
     key = itemgetter(sort.removeprefix("-"), "id")
     return [task["id"] for task in sorted(tasks, key=key, reverse=sort.startswith("-"))]
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL that has pg_stat_statements, which the embedded one has not: the tests' own, or Debian's."""
+"""A PostgreSQL with pg_stat_statements, which the embedded one does not have: the tests' server or Debian's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PSQL = [*Path(__file__).parents[2].glob(".venv/lib/python3*/site-packages/pixelt
 
 
 def psql(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run psql as a DBA does, without settings of one's own."""
+    """Run psql as a DBA does, without personal settings."""
     program = PSQL[0] if PSQL else shutil.which("psql")
     if program is None:
         pytest.skip("there is no psql")
@@ -37,7 +37,7 @@ def psql(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def measuring() -> Iterator[str]:
-    """Give the URL of an empty database with pg_stat_statements; skips where there is no server that has it."""
+    """Yield the URL of an empty database with pg_stat_statements; skip the test if no server has it."""
     name = f"measured_{os.getpid()}"
     with _server() as url:
         _execute(url, f"create database {name}")
@@ -50,7 +50,7 @@ def measuring() -> Iterator[str]:
 
 @contextmanager
 def _server() -> Iterator[str]:
-    """Give the tests' own server where it has the extension loaded, else one of Debian's."""
+    """Yield the URL of the tests' server if it has the extension loaded, else of one of Debian's."""
     own = os.environ[SERVER]
     with psycopg.connect(own) as connection:
         loaded = connection.execute("select current_setting('shared_preload_libraries')").fetchone()

@@ -1,4 +1,4 @@
-"""What every error looks like from outside, and the operations of the OpenAPI document that may answer one."""
+"""The common form of all errors, and the operations of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ DOCUMENT = create_app(make_settings("postgresql://nowhere/none", sql_admin=True)
 
 
 def filled(template: str, value: object = 1) -> str:
-    """Give a path of a template, with the value for what it leaves open."""
+    """Return a path: the template with the value in place of each parameter."""
     return re.sub(r"\{\w+\}", str(value), template)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One method on one path, and what the document says of it."""
+    """One method of one path, and its operation object in the OpenAPI document."""
 
     method: str
     template: str
-    said: dict[str, Any]
+    spec: dict[str, Any]
 
     @property
     def path(self) -> str:
-        """Give a path that leads there."""
+        """Return a path of the operation, with 1 for each parameter."""
         return filled(self.template)
 
     @property
     def fields(self) -> list[str]:
-        """Give the names of its JSON body's fields, none where it takes no such body."""
-        contents = self.said.get("requestBody", {}).get("content", {})
+        """Return the field names of the JSON body; an empty list if the operation has none."""
+        contents = self.spec.get("requestBody", {}).get("content", {})
         references = [one["schema"]["$ref"].rpartition("/")[2] for one in contents.values() if "$ref" in one["schema"]]
         return list(DOCUMENT["components"]["schemas"][references[0]]["properties"]) if references else []
 
     @property
     def takes_file(self) -> bool:
-        """Whether its body is a file."""
-        return "multipart/form-data" in self.said.get("requestBody", {}).get("content", {})
+        """Return whether the body is a file upload."""
+        return "multipart/form-data" in self.spec.get("requestBody", {}).get("content", {})
 
     def __str__(self) -> str:
         return f"{self.method} {self.template}"
 
 
 OPERATIONS = [
-    Operation(method.upper(), path, said)
+    Operation(method.upper(), path, spec)
     for path, methods in DOCUMENT["paths"].items()
-    for method, said in methods.items()
+    for method, spec in methods.items()
 ]
 WITH_BODY = [operation for operation in OPERATIONS if operation.fields]
 
 
 def problem(response: httpx.Response, status: int, *, pointers: set[str] | None = None) -> dict[str, Any]:
-    """Hold a response against what every error keeps to, and give its body."""
+    """Check that a response is a well-formed problem with the status; return its body."""
     assert response.status_code == status, f"{response.request.method} {response.url}: {response.text}"
     assert response.headers["Content-Type"] == "application/problem+json"
     body: dict[str, Any] = response.json()

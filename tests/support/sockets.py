@@ -1,4 +1,4 @@
-"""Applications of this process, served on a socket as the command line serves them."""
+"""Applications of this process, served on a socket like those of the command line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from service.api.connection_limits import ConnectionLimits
-from service.api.protocols import MAX_MESSAGE_BYTES, Protocol, Sockets, protocols
+from service.api.protocols import MAX_MESSAGE_BYTES, HttpProtocol, WebSocketProtocol, protocols
 
 MAX_CONNECTIONS = 1000
 
 
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an application that is started, and give host and port."""
+    """Serve a started application; yield its address as `host:port`."""
     http, ws = protocols(ConnectionLimits(MAX_CONNECTIONS, trusted=()))
     config = uvicorn.Config(
         app,
@@ -45,10 +45,12 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def on_port(app: ASGIApp, *, sockets: bool = False, protocol: type[Protocol] = Protocol) -> AsyncIterator[int]:
-    """Serve on a port of its own."""
+async def on_port(
+    app: ASGIApp, *, sockets: bool = False, protocol: type[HttpProtocol] = HttpProtocol
+) -> AsyncIterator[int]:
+    """Serve an application on a free port; yield the port."""
     limits = ConnectionLimits(MAX_CONNECTIONS, trusted=())
-    ws: Any = partial(Sockets, limits=limits) if sockets else "none"
+    ws: Any = partial(WebSocketProtocol, limits=limits) if sockets else "none"
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
     config.load()
     state = ServerState()

@@ -1,4 +1,4 @@
-"""What tests of the weather share: a provider, applications that ask it, and what they log."""
+"""Fixtures of the weather tests: a provider, applications that call it, and their log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.accounts.passwords import Passwords
 from service.app import create_app
 from service.core import redis as redis_client
 from service.weather import client as weather
-from service.weather.client import Weather
+from service.weather.client import WeatherClient
 from tests.conftest import make_settings
 from tests.support import provider as providers
 from tests.support.factories import Factory
@@ -24,7 +24,7 @@ from tests.support.provider import KEY, Provider
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Start: TypeAlias = Callable[..., AbstractAsyncContextManager[Factory]]
-Forecaster: TypeAlias = Callable[..., AbstractAsyncContextManager[Weather]]
+Forecaster: TypeAlias = Callable[..., AbstractAsyncContextManager[WeatherClient]]
 
 BUDGET = 0.3
 MARGIN = 2.0  # for a busy machine; what hangs, hangs for ever
@@ -32,7 +32,7 @@ PATIENT_BUDGET = 20
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    """Wait for something that must come true."""
+    """Wait until a condition is true, at most 20 seconds."""
     async with asyncio.timeout(20):
         while not await condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0)
@@ -40,13 +40,13 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
 
 @pytest.fixture
 def _patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine's Redis is slow, and not away."""
-    monkeypatch.setattr(redis_client, "BUDGET_SECONDS", 5.0)
+    """Set a Redis timeout of 5 seconds, since Redis is slow on a busy machine."""
+    monkeypatch.setattr(redis_client, "TIMEOUT_SECONDS", 5.0)
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """All that is logged, as JSON with everything bound to it; the standard library's log is in `caplog`."""
+def json_log(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """Yield the log lines as JSON with their bound fields; the log of the standard library is in `caplog`."""
     lines: list[str] = []
     caplog.set_level(0)
     handler = logger.add(lambda message: lines.append(str(message)), level="TRACE", serialize=True)
@@ -62,7 +62,7 @@ async def provider(_patient_redis: None) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """The worker's Redis, with nothing in it."""
+    """Yield a client of the worker's Redis, which is empty."""
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
         yield redis
@@ -82,7 +82,7 @@ def _settings(provider: Provider, values: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def start(provider: Provider, sql: Session, database_url: str) -> Start:
-    """Start an application that asks the provider, on the worker's database."""
+    """Return a function that starts an application with the provider and the worker's database."""
 
     @asynccontextmanager
     async def started(**values: Any) -> AsyncIterator[Factory]:
@@ -95,14 +95,14 @@ def start(provider: Provider, sql: Session, database_url: str) -> Start:
 
 @pytest.fixture
 def forecaster(provider: Provider) -> Forecaster:
-    """Open the client alone."""
+    """Return a function that opens the weather client alone."""
 
     @asynccontextmanager
-    async def opened(**values: Any) -> AsyncIterator[Weather]:
-        given = _settings(provider, values)
+    async def opened(**values: Any) -> AsyncIterator[WeatherClient]:
+        settings = _settings(provider, values)
         async with (
-            redis_client.connected(given.redis_url.get_secret_value()) as redis,
-            weather.opened(given, redis) as client,
+            redis_client.connected(settings.redis_url.get_secret_value()) as redis,
+            weather.opened(settings, redis) as client,
         ):
             yield client
 

@@ -1,4 +1,4 @@
-"""Writers of every kind: over the API, and straight in SQL in transactions short, long, rolled back and deadlocked."""
+"""Writers over the API and in SQL, with short, long, rolled back and deadlocked transactions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_SECONDS = 60
 
 @dataclass
 class Writers:
-    """They work on a few shared tasks and many of their own until `over` is set; `rounds` counts what each has done."""
+    """Concurrent writers of shared and own tasks until `over` is set; `rounds` counts the rounds of each."""
 
     url: str
     replicas: list[str]
@@ -36,7 +36,7 @@ class Writers:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Let all of them work; at the end each has ended by itself."""
+        """Run all writers; at the end wait until each has finished."""
         async with session(self.url) as sql:
             insert = "insert into tasks (user_id, title) select $1, 'shared' from generate_series(1, 6) returning id"
             self.shared = [row["id"] for row in await sql.fetch(insert, self.users[0])]
@@ -67,7 +67,7 @@ class Writers:
             await asyncio.sleep(0.01)
 
     async def done(self, rounds: int) -> None:
-        """Wait until each has done so many rounds more."""
+        """Wait until each writer has done this number of further rounds, at most 60 seconds."""
         wanted = {name: count + rounds for name, count in self.rounds.items() if name != "bulk"}
         deadline = time.monotonic() + WAIT_SECONDS
         while any(self.rounds[name] < count for name, count in wanted.items()):
@@ -75,7 +75,7 @@ class Writers:
             await asyncio.sleep(0.01)
 
     async def api(self) -> None:
-        """Make a task, change it twice, and delete it."""
+        """Create a task, change it three times, and delete it in half of the rounds."""
         user = self.dice.choice(self.users)
         url, headers = self.dice.choice(self.replicas), authorization(user, "user")
         new = {"title": "Over the API", "description": "é\u2028" * 20}
@@ -88,11 +88,11 @@ class Writers:
             assert one.status_code in {200, 201, 204, 403, 404, 503}, one.text
 
     async def again(self) -> None:
-        """Do so beside."""
+        """Run a second `api` writer."""
         await self.api()
 
     async def short(self) -> None:
-        """Commit single statements; tasks change hands, too."""
+        """Commit single statements, which change titles and owners."""
         async with session(self.url) as sql:
             for _ in range(10):
                 task, user = self.dice.choice(self.shared), self.dice.choice(self.users)
@@ -100,7 +100,7 @@ class Writers:
                 await sql.execute("update tasks set user_id = $2, title = 'moved' where id = $1", task, user)
 
     async def long(self) -> None:
-        """Write, stay open while others commit, write again, commit."""
+        """Write, keep the transaction open while others commit, write again, commit."""
         async with session(self.url) as sql, sql.transaction():
             await self._insert(sql)
             seen = self.rounds["short"]
@@ -109,7 +109,7 @@ class Writers:
                 await self._insert(sql)
 
     async def nested(self) -> None:
-        """Roll a part of a transaction back."""
+        """Roll back a part of a transaction."""
         async with session(self.url) as sql, sql.transaction():
             await self._insert(sql)
             with suppress(ZeroDivisionError):
@@ -120,7 +120,7 @@ class Writers:
                 await self._insert(sql)
 
     async def rolled_back(self) -> None:
-        """Roll all of it back."""
+        """Roll back a whole transaction."""
         async with session(self.url) as sql:
             with suppress(ZeroDivisionError):
                 async with sql.transaction():
@@ -128,7 +128,7 @@ class Writers:
                     raise ZeroDivisionError
 
     async def deadlocked(self) -> None:
-        """Have two lock the same tasks in opposite orders: one of them goes on."""
+        """Lock the same tasks in opposite orders in two transactions; PostgreSQL aborts one."""
         first, second = self.dice.sample(self.shared, 2)
         met = asyncio.Barrier(2)
 
@@ -144,7 +144,7 @@ class Writers:
         await asyncio.gather(touch(first, second), touch(second, first), return_exceptions=True)
 
     async def bulk(self) -> None:
-        """Write many in one statement, once."""
+        """Create 1200 tasks in one statement, once."""
         async with session(self.url) as sql:
             insert = "insert into tasks (user_id, title) select $1, 'bulk ' || n from generate_series(1, $2) as n"
             await sql.execute(insert, self.users[0], BULK)
@@ -156,7 +156,7 @@ class Writers:
 
 @asynccontextmanager
 async def session(url: str) -> AsyncIterator[Sql]:
-    """Open a session like psql's, in which nothing takes for ever."""
+    """Open a session like that of psql, with timeouts of 5 seconds."""
     settings = {"deadlock_timeout": "50ms", "lock_timeout": "1s"}
     connection = await asyncpg.connect(url, timeout=5, command_timeout=5, server_settings=settings)
     try:
@@ -166,7 +166,7 @@ async def session(url: str) -> AsyncIterator[Sql]:
 
 
 async def log_in(sql: Sql, user_id: int) -> int:
-    """Begin a session of an account, under the account's own id, and give that."""
+    """Open a session of an account whose id is the account's id; return that id."""
     await sql.execute(
         "insert into sessions (id, user_id, expires_at, secret, refresh_hash) overriding system value"
         " values ($1, $1, now() + interval '1 day', '', int8send($1)) on conflict do nothing",

@@ -1,4 +1,4 @@
-"""Answers that are large: whose turn it is, and for how long."""
+"""Slots for large responses: who gets one, and for how long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
-from service.api.pipeline.backpressure import LARGE, LARGE_BYTES, LARGE_OF_ONE, PIECE_BYTES, BackpressureMiddleware
+from service.api.pipeline.backpressure import (
+    LARGE_RESPONSE_BYTES,
+    MAX_LARGE_RESPONSES,
+    MAX_LARGE_RESPONSES_PER_USER,
+    PIECE_BYTES,
+    BackpressureMiddleware,
+)
 from service.core.errors import UnauthorizedError
 from service.core.viewer import Viewer
 
@@ -20,7 +26,7 @@ ADA, BOB = Viewer(id=1, is_admin=False), Viewer(id=2, is_admin=False)
 
 
 class Served:
-    """An application whose clients take nothing of its answers until they are let."""
+    """An application whose clients read nothing of its responses until `taken` is set."""
 
     def __init__(self, *bodies: bytes) -> None:
         self.bodies = bodies or (BODY,)
@@ -29,7 +35,7 @@ class Served:
         self._answers = BackpressureMiddleware(self._app)
 
     async def ask(self, identity: Any, *, method: str = "GET") -> list[Message]:
-        """Send a request and give what was answered."""
+        """Send a request and return what was answered."""
         answered: list[Message] = []
 
         async def send(message: Message) -> None:
@@ -68,12 +74,12 @@ async def turned() -> None:
 async def test_a_few_of_each_reader_are_sent_at_once_and_others_wait() -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        asked = [group.create_task(served.ask(ADA)) for _ in range(LARGE_OF_ONE + 2)]
+        asked = [group.create_task(served.ask(ADA)) for _ in range(MAX_LARGE_RESPONSES_PER_USER + 2)]
         await turned()
-        assert served.begun == LARGE_OF_ONE
+        assert served.begun == MAX_LARGE_RESPONSES_PER_USER
         asked.append(group.create_task(served.ask(BOB)))
         await turned()
-        assert served.begun == LARGE_OF_ONE + 1
+        assert served.begun == MAX_LARGE_RESPONSES_PER_USER + 1
         served.taken.set()
     for one in asked:
         start, *pieces = one.result()
@@ -83,25 +89,25 @@ async def test_a_few_of_each_reader_are_sent_at_once_and_others_wait() -> None:
         assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
 
 
-async def test_so_many_are_sent_at_once_in_all() -> None:
+async def test_a_limited_number_of_responses_is_sent_at_once() -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for user_id in range(LARGE + 5):
+        for user_id in range(MAX_LARGE_RESPONSES + 5):
             group.create_task(served.ask(Viewer(id=user_id, is_admin=False)))
         await turned()
-        assert served.begun == LARGE
+        assert served.begun == MAX_LARGE_RESPONSES
         served.taken.set()
 
 
-async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "WAIT_SECONDS", 0.05)
+async def test_a_request_that_waited_too_long_gets_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backpressure, "SLOT_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for _ in range(LARGE_OF_ONE):
+        for _ in range(MAX_LARGE_RESPONSES_PER_USER):
             group.create_task(served.ask(ADA))
         await turned()
         refused = group.create_task(served.ask(ADA))
-        while served.begun == LARGE_OF_ONE:  # noqa: ASYNC110
+        while served.begun == MAX_LARGE_RESPONSES_PER_USER:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         served.taken.set()
     start, body = refused.result()
@@ -110,13 +116,13 @@ async def test_who_has_waited_in_vain_is_told_to_come_again(monkeypatch: pytest.
     assert b'"code":"unavailable"' in body["body"]
 
 
-async def test_an_answer_that_is_not_taken_is_broken_off_and_its_turn_is_the_next_ones(
+async def test_an_unread_response_is_aborted_and_its_slot_passes_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
-        asked = [asyncio.create_task(served.ask(ADA)) for _ in range(LARGE_OF_ONE + 1)]
+        asked = [asyncio.create_task(served.ask(ADA)) for _ in range(MAX_LARGE_RESPONSES_PER_USER + 1)]
         await asyncio.wait(asked)
     assert served.begun == len(asked)
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
@@ -125,7 +131,7 @@ async def test_an_answer_that_is_not_taken_is_broken_off_and_its_turn_is_the_nex
 @pytest.mark.parametrize(
     ("identity", "method", "bodies"),
     [
-        (ADA, "GET", [BODY[:LARGE_BYTES]]),
+        (ADA, "GET", [BODY[:LARGE_RESPONSE_BYTES]]),
         (ADA, "POST", [BODY]),  # it is done, and the answer says so
         (None, "GET", [BODY]),
         (UnauthorizedError("x"), "GET", [BODY]),
@@ -133,18 +139,20 @@ async def test_an_answer_that_is_not_taken_is_broken_off_and_its_turn_is_the_nex
         (ADA, "GET", [b""]),
     ],
 )
-async def test_others_need_no_turn(identity: Any, method: str, bodies: list[bytes]) -> None:
+async def test_other_responses_need_no_slot(identity: Any, method: str, bodies: list[bytes]) -> None:
     served = Served(*bodies)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        asked = [group.create_task(served.ask(identity, method=method)) for _ in range(LARGE_OF_ONE + 1)]
+        asked = [
+            group.create_task(served.ask(identity, method=method)) for _ in range(MAX_LARGE_RESPONSES_PER_USER + 1)
+        ]
         await turned()
         assert served.begun == len(asked)
         served.taken.set()
     assert {b"".join(message.get("body", b"") for message in one.result()) for one in asked} == {b"".join(bodies)}
 
 
-async def test_what_is_streamed_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0)
+async def test_a_streamed_response_has_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0)
     served = Served(BODY[: 2 * PIECE_BYTES], b"")
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(served.ask(ADA))
@@ -154,7 +162,7 @@ async def test_what_is_streamed_may_take_its_time(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_small_answer_waits_for_its_client_in_the_servers_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0)
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0)
     served = Served(BODY[:PIECE_BYTES])
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(served.ask(ADA))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.pipeline.json_limits import MAX_VALUES, Values
+from service.api.pipeline.json_limits import MAX_VALUES, JsonValueCounter
 
 texts = st.text(st.sampled_from('",[{}]:\\/\n é🦊x'), max_size=8)
 scalars = st.none() | st.booleans() | st.integers() | texts
@@ -18,7 +18,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.di
 
 
 def counted(*parts: bytes) -> int:
-    values = Values()
+    values = JsonValueCounter()
     for part in parts:
         values.add(part)
     return values.count
@@ -42,7 +42,7 @@ def expected(value: Any) -> int:
     cuts=st.lists(st.integers(0, 200), max_size=6),
     indent=st.sampled_from([None, 1]),
 )
-def test_what_a_body_holds_is_counted_however_it_is_cut(
+def test_the_values_of_a_body_are_counted_in_chunks_of_any_size(
     value: Any, ascii_only: bool, cuts: list[int], indent: int | None
 ) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
@@ -54,19 +54,19 @@ def test_what_a_body_holds_is_counted_however_it_is_cut(
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_constants_that_are_no_json_are_seen_and_texts_are_not(constant: str) -> None:
-    said = json.dumps({constant: [f'"{constant}', 1e5, None, True]}).encode()
-    for body, there in ((said, False), (b"[" + said + b"," + constant.encode() + b"]", True)):
-        values = Values()
+    valid = json.dumps({constant: [f'"{constant}', 1e5, None, True]}).encode()
+    for body, there in ((valid, False), (b"[" + valid + b"," + constant.encode() + b"]", True)):
+        values = JsonValueCounter()
         for n in range(len(body)):
             values.add(body[n : n + 1])
-        assert values.constants == there
+        assert values.has_constants == there
 
 
 @pytest.mark.parametrize("body", [b'"', b"\\", b'"\\', b'\xff\\\\"', b"}{]", b'""""', b""])
-def test_what_is_no_json_is_counted_without_an_error(body: bytes) -> None:
+def test_invalid_json_is_counted_without_an_error(body: bytes) -> None:
     assert counted(body, body) <= 2 * len(body)
 
 
-def test_the_largest_request_of_many_tasks_is_far_from_too_many() -> None:
+def test_the_maximal_bulk_request_is_far_below_the_value_limit() -> None:
     task = {"title": '",[{' * 25, "description": '",[{' * 2500, "status": "todo", "city": '",[{'}
     assert 2 * counted(json.dumps({"tasks": [task] * 1000}).encode()) < MAX_VALUES

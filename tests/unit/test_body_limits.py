@@ -1,4 +1,4 @@
-"""Bodies that are larger than others': whose turn it is, and for how long."""
+"""Slots for large request bodies: who gets one, and for how long."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
 from service.api.pipeline.backpressure import PIECE_BYTES, BackpressureMiddleware
 from service.api.pipeline.body_limits import (
-    LARGE_BODIES,
-    LARGE_BODIES_OF_ONE,
     MAX_BODY_BYTES,
+    MAX_LARGE_BODIES,
+    MAX_LARGE_BODIES_PER_USER,
     MAX_LARGE_BODY_BYTES,
     BodyLimitMiddleware,
 )
 from service.core.viewer import Viewer
 
-LARGEST = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
+MAX_BULK_BYTES = MAX_LARGE_BODY_BYTES["POST", "/tasks/bulk"]
 ANSWER = bytes(range(256)) * 1000
 
 
 class Served:
-    """An application whose clients take nothing of its answers until they are let."""
+    """An application whose clients read nothing of its responses until `taken` is set."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -35,7 +35,7 @@ class Served:
         self._limited = BackpressureMiddleware(BodyLimitMiddleware(self._app, max_attachment_bytes=0))
 
     async def ask(self, user_id: int, *headers: tuple[bytes, bytes]) -> bytes:
-        """Send a request and give its answer's body."""
+        """Send a request and return its answer's body."""
         viewer = Viewer(id=user_id, is_admin=False)
         scope = {"type": "http", "method": "POST", "path": "/tasks/bulk", "headers": headers, IDENTITY: viewer}
         await self._limited(scope, self._receive, self._send)
@@ -64,45 +64,47 @@ def length(size: int) -> tuple[bytes, bytes]:
     "header",
     [
         length(MAX_BODY_BYTES + 1),
-        length(LARGEST),
-        (b"content-length", b"%015d" % LARGEST),
-        (b"content-length", b"%05000d" % LARGEST),
+        length(MAX_BULK_BYTES),
+        (b"content-length", b"%015d" % MAX_BULK_BYTES),
+        (b"content-length", b"%05000d" % MAX_BULK_BYTES),
         (b"transfer-encoding", b"chunked"),
     ],
 )
-async def test_a_turn_lasts_until_the_client_takes_the_answer(header: tuple[bytes, bytes]) -> None:
+async def test_a_slot_is_held_until_the_client_reads_the_response(header: tuple[bytes, bytes]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         asked = [group.create_task(served.ask(user, header)) for user in (1, 1, 1, 2, 2, 3, 3, 4)]
-        while len(served.answers) < LARGE_BODIES:  # noqa: ASYNC110
+        while len(served.answers) < MAX_LARGE_BODIES:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert served.begun == [1, 1, 2, 2, 3, 3]
-        assert max(map(served.begun.count, served.begun)) == LARGE_BODIES_OF_ONE
+        assert max(map(served.begun.count, served.begun)) == MAX_LARGE_BODIES_PER_USER
         served.taken.set()
-    assert sorted(served.begun[LARGE_BODIES:]) == [1, 4]
+    assert sorted(served.begun[MAX_LARGE_BODIES:]) == [1, 4]
     assert [one.result() for one in asked] == [ANSWER] * len(asked)
     assert max(len(piece) for pieces in served.answers.values() for piece in pieces) == PIECE_BYTES
 
 
-async def test_a_turn_does_not_last_longer_than_an_answer_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "ANSWER_SECONDS", 0.05)
+async def test_a_slot_is_not_held_longer_than_the_response_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backpressure, "RESPONSE_TIMEOUT_SECONDS", 0.05)
     served = Served()
     async with asyncio.timeout(10):
-        asked = [asyncio.create_task(served.ask(1, length(MAX_BODY_BYTES + 1))) for _ in range(LARGE_BODIES_OF_ONE + 1)]
+        asked = [
+            asyncio.create_task(served.ask(1, length(MAX_BODY_BYTES + 1))) for _ in range(MAX_LARGE_BODIES_PER_USER + 1)
+        ]
         await asyncio.wait(asked)
     assert len(served.begun) == len(asked)
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
 
 
-OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(LARGEST + 1)]
+OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(MAX_BULK_BYTES + 1)]
 
 
 @pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])
-async def test_others_need_no_turn(headers: list[tuple[bytes, bytes]]) -> None:
+async def test_other_requests_need_no_slot(headers: list[tuple[bytes, bytes]]) -> None:
     served = Served()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for sent in [[length(MAX_BODY_BYTES + 1)]] * LARGE_BODIES_OF_ONE + [headers]:
+        for sent in [[length(MAX_BODY_BYTES + 1)]] * MAX_LARGE_BODIES_PER_USER + [headers]:
             group.create_task(served.ask(1, *sent))
-        while len(served.begun) <= LARGE_BODIES_OF_ONE:  # noqa: ASYNC110
+        while len(served.begun) <= MAX_LARGE_BODIES_PER_USER:  # noqa: ASYNC110
             await asyncio.sleep(0)
         served.taken.set()

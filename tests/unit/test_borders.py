@@ -1,4 +1,4 @@
-"""The borders of the house: who imports whom, where SQL is, what lies at the top."""
+"""The structure of the repository: imports between packages, places of SQL, files at the top level."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ SQL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 ALLOWED_SQL = {
+    ("pool.py", "set local "),  # the settings that a pooler refuses for a session
+    ("pool.py", "set local transaction_read_only = off; "),
     ("pool.py", "set local idle_in_transaction_session_timeout = 0"),
     ("pool.py", "set local plan_cache_mode = force_custom_plan"),
     ("pool.py", "set local transaction_read_only = off; "),  # PgBouncer refuses them for a session
@@ -44,7 +46,7 @@ ALLOWED_AT_THE_TOP = {
 
 
 def strings(module: Path) -> Iterator[str]:
-    """Give the string constants of a module, docstrings aside."""
+    """Return the string constants of a module, docstrings aside."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -61,6 +63,12 @@ def test_the_import_contracts_are_kept() -> None:
 def test_sql_is_in_files_and_the_named_exceptions_are_still_needed() -> None:
     found = {(module.name, text) for module in MODULES for text in strings(module) if SQL.match(text.lower())}
     assert found == ALLOWED_SQL
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def test_no_module_of_the_service_mentions_the_folder_of_the_tests(module: Path) -> None:
+    """The image has service/, sql/ and migrations/ alone."""
+    assert not re.search(r"\btests\b", module.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -82,12 +90,12 @@ def test_sql_is_in_files_and_the_named_exceptions_are_still_needed() -> None:
         ("takes a date of the calendar, from year 1", False),
     ],
 )
-def test_sql_is_told_from_prose(text: str, is_sql: bool) -> None:
+def test_sql_is_distinguished_from_prose(text: str, is_sql: bool) -> None:
     assert bool(SQL.match(text.lower())) is is_sql
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
-def test_nothing_but_the_named_files_lies_at_the_top() -> None:
+def test_the_top_level_contains_only_the_listed_files() -> None:
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listing.returncode:
         pytest.skip("not a git checkout")
@@ -97,7 +105,7 @@ def test_nothing_but_the_named_files_lies_at_the_top() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
-def test_a_module_says_in_one_sentence_what_it_owns(module: Path) -> None:
+def test_a_module_docstring_is_one_sentence(module: Path) -> None:
     docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
     assert re.fullmatch(r"[^\n]+[^.\n]\.", docstring.partition("\n\n")[0])
     assert ". " not in docstring.partition("\n\n")[0]

@@ -31,7 +31,7 @@ def test_a_cursor_comes_back_as_it_was_made(value: str | int | datetime, key: in
 
 
 @given(value=TEXTS, key=IDS)
-def test_a_cursor_goes_into_a_url_as_it_is(value: str, key: int) -> None:
+def test_a_cursor_is_safe_in_a_url(value: str, key: int) -> None:
     assert set(CURSORS.make(value=value, key=key, bound_to=None)) <= set(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     )
@@ -50,7 +50,7 @@ def test_a_cursor_with_any_bit_flipped_is_refused(bit: int) -> None:
 
 
 @given(st.text())
-def test_what_is_no_cursor_is_refused(text: str) -> None:
+def test_an_invalid_cursor_is_refused(text: str) -> None:
     with pytest.raises(InvalidError) as refused:
         CURSORS.read(text, bound_to=BOUND)
     assert refused.value.pointer == "/query/cursor"
@@ -72,7 +72,7 @@ def test_a_cursor_of_another_list_is_refused(bound_to: object) -> None:
         CURSORS.read(CURSOR, bound_to=bound_to)
 
 
-def test_after_a_rotation_the_previous_keys_cursors_are_good() -> None:
+def test_cursors_of_the_previous_key_are_accepted_after_a_rotation() -> None:
     rotated = Cursors(("b" * 32, "a" * 32))
     assert rotated.read(CURSOR, bound_to=BOUND) == ("Prepare Report", 17)
     with pytest.raises(InvalidError):

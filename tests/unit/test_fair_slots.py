@@ -37,13 +37,13 @@ async def granted(fair: FairSlots, order: list[str], number: int) -> str:
     return "".join(order)
 
 
-async def test_who_comes_last_waits_for_one_slot_of_each_other_key() -> None:
+async def test_the_last_key_waits_for_one_slot_of_each_other_key() -> None:
     fair, order = slots(), list[str]()
     await queued(fair, "aaaabbbbc", order)
     assert await granted(fair, order, 9) == "abcababab"
 
 
-async def test_a_key_that_holds_a_slot_is_behind_those_who_came_meanwhile() -> None:
+async def test_a_key_that_holds_a_slot_queues_after_the_keys_that_arrived_meanwhile() -> None:
     fair, order = slots(), list[str]()
     await queued(fair, "aab", order)
     assert await granted(fair, order, 3) == "aba"
@@ -90,7 +90,7 @@ async def fair_refuses(fair: FairSlots, key: str) -> None:
         await fair.acquire(key)
 
 
-async def test_who_leaves_the_queue_makes_room_in_it_and_gets_no_slot() -> None:
+async def test_a_waiter_that_leaves_the_queue_frees_its_place_and_gets_no_slot() -> None:
     fair, order = slots(waiting=3), list[str]()
     holder, *waiting = await queued(fair, "abcd", order)
     await fair_refuses(fair, "e")
@@ -103,7 +103,7 @@ async def test_who_leaves_the_queue_makes_room_in_it_and_gets_no_slot() -> None:
     assert (fair._free, fair._waiting, fair._holders) == (1, {}, set())
 
 
-async def test_who_leaves_as_the_slot_is_granted_passes_it_on() -> None:
+async def test_a_waiter_that_leaves_as_its_slot_is_granted_passes_the_slot_on() -> None:
     fair, order = slots(), list[str]()
     _, leaving, _ = await queued(fair, "abc", order)
     fair.release("a")

@@ -31,7 +31,7 @@ TEXT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d{4} (INFO|WARNING
 
 @pytest.fixture
 def lines(tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
-    """Sets the log up, runs what logs, and gives the lines of the file."""
+    """Return a function that configures the log, runs a function and returns the lines of the log file."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 
@@ -139,7 +139,7 @@ def test_the_standard_librarys_records_come_the_same_way(lines: Callable[..., li
     assert "ValueError: why" in (third if log_format == "json" else trace[-1])
 
 
-def test_a_record_that_cannot_be_formatted_does_not_stop_who_logs(
+def test_a_record_that_cannot_be_formatted_raises_no_error_in_its_caller(
     lines: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines(lambda: logging.getLogger("library").warning("%d", "no number"))
@@ -155,7 +155,7 @@ def test_stdout_and_the_file_get_the_same_lines(
     assert capsys.readouterr().out.splitlines() == written
 
 
-def test_what_is_below_the_level_is_left_out(lines: Callable[..., list[str]]) -> None:
+def test_records_below_the_level_are_omitted(lines: Callable[..., list[str]]) -> None:
     def work() -> None:
         logger.info("left out")
         logging.getLogger("library").info("left out")

@@ -67,7 +67,7 @@ def test_the_tests_run_on_what_is_served(lock: str) -> None:
     assert pins(lock).items() <= tested.items()
 
 
-def test_who_installs_by_hand_or_builds_the_image_gets_the_options() -> None:
+def test_the_readme_and_the_image_install_the_optional_packages() -> None:
     assert (
         "sed -n 's/^#s3 //p' requirements.txt | .venv/bin/pip install -r /dev/stdin" in (ROOT / "README.md").read_text()
     )

@@ -75,7 +75,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 @pytest.mark.parametrize("password", ["correct horse", "пароль на кириллице", "密码" * 128, "\0nul", "x" * 256])
-async def test_a_password_is_known_again_and_no_other_is(passwords: Passwords, password: str) -> None:
+async def test_a_password_verifies_against_its_hash_and_no_other_does(passwords: Passwords, password: str) -> None:
     kept = await passwords.hash(password, payer=None)
     assert await passwords.verify(password, kept, payer=None)
     assert not await passwords.verify(password + ".", kept, payer=None)
@@ -89,12 +89,12 @@ async def test_the_two_spellings_of_an_accent_are_one_password(passwords: Passwo
     assert await passwords.verify(decomposed, await passwords.hash(composed, payer=None), payer=None)
 
 
-async def test_what_differs_behind_72_bytes_or_a_nul_differs(passwords: Passwords) -> None:
+async def test_passwords_that_differ_after_72_bytes_or_a_nul_differ(passwords: Passwords) -> None:
     assert not await passwords.verify("x" * 72 + "b", await passwords.hash("x" * 72 + "a", payer=None), payer=None)
     assert not await passwords.verify("same\0b", await passwords.hash("same\0a", payer=None), payer=None)
 
 
-def test_bcrypt_is_given_text_that_it_takes_whole() -> None:
+def test_bcrypt_gets_text_short_enough_to_hash_completely() -> None:
     digests = [hashing._digest(f"password {number}") for number in range(1000)]
     assert all(len(digest) == 44 and b"\0" not in digest for digest in digests)
 
@@ -109,7 +109,7 @@ def test_the_cost_is_twelve_where_no_test_lowers_it() -> None:
     passwords.close()
 
 
-async def test_an_unknown_user_costs_a_real_hash_and_is_never_let_in(
+async def test_an_unknown_user_costs_a_real_hash_and_is_refused(
     passwords: Passwords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = Mock(side_effect=bcrypt.checkpw)
@@ -117,19 +117,19 @@ async def test_an_unknown_user_costs_a_real_hash_and_is_never_let_in(
     kept = await passwords.hash("known", payer=None)
     assert await passwords.verify("known", kept, payer=None)
     assert not await passwords.verify("known", None, payer=None)
-    known, unknown = (call.args[1] for call in checked.call_args_list)
-    assert known[:7] == unknown[:7]  # the same algorithm and cost
+    existing, unknown = (call.args[1] for call in checked.call_args_list)
+    assert existing[:7] == unknown[:7]  # the same algorithm and cost
 
     monkeypatch.setattr(bcrypt, "checkpw", Mock(return_value=True))
     assert not await passwords.verify("a guess of nobody's password", None, payer=None)
 
 
 @pytest.mark.parametrize("kept", ["", "!", "locked", "$2b$99$" + "." * 53, "\N{CYRILLIC SMALL LETTER A}"])
-async def test_what_a_dba_puts_in_a_hashs_place_lets_nobody_in(passwords: Passwords, kept: str) -> None:
+async def test_an_invalid_hash_written_by_a_dba_accepts_no_password(passwords: Passwords, kept: str) -> None:
     assert not await passwords.verify("any", kept, payer=None)
 
 
-async def test_beyond_the_queue_a_log_in_is_refused_and_taken_again_later(gate: threading.Event) -> None:
+async def test_a_log_in_above_the_queue_limit_is_refused_and_accepted_later(gate: threading.Event) -> None:
     gate.set()
     passwords = Passwords(cost=4, max_waiting=2)
     gate.clear()
@@ -166,7 +166,7 @@ async def test_a_caller_that_leaves_keeps_its_slot_until_its_hash_is_done(gate: 
     passwords.close()
 
 
-async def test_a_caller_that_leaves_before_its_hash_runs_costs_none(
+async def test_a_caller_that_leaves_before_its_hash_runs_uses_no_slot(
     gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.set()
@@ -194,11 +194,11 @@ async def test_a_hash_is_charged_before_it_runs(passwords: Passwords, monkeypatc
     assert ada.hashes == 3
     for name in ("hashpw", "checkpw"):
         monkeypatch.setattr(bcrypt, name, Mock(side_effect=AssertionError))
-    spent = User("spent", budget=0)
+    penniless = User("spent", budget=0)
     with pytest.raises(RateLimitedError):
-        await passwords.hash("password", payer=spent)
+        await passwords.hash("password", payer=penniless)
     with pytest.raises(RateLimitedError):
-        await passwords.verify("password", kept, payer=spent)
+        await passwords.verify("password", kept, payer=penniless)
 
 
 async def test_a_user_waits_for_one_hash_of_each_other_user(
@@ -228,7 +228,7 @@ async def test_a_user_waits_for_one_hash_of_each_other_user(
     passwords.close()
 
 
-async def test_the_event_loop_turns_while_a_password_is_hashed(gate: threading.Event) -> None:
+async def test_the_event_loop_runs_while_a_password_is_hashed(gate: threading.Event) -> None:
     gate.set()
     passwords = Passwords(cost=4)
     gate.clear()
@@ -242,7 +242,7 @@ async def test_the_event_loop_turns_while_a_password_is_hashed(gate: threading.E
 
 
 @pytest.mark.parametrize("role", ["user", "admin"])
-def test_a_token_speaks_for_whom_it_was_issued(role: str) -> None:
+def test_a_token_identifies_the_user_it_was_issued_for(role: str) -> None:
     before = int(time.time())
     viewer = TOKENS.verify(TOKENS.issue(user_id=2**63 - 1, role=role, session_id=2**63 - 2))
     assert viewer == Viewer(2**63 - 1, is_admin=role == "admin")
@@ -276,7 +276,7 @@ def test_after_a_rotation_the_previous_key_verifies_and_does_not_sign() -> None:
 def forged(
     *, key: str = KEY, algorithm: str = "HS256", header: dict[str, str] | None = None, without: str = "", **claims: Any
 ) -> str:
-    """Give a token that differs from a good one in what is named."""
+    """Return a token that differs from a good one in what is named."""
     now = int(time.time())
     good = {"iss": "task-manager", "aud": "task-manager-api", "sub": "1", "sid": "7", "role": "user", "jti": "x"}
     told = {**good, "iat": now, "exp": now + 60, **claims}
@@ -292,12 +292,12 @@ def encoded(*parts: bytes) -> str:
 
 
 def signed(header: dict[str, Any], claims: str, *, key: str = KEY) -> str:
-    """Give a token of a header that no library writes, over the claims of a good one."""
+    """Return a token of a header that no library writes, over the claims of a good one."""
     text = encoded(orjson.dumps(header)) + "." + claims
     return f"{text}.{encoded(hmac.digest(key.encode(), text.encode(), 'sha256'))}"
 
 
-def test_a_token_with_nothing_forged_is_good() -> None:
+def test_an_unchanged_token_is_accepted() -> None:
     assert TOKENS.verify(forged()) == Viewer(1, is_admin=False)
     assert TOKENS.verify(signed(HEADER, forged().split(".")[1])) == Viewer(1, is_admin=False)
 
@@ -362,13 +362,13 @@ OTHER_JWK = {"kty": "oct", "k": encoded(OTHER_KEY.encode())}
         *(forged(without=claim) for claim in tokens.CLAIMS),
     ],
 )
-def test_a_token_that_is_not_good_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(UnauthorizedError) as refused:
         TOKENS.verify(token)
     assert refused.value.__cause__ is None
 
 
-def test_an_expired_token_is_told_so_and_a_clock_may_be_five_seconds_off() -> None:
+def test_an_expired_token_is_reported_as_such_with_a_tolerance_of_five_seconds() -> None:
     assert tokens.LEEWAY_SECONDS <= 30
     now = int(time.time())
     with pytest.raises(UnauthorizedError, match="expired"):
@@ -376,36 +376,39 @@ def test_an_expired_token_is_told_so_and_a_clock_may_be_five_seconds_off() -> No
     assert TOKENS.verify(forged(exp=now - 2, iat=now + 2)).id == 1
 
 
-SPENT = RefreshToken(7, bytes(range(32)))
+USED_TOKEN = RefreshToken(7, bytes(range(32)))
 
 
-@pytest.mark.parametrize("token", [SPENT, RefreshToken(1, b"\0" * 32), RefreshToken(2**63 - 1, b"\xff" * 32)])
+@pytest.mark.parametrize("token", [USED_TOKEN, RefreshToken(1, b"\0" * 32), RefreshToken(2**63 - 1, b"\xff" * 32)])
 def test_a_refresh_token_is_read_as_it_was_written(token: RefreshToken) -> None:
     tokens = RefreshTokens((KEY,))
     assert tokens.read(tokens.write(token)) == (token, True)
     assert re.fullmatch(r"[A-Za-z0-9_-]{75}", tokens.write(token))
 
 
-def test_what_is_kept_of_a_refresh_token_is_a_hash_of_its_secret_alone() -> None:
-    assert SPENT.hash == hashlib.sha256(SPENT.secret).digest() == RefreshToken(8, SPENT.secret).hash
+def test_only_a_hash_of_the_secret_of_a_refresh_token_is_stored() -> None:
+    assert USED_TOKEN.hash == hashlib.sha256(USED_TOKEN.secret).digest() == RefreshToken(8, USED_TOKEN.secret).hash
 
 
 def test_after_a_rotation_refresh_tokens_of_the_previous_key_are_genuine_and_those_of_the_one_before_are_not() -> None:
-    written = RefreshTokens((KEY,)).write(SPENT)
-    assert RefreshTokens((OTHER_KEY, KEY)).read(written) == (SPENT, True)
-    assert RefreshTokens((OTHER_KEY,)).read(written) == (SPENT, False)  # and good still: the database knows its hash
-    assert RefreshTokens((OTHER_KEY, KEY)).write(SPENT) == RefreshTokens((OTHER_KEY,)).write(SPENT) != written
+    written = RefreshTokens((KEY,)).write(USED_TOKEN)
+    assert RefreshTokens((OTHER_KEY, KEY)).read(written) == (USED_TOKEN, True)
+    assert RefreshTokens((OTHER_KEY,)).read(written) == (
+        USED_TOKEN,
+        False,
+    )  # its hash is still in the database
+    assert RefreshTokens((OTHER_KEY, KEY)).write(USED_TOKEN) == RefreshTokens((OTHER_KEY,)).write(USED_TOKEN) != written
 
 
 @pytest.mark.parametrize("position", range(0, 56, 5))
 def test_a_refresh_token_with_one_bit_changed_is_not_genuine(position: int) -> None:
     """So nobody ends a session, or another's, who did not have a token of it."""
     tokens = RefreshTokens((KEY,))
-    sealed = bytearray(base64.urlsafe_b64decode(tokens.write(SPENT) + "="))
+    sealed = bytearray(base64.urlsafe_b64decode(tokens.write(USED_TOKEN) + "="))
     sealed[position] ^= 1
     token, genuine = tokens.read(encoded(bytes(sealed)))
     assert not genuine
-    assert (token == SPENT) is (position >= 40)
+    assert (token == USED_TOKEN) is (position >= 40)
 
 
 @pytest.mark.parametrize(
@@ -417,10 +420,10 @@ def test_a_refresh_token_with_one_bit_changed_is_not_genuine(position: int) -> N
         "\N{CYRILLIC SMALL LETTER A}" * 75,
         encoded(b"x" * 55),
         encoded(b"x" * 57),
-        RefreshTokens((KEY,)).write(SPENT)[:-1],
-        RefreshTokens((KEY,)).write(SPENT) + "A",
-        RefreshTokens((KEY,)).write(SPENT)[:-1] + "\n",
-        " " + RefreshTokens((KEY,)).write(SPENT),
+        RefreshTokens((KEY,)).write(USED_TOKEN)[:-1],
+        RefreshTokens((KEY,)).write(USED_TOKEN) + "A",
+        RefreshTokens((KEY,)).write(USED_TOKEN)[:-1] + "\n",
+        " " + RefreshTokens((KEY,)).write(USED_TOKEN),
         forged(),
         "A" * 100_000,
     ],

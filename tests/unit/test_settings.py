@@ -122,7 +122,7 @@ BAD = [
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder without an `.env`, and no secrets mounted; what a test sets is gone after it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(settings, "SECRETS", tmp_path / "secrets")
+    monkeypatch.setattr(settings, "SECRETS_FOLDER", tmp_path / "secrets")
     return tmp_path
 
 
@@ -135,7 +135,7 @@ def test_every_variable_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(("name", "default", "value", "expected"), GOOD)
-def test_a_variable_has_its_default_and_takes_a_good_value(
+def test_a_variable_has_its_default_and_accepts_a_valid_value(
     name: str, default: object, value: str, expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert plain(getattr(load(), name.lower())) == default
@@ -153,7 +153,9 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("name", "value", "takes"), BAD)
-def test_a_bad_value_is_told_in_one_line(name: str, value: str, takes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_value_is_reported_in_one_line(
+    name: str, value: str, takes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(StartError) as failure:
         load()
@@ -165,14 +167,14 @@ def test_a_bad_value_is_told_in_one_line(name: str, value: str, takes: str, monk
     assert "s3cret" not in line
 
 
-def test_several_bad_values_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_bad_values_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "none")
     monkeypatch.setenv("WORKERS", "none")
     with pytest.raises(StartError, match=r"^PORT='none': .*; WORKERS='none': .*$"):
         load()
 
 
-def test_an_administrators_name_takes_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_administrator_name_requires_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADMIN_USERNAME", "root")
     with pytest.raises(StartError, match=r"^ADMIN_USERNAME.*ADMIN_PASSWORD"):
         load()
@@ -190,7 +192,7 @@ def test_no_secret_is_shown() -> None:
     assert KEY not in shown
 
 
-def test_the_environment_goes_before_the_file_and_the_file_before_mounted_secrets(
+def test_the_environment_overrides_the_file_and_the_file_overrides_mounted_secrets(
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (alone / "secrets").mkdir()
@@ -198,38 +200,40 @@ def test_the_environment_goes_before_the_file_and_the_file_before_mounted_secret
         (alone / "secrets" / name).write_text({"secret_key": f"{KEY}\n", "host": "mounted"}.get(name, "ERROR"))
     (alone / ".env").write_text("HOST=file\nLOG_LEVEL=WARNING\nNOT_OURS=1\n")
     monkeypatch.setenv("HOST", "environment")
-    given = load()
-    assert (given.host, given.log_level, plain(given.secret_key)) == ("environment", "WARNING", KEY)
+    settings = load()
+    assert (settings.host, settings.log_level, plain(settings.secret_key)) == ("environment", "WARNING", KEY)
 
 
 @pytest.mark.parametrize(
-    ("url", "said", "migrates"),
+    ("url", "migrate_on_start", "migrates"),
     [("", None, True), ("", False, False), (URL, None, False), (URL, True, True)],
 )
-def test_only_the_embedded_database_is_migrated_unasked(url: str, said: bool | None, migrates: bool) -> None:
-    given = Settings(_env_file=None, database_url=url, migrate_on_start=said)  # type: ignore[arg-type, call-arg]
-    assert given.migrates_on_start is migrates
-    assert given.embedded is (url == "")
+def test_only_the_embedded_database_is_migrated_unasked(
+    url: str, migrate_on_start: bool | None, migrates: bool
+) -> None:
+    settings = Settings(_env_file=None, database_url=url, migrate_on_start=migrate_on_start)  # type: ignore[arg-type, call-arg]
+    assert settings.migrates_on_start is migrates
+    assert settings.embedded is (url == "")
 
 
-def test_an_external_database_takes_a_secret_key(alone: Path) -> None:
-    given = Settings(_env_file=None, database_url=URL)  # type: ignore[arg-type, call-arg]
+def test_an_external_database_requires_a_secret_key(alone: Path) -> None:
+    settings = Settings(_env_file=None, database_url=URL)  # type: ignore[arg-type, call-arg]
     with pytest.raises(StartError, match=r"^SECRET_KEY='': .* takes at least 32 random bytes"):
-        signing_keys(given, data=alone)
+        signing_keys(settings, data=alone)
     assert not list(alone.iterdir())
 
 
 def test_the_previous_key_comes_second_and_signs_nothing(alone: Path) -> None:
-    given = Settings(_env_file=None, database_url=URL, secret_key=KEY, secret_key_previous=OTHER_KEY)  # type: ignore[arg-type, call-arg]
-    assert signing_keys(given, data=alone) == (KEY, OTHER_KEY)
+    settings = Settings(_env_file=None, database_url=URL, secret_key=KEY, secret_key_previous=OTHER_KEY)  # type: ignore[arg-type, call-arg]
+    assert signing_keys(settings, data=alone) == (KEY, OTHER_KEY)
     assert not list(alone.iterdir())
 
 
 def test_the_embedded_default_makes_a_key_once_and_keeps_it_to_itself(alone: Path) -> None:
-    given = Settings(_env_file=None)  # type: ignore[call-arg]
-    (key,) = signing_keys(given, data=alone / "data")
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    (key,) = signing_keys(settings, data=alone / "data")
     assert len(key) >= 32
-    assert signing_keys(given, data=alone / "data") == (key,)
+    assert signing_keys(settings, data=alone / "data") == (key,)
     assert [path.name for path in (alone / "data").iterdir()] == ["secret_key"]
     assert stat.S_IMODE((alone / "data" / "secret_key").stat().st_mode) == 0o600
 
@@ -241,7 +245,9 @@ def made_at(folder: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize("kind", ["processes", "threads"])
 def test_eight_that_start_at_once_get_the_same_key(kind: str, alone: Path) -> None:
     workers: ProcessPoolExecutor | ThreadPoolExecutor
-    workers = ProcessPoolExecutor(8, get_context("spawn")) if kind == "processes" else ThreadPoolExecutor(8)
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # what all of them import is imported once
+    workers = ProcessPoolExecutor(8, context) if kind == "processes" else ThreadPoolExecutor(8)
     with workers:
         keys = {folder: set(workers.map(made_at, [folder] * 8)) for folder in (alone / str(n) for n in range(20))}
     assert [len(found) for found in keys.values()] == [1] * 20
@@ -251,13 +257,13 @@ def test_eight_that_start_at_once_get_the_same_key(kind: str, alone: Path) -> No
 
 def test_an_empty_variable_hides_no_secret_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret_key").write_text("f" * 40)
-    monkeypatch.setattr("service.core.settings.SECRETS", tmp_path)
+    monkeypatch.setattr("service.core.settings.SECRETS_FOLDER", tmp_path)
     monkeypatch.setenv("SECRET_KEY", "")
     assert load().secret_key.get_secret_value() == "f" * 40
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_half_a_key_for_s3_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_an_s3_key_pair_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "s3cret")
     assert load()
     monkeypatch.setenv("ATTACHMENTS_URL", "s3://bucket")

@@ -19,13 +19,13 @@ DATES = st.dates()
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
-def bounds(given: date | datetime | None, *, default: datetime) -> tuple[datetime, datetime]:
-    """The model: the first and the last microsecond of what was given, a timestamp without a zone being UTC's."""
-    if given is None:
+def bounds(bound: date | datetime | None, *, default: datetime) -> tuple[datetime, datetime]:
+    """Return the first and the last microsecond of a date or a timestamp; one without a zone is in UTC."""
+    if bound is None:
         return default, default
-    if not isinstance(given, datetime):
-        return datetime.combine(given, time.min, UTC), datetime.combine(given, time.max, UTC)
-    moment = (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
+    if not isinstance(bound, datetime):
+        return datetime.combine(bound, time.min, UTC), datetime.combine(bound, time.max, UTC)
+    moment = (bound if bound.tzinfo else bound.replace(tzinfo=UTC)).astimezone(UTC)
     return moment, moment
 
 
@@ -91,19 +91,19 @@ def test_a_timestamp_is_read_as_rfc_3339_spells_it(text: str, read: datetime) ->
         "2025-05-24T14:35:00Z; drop table tasks",
     ],
 )
-def test_what_is_no_moment_of_the_calendar_is_refused(name: str, value: Any) -> None:
+def test_an_invalid_timestamp_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=name):
         Period.model_validate({name: value})
 
 
 @pytest.mark.parametrize("text", ["\0", "a\0b", "\ud800", "a\udfff"])
-def test_text_takes_nothing_that_the_database_cannot_keep(text: str) -> None:
+def test_text_that_the_database_cannot_store_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="takes no NUL character and no lone surrogate"):
         TypeAdapter(Text).validate_python(text)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_text_takes_all_other_characters(text: str) -> None:
+def test_text_may_contain_all_other_characters(text: str) -> None:
     assert TypeAdapter(Text).validate_python(text) == text
 
 
@@ -161,7 +161,7 @@ def test_a_moment_to_come_is_read_as_rfc_3339_spells_it(text: str, read: datetim
         (None, "valid datetime"),
     ],
 )
-def test_what_is_no_moment_to_come_is_refused(value: Any, why: str) -> None:
+def test_an_invalid_future_timestamp_is_refused(value: Any, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         TypeAdapter(Future).validate_python(value)
 
@@ -175,11 +175,11 @@ def test_now_is_between_what_has_been_and_what_is_to_come() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\n\r", "\N{NO-BREAK SPACE}", "\N{EM SPACE}\N{IDEOGRAPHIC SPACE}"])
-def test_a_text_that_shows_nothing_is_blank(text: str) -> None:
+def test_an_invisible_text_is_blank(text: str) -> None:
     with pytest.raises(ValueError, match="not blank"):
         not_blank(text)
 
 
 @pytest.mark.parametrize("text", ["x", " x ", "0", "\N{GRINNING FACE}"])
-def test_a_text_that_shows_something_is_given_as_it_is(text: str) -> None:
+def test_a_visible_text_is_returned_unchanged(text: str) -> None:
     assert not_blank(text) == text

@@ -1,4 +1,4 @@
-"""Answers that are large: a few of each reader at once, in pieces, as long as the client takes them; pure ASGI."""
+"""Bounds on response bodies: pieces that the client must read in time, and a few large ones per reader at once."""
 
 from __future__ import annotations
 
@@ -13,63 +13,68 @@ from service.core.concurrency import ConcurrencyLimiter
 from service.core.errors import UnavailableError
 from service.core.viewer import Viewer
 
-PIECE_BYTES = 64 * 1024  # so much of an answer may wait for its client when it is all sent
-ANSWER_SECONDS = 60.0
-LARGE_BYTES = 256 * 1024
-LARGE, LARGE_OF_ONE = 32, 8  # of some 6 MB at most
-WAIT_SECONDS = 3.0
+PIECE_BYTES = 64 * 1024  # at most so much of a response waits for its client after the last piece
+RESPONSE_TIMEOUT_SECONDS = 60.0
+LARGE_RESPONSE_BYTES = 256 * 1024
+MAX_LARGE_RESPONSES, MAX_LARGE_RESPONSES_PER_USER = 32, 8  # of some 6 MB at most
+SLOT_TIMEOUT_SECONDS = 3.0
 
 
 class BackpressureMiddleware:
-    """Sends bodies in pieces, each within ANSWER_SECONDS, and a few large ones at once of what a known reader asks for.
+    """Pure ASGI middleware that sends a body in pieces, within RESPONSE_TIMEOUT_SECONDS.
 
-    What was done is answered in any case.
+    A large response to an authenticated GET needs a slot. A response to any other method needs none, because the client
+    must learn what its request has done.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._turns = ConcurrencyLimiter("large answers", most=LARGE, of_one=LARGE_OF_ONE)
+        self._slots = ConcurrencyLimiter(
+            "large answers", total=MAX_LARGE_RESPONSES, per_user=MAX_LARGE_RESPONSES_PER_USER
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one connection of any type."""
         if scope["type"] == "http":
-            send = _Answer(scope, receive, send, turns=self._turns).send
+            send = _BoundedSender(scope, receive, send, slots=self._slots).send
         await self.app(scope, receive, send)
 
 
-class _Answer:
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, turns: ConcurrencyLimiter) -> None:
+class _BoundedSender:
+    """The sending side of one request; it delays the start of a large response until there is a slot."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, slots: ConcurrencyLimiter) -> None:
         self._scope, self._receive, self._send = scope, receive, send
-        self._turns = turns
-        self._start: Message | None = None  # until something follows it
+        self._slots = slots
+        self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
-        """Send a message; ClientDisconnect where the client does not take it in time."""
+        """Send a message. Raises ClientDisconnect if the client does not read it in time."""
         if message["type"] == "http.response.start":
             self._start = message
-            if not self._is_large(message):
-                await self._begin()
-        elif self._start and len(message.get("body", b"")) > LARGE_BYTES:
-            await self._send_in_turn(message)
+            if not self._needs_slot(message):
+                await self._send_start()
+        elif self._start and len(message.get("body", b"")) > LARGE_RESPONSE_BYTES:
+            await self._send_in_slot(message)
         else:
-            await self._begin()
+            await self._send_start()
             await self._send_in_time(message)
 
-    def _is_large(self, start: Message) -> bool:
+    def _needs_slot(self, start: Message) -> bool:
         is_read = self._scope["method"] == "GET" and isinstance(self._scope.get(IDENTITY), Viewer)
         return is_read and any(
-            name == b"content-length" and int(value) > LARGE_BYTES for name, value in start["headers"]
+            name == b"content-length" and int(value) > LARGE_RESPONSE_BYTES for name, value in start["headers"]
         )
 
-    async def _begin(self) -> None:
+    async def _send_start(self) -> None:
         if self._start:
             start, self._start = self._start, None
             await self._send(start)
 
-    async def _send_in_turn(self, message: Message) -> None:
+    async def _send_in_slot(self, message: Message) -> None:
         try:
-            async with self._turns.slot_within(WAIT_SECONDS, self._scope[IDENTITY].id):
-                await self._begin()
+            async with self._slots.slot_within(SLOT_TIMEOUT_SECONDS, self._scope[IDENTITY].id):
+                await self._send_start()
                 await self._send_in_time(message)
         except UnavailableError as error:
             response = await problems.on_service_error(HTTPConnection(self._scope), error)
@@ -77,16 +82,16 @@ class _Answer:
 
     async def _send_in_time(self, message: Message) -> None:
         if message.get("more_body") or len(message.get("body", b"")) <= PIECE_BYTES:
-            await self._send(message)  # a file or a stream, which has limits of its own, or little
+            await self._send(message)  # a file or a stream, which has timeouts of its own, or a small body
             return
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
                 await self._send_in_pieces(message)
         except TimeoutError:
             raise ClientDisconnect from None
 
     async def _send_in_pieces(self, message: Message) -> None:
-        """Send a body in pieces: the server takes the next one when the client has taken most of those before."""
+        """Send a body in pieces; the server accepts the next one after the client has read most of the last."""
         body = message["body"]
         last = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
         for start in range(0, last, PIECE_BYTES):

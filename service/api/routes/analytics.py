@@ -1,4 +1,4 @@
-"""Routes of figures over tasks."""
+"""Routes of analytics: counts of tasks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ router = APIRouter(prefix="/analytics", tags=["analytics"])
 
 @router.get("", response_model=Analytics, dependencies=[each_once], responses=problems(401, 403))
 async def get_analytics(state: State, viewer: CurrentUser, query: Annotated[AnalyticsParams, Query()]) -> Response:
-    """Count the tasks created in a period by status and by owner: one's own, and for an administrator everyone's."""
+    """Count the tasks created in a period, by status and by owner.
+
+    A user's own tasks are counted; for an administrator, everyone's are.
+    """
     return responses.json(await operations.summary(state.reports, viewer, query))
 
 
 @router.get("/timeseries", response_model=Timeseries, dependencies=[each_once], responses=problems(401, 403))
 async def get_timeseries(state: State, viewer: CurrentUser, query: Annotated[TimeseriesParams, Query()]) -> Response:
-    """Count the tasks created and completed in each day, week or month of a period, and how long those took.
+    """Count the tasks created and completed per day, week or month of a period, and how long they took to complete.
 
-    A period that is open goes from the first task to now; where there is no task, there is no bucket. The first and the
-    last bucket hold what is within the period. At most 1,000 buckets.
+    Without `start_date` the period starts with the first task; without `end_date` it ends now. The first and the last
+    bucket count only what is within the period. If there is no task, there is no bucket. A period has at most 1,000
+    buckets.
     """
     return responses.json(await operations.timeseries(state.reports, viewer, query))

@@ -12,7 +12,7 @@ from service.api.conditional import IfNoneMatch
 from service.api.openapi import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems
 from service.api.request_checks import RowId, each_once, no_query, whole_body
 from service.api.state import State
-from service.api.streaming.download import Asked, Download
+from service.api.streaming.download import Download, RequestedRange
 from service.api.streaming.multipart import FileBody
 from service.attachments.schemas import Attachment, AttachmentListParams, AttachmentPage
 
@@ -28,10 +28,11 @@ router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
     responses=LOCATION | problems(401, 403, 404, 413),
 )
 async def add_attachment(state: State, viewer: CurrentUser, request: Request, task_id: RowId) -> Response:
-    """Add a file to a task: multipart/form-data with one field, `file`.
+    """Add a file to a task, as multipart/form-data with one field, `file`.
 
-    Its media type is what its content shows. Of its name a path is left out. Larger than ATTACHMENT_MAX_BYTES, or than
-    what is left of one's quota: 413 (`too_large`, `quota_exceeded`).
+    The service derives the media type from the content, and removes a path from the file name. A file larger than
+    ATTACHMENT_MAX_BYTES returns 413 `too_large`. One larger than the rest of the user's quota returns 413
+    `quota_exceeded`.
     """
     attachment = await state.attachments.add(state.db, viewer, task_id, FileBody(request))
     location = f"/tasks/{task_id}/attachments/{attachment['id']}"
@@ -42,7 +43,7 @@ async def add_attachment(state: State, viewer: CurrentUser, request: Request, ta
 async def list_attachments(
     state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[AttachmentListParams, Query()]
 ) -> Response:
-    """List a task's attachments in the order in which they were added."""
+    """List a task's attachments, the oldest first."""
     page = await state.attachments.list(state.db, viewer, task_id, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
@@ -54,17 +55,23 @@ async def list_attachments(
     responses=DOWNLOAD | problems(401, 403, 404, 416),
 )
 async def get_attachment(
-    state: State, viewer: CurrentUser, *, task_id: RowId, attachment_id: RowId, known: IfNoneMatch, asked: Asked
+    state: State,
+    viewer: CurrentUser,
+    *,
+    task_id: RowId,
+    attachment_id: RowId,
+    cached: IfNoneMatch,
+    range_: RequestedRange,
 ) -> Response:
-    """Give an attachment's bytes, or a part of them (`Range: bytes=…`, one range).
+    """Download an attachment, or one range of it (`Range: bytes=…`).
 
-    The entity tag is the SHA-256 of the whole. What could not be sent to its end ends with a broken connection; `Range`
-    with `If-Range` goes on from there.
+    The entity tag is the SHA-256 of the whole file. If a download fails, the connection closes before the last byte; a
+    request with `Range` and `If-Range` continues it.
     """
     attachment = await state.attachments.get(state.db, viewer, task_id, attachment_id)
-    if known is None or attachment["sha256"] in known:
-        return Response(status_code=304, headers=responses.cached(attachment["sha256"]))
-    part = asked.of(size=attachment["size"], tag=responses.tag(attachment["sha256"]))
+    if cached is None or attachment["sha256"] in cached:
+        return Response(status_code=304, headers=responses.cache_headers(attachment["sha256"]))
+    part = range_.resolve(size=attachment["size"], tag=responses.entity_tag(attachment["sha256"]))
     start, stop = part or (0, attachment["size"])
     return Download(state.attachments.reading(state.db, viewer, attachment, start=start, stop=stop), attachment, part)
 

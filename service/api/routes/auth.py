@@ -1,4 +1,4 @@
-"""Routes of accounts: register, log in and on, who am I, another password."""
+"""Routes of the own account: registration, log-in, token refresh, and the password."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.api.streaming.subscriptions import while_connected
 from service.core.validation import MAX_FIELDS
 
 FORM = "application/x-www-form-urlencoded"
-# What an OAuth 2 client (Swagger UI's Authorize, say) sends beside the password grant's username and password.
+# An OAuth 2 client, such as Swagger UI's Authorize, sends these with the username and password. They have no effect.
 OAUTH_FIELDS = frozenset({"grant_type", "scope", "client_id", "client_secret"})
 LOGIN_BODY = {
     "requestBody": {
@@ -37,11 +37,11 @@ router = APIRouter(prefix="/auth", tags=["accounts"])
 
 
 async def _credentials(request: Request) -> Credentials:
-    kind = media_type(request)
-    if kind in JSON:
-        fields = await _parsed(request)
-    elif kind == FORM:
-        fields = {name: value for name, value in await _form(request) if name not in OAUTH_FIELDS}
+    content_type = media_type(request)
+    if content_type in JSON:
+        fields = await _parse_json(request)
+    elif content_type == FORM:
+        fields = {name: value for name, value in await _parse_form(request) if name not in OAUTH_FIELDS}
     else:
         raise HTTPException(415, f"The body takes Content-Type: application/json or {FORM}.")
     try:
@@ -50,8 +50,8 @@ async def _credentials(request: Request) -> Credentials:
         raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
-async def _form(request: Request) -> list[tuple[str, str]]:
-    """Read a form as UTF-8 (Starlette's own takes bytes that are not percent-encoded for Latin-1)."""
+async def _parse_form(request: Request) -> list[tuple[str, str]]:
+    """Parse a form as UTF-8; Starlette's own parser decodes bytes that are not percent-encoded as Latin-1."""
     try:
         form = (await request.body()).decode()
         return parse_qsl(form, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
@@ -59,7 +59,7 @@ async def _form(request: Request) -> list[tuple[str, str]]:
         raise HTTPException(400, "The body is not a form.") from None
 
 
-async def _parsed(request: Request) -> Any:
+async def _parse_json(request: Request) -> Any:
     try:
         return await request.json()
     except (ValueError, RecursionError):
@@ -75,9 +75,9 @@ async def _parsed(request: Request) -> Any:
     openapi_extra={"security": [{}]},
 )
 async def register(request: Request, state: State, viewer: OptionalUser, new: Registration) -> Response:
-    """Make an account. Only an administrator may set the role `admin`."""
-    registration = state.users.register(state.db, viewer, new, payer=await attempt_of(request))
-    row = await while_connected(request.receive, registration)
+    """Create an account. Only an administrator may set the role `admin`."""
+    registering = state.users.register(state.db, viewer, new, payer=await attempt_of(request))
+    row = await while_connected(request.receive, registering)
     return responses.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
 
 
@@ -89,19 +89,24 @@ async def register(request: Request, state: State, viewer: OptionalUser, new: Re
     responses=problems(401, 413),
 )
 async def login(request: Request, state: State, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
-    """Exchange username and password, as JSON or as a form, for an access token and a refresh token."""
+    """Log in with a username and a password, and return an access token and a refresh token.
+
+    The body is JSON or a form.
+    """
     attempt = await attempt_of(request, account=credentials.username)
     user_agent = request.headers.get("user-agent")
-    log_in = state.sessions.log_in(state.db, credentials, payer=attempt, user_agent=user_agent)
-    token = await while_connected(request.receive, log_in)
-    if limits := state.limits.logins_limit:
-        await limits.remember(credentials.username, attempt.address)
+    logging_in = state.sessions.log_in(state.db, credentials, payer=attempt, user_agent=user_agent)
+    token = await while_connected(request.receive, logging_in)
+    if login_limit := state.limits.logins:
+        await login_limit.remember(credentials.username, attempt.address)
     return responses.json(token)
 
 
-@router.get("/me", response_model=Account, dependencies=[no_query], responses=problems(401))
+@router.get(
+    "/me", response_model=Account, summary="Get Current Account", dependencies=[no_query], responses=problems(401)
+)
 async def me(state: State, viewer: CurrentUser) -> Response:
-    """Give the account that the token speaks for."""
+    """Return the account that the token or API key belongs to."""
     return responses.json(await state.users.get_own(state.db, viewer))
 
 
@@ -111,11 +116,13 @@ async def me(state: State, viewer: CurrentUser) -> Response:
     dependencies=[no_query, json_body],
     responses=problems(401, 413),
 )
-async def refresh(state: State, spent_token: Refresh) -> Response:
-    """Exchange a refresh token for an access token and the next refresh token.
+async def refresh(state: State, token: Refresh) -> Response:
+    """Exchange a refresh token for a new access token and the next refresh token.
 
-    It is spent then, and answers ten seconds more, with the same successor; used again later, its session ends."""
-    return responses.json(await state.sessions.refresh(state.db, spent_token.refresh_token))
+    For ten seconds more, the used refresh token returns the same successor, so that parallel requests of one client all
+    succeed. If it is used later, its session ends, because two clients have it.
+    """
+    return responses.json(await state.sessions.refresh(state.db, token.refresh_token))
 
 
 @router.put(
@@ -126,12 +133,14 @@ async def refresh(state: State, spent_token: Refresh) -> Response:
     responses=problems(401, 403, 409, 413),
 )
 async def change_password(request: Request, state: State, viewer: CurrentUser, change: PasswordChange) -> Response:
-    """Set a new password; one's other sessions end.
+    """Change the own password, and end all other sessions of the account.
 
-    It hashes two passwords, each of which counts as a log-in of the client address and of the account."""
+    The request verifies one password and hashes another. Each counts as a log-in of the client address and of the
+    account towards the log-in limit.
+    """
     account = await state.users.get_own(state.db, viewer)
     attempt = await attempt_of(request, account=account["username"])
-    change_made = state.users.change_password(state.db, viewer, change, payer=attempt)
-    await while_connected(request.receive, change_made)
+    changing = state.users.change_password(state.db, viewer, change, payer=attempt)
+    await while_connected(request.receive, changing)
     state.session_cache.forget(viewer.id)
     return Response(status_code=204)

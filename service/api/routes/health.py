@@ -1,9 +1,8 @@
-"""Routes for those who run the service."""
+"""Routes for operators: the index, health, readiness and metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -18,14 +17,11 @@ from service.core.errors import UnavailableError
 from service.db import readiness
 
 router = APIRouter(tags=["operations"], dependencies=[no_query])
-
-
-DOCS = "/docs"
-WEIGHT = re.compile(r"q=([01](?:\.\d{0,3})?)", re.ASCII)
+DOCS_PATH = "/docs"
 
 
 class Index(BaseModel):
-    """The service's name and release, and where it is documented."""
+    """The service's name and version, and the paths of its documentation."""
 
     name: str
     version: str
@@ -34,7 +30,7 @@ class Index(BaseModel):
 
 
 class Health(BaseModel):
-    """That it is well."""
+    """The state of the process: `ok` or `degraded`."""
 
     status: str
 
@@ -42,53 +38,50 @@ class Health(BaseModel):
 @router.get(
     "/",
     response_model=Index,
-    responses={307: {"description": "To `/docs`, for a browser: `Accept` prefers `text/html`."}, **problems()},
+    responses={
+        307: {"description": "To `/docs`, if `Accept` contains `text/html`, as a browser's does."},
+        **problems(),
+    },
 )
 async def index(request: Request) -> Response:
-    """Return the service's name, its release, and the paths of its documentation; redirect a browser to `/docs`."""
-    if _prefers_html(",".join(request.headers.getlist("accept"))):
-        return RedirectResponse(DOCS)
+    """Return the service's name and version, and the paths of its documentation; redirect a browser to `/docs`."""
+    if "text/html" in request.headers.get("accept", "").lower():
+        return RedirectResponse(DOCS_PATH)
     app = request.app
-    return responses.json(Index(name=app.title, version=app.version, docs=DOCS, openapi=app.openapi_url))
+    return responses.json(Index(name=app.title, version=app.version, docs=DOCS_PATH, openapi=app.openapi_url))
 
 
-def _prefers_html(accept: str) -> bool:
-    """Compare the weights of HTML and JSON (RFC 9110, section 12.5.1), each as it is named; `*/*` names neither."""
-    weights: dict[str, float] = {}
-    for one in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in one.split(";"))
-        matches = [WEIGHT.fullmatch(part) for part in parameters if part.startswith("q=")]
-        weights[name] = min((float(match[1]) if match else 0 for match in matches), default=1)
-    return weights.get("text/html", 0) > weights.get("application/json", 0)
-
-
-@router.get("/healthz", response_model=Health, responses=problems())
+@router.get("/healthz", response_model=Health, summary="Check Health", responses=problems())
 async def healthz() -> Response:
-    """Say that the process is up; asks nothing of anyone."""
+    """Return 200 while the process runs, without asking the database or anything else."""
     return responses.json({"status": "ok"})
 
 
-@router.get("/readyz", response_model=Health, responses=problems(503))
+@router.get("/readyz", response_model=Health, summary="Check Readiness", responses=problems(503))
 async def readyz(state: State) -> Response:
-    """Say whether requests can be served: the database answers, its schema is at head, and events
-    are listened for.
+    """Return 200 if the process can serve requests, else 503.
 
-    Without its Redis it is `degraded`: requests are served, and rate limits hold for each process by itself."""
+    It can if the database responds, the schema is up to date and the listener for events is connected. If a configured
+    Redis does not respond, the status is `degraded`: requests are served, and each process applies rate limits by
+    itself.
+    """
     await readiness.check(state.db)
-    if not state.listener.alive:
+    if not state.listener.is_polling:
         raise UnavailableError("The listener for events has no connection.")
-    away = state.redis is not None and not await state.redis.answers()
-    return responses.json({"status": "degraded" if away else "ok"})
+    is_degraded = state.redis is not None and not await state.redis.ping()
+    return responses.json({"status": "degraded" if is_degraded else "ok"})
 
 
 @router.get(
     "/metrics",
     response_class=Response,
+    summary="Get Metrics",
     responses={200: {"content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}}}, **problems()},
 )
 async def prometheus() -> Response:
-    """Give figures for Prometheus, in its text format: requests by route and status, statements by the SQL's file,
-    pools, the listener, subscribers, caches, limits, weather.
+    """Return the metrics of all workers in Prometheus's text format.
 
-    With several workers they are those of all. Anyone who reaches the service may ask: keep it from the outside."""
+    They cover requests by route and status, SQL statements by file, pools, the listener, subscribers, rate limits,
+    caches and the weather. The route needs no authentication: configure your proxy not to expose it.
+    """
     return Response(await asyncio.to_thread(metrics.text), media_type=metrics.CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""Routes of what stands for a log-in: sessions, tickets, and API keys."""
+"""Routes of log-in sessions, API keys and tickets."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ router = APIRouter(prefix="/auth", tags=["sessions"])
     responses=problems(401, 403, 404, 413),
 )
 async def log_out(state: State, viewer: CurrentUser) -> Response:
-    """End the session that asks: its tokens are good no more, anywhere, and its sockets are closed."""
+    """End the session of this request.
+
+    Its tokens become invalid on every process, and its WebSockets and event streams close.
+    """
     await state.sessions.log_out(state.db, viewer)
     return Response(status_code=204)
 
 
 @router.get("/sessions", response_model=SessionList, dependencies=[no_query], responses=problems(401))
 async def list_sessions(state: State, viewer: CurrentUser) -> Response:
-    """List one's own sessions, the newest first."""
+    """List the account's active sessions, the newest first."""
     return responses.json(await state.sessions.list(state.db, viewer))
 
 
@@ -41,7 +44,10 @@ async def list_sessions(state: State, viewer: CurrentUser) -> Response:
     responses=problems(401, 403, 404, 413),
 )
 async def end_session(state: State, viewer: CurrentUser, session_id: RowId) -> Response:
-    """End one of one's own sessions."""
+    """End one session of the account.
+
+    Its tokens become invalid on every process, and its WebSockets and event streams close.
+    """
     await state.sessions.end(state.db, viewer, session_id)
     return Response(status_code=204)
 
@@ -50,36 +56,52 @@ async def end_session(state: State, viewer: CurrentUser, session_id: RowId) -> R
     "/keys",
     status_code=201,
     response_model=MadeKey,
+    summary="Create Key",
     dependencies=[no_query, json_body],
     responses=problems(401, 403, 409, 413),
 )
 async def make_key(state: State, viewer: CurrentUser, new: NewKey) -> Response:
-    """Make an API key for a machine: it goes where a token goes, and is shown this once.
+    """Create an API key for a machine, and return it.
 
-    Only a log-in session creates keys: 403 for a request that comes with a key."""
+    The key works wherever an access token does. The service stores only its hash and cannot show it again. Only a
+    log-in session creates keys: a request with an API key returns 403.
+    """
     return responses.json(await state.api_keys.create(state.db, viewer, new), status=201)
 
 
 @router.get("/keys", response_model=KeyList, dependencies=[no_query], responses=problems(401))
 async def list_keys(state: State, viewer: CurrentUser) -> Response:
-    """List one's own API keys, the newest first, with when each was last used and without what they are."""
+    """List the account's API keys, the newest first, with the time of the last use of each.
+
+    The keys themselves are not included.
+    """
     return responses.json(await state.api_keys.list(state.db, viewer))
 
 
 @router.delete(
     "/keys/{key_id}",
     status_code=204,
+    summary="Revoke Key",
     response_class=Response,
     dependencies=[no_query, whole_body],
     responses=problems(401, 403, 404, 413),
 )
 async def end_key(state: State, viewer: CurrentUser, key_id: RowId) -> Response:
-    """Revoke one of one's own API keys."""
+    """Revoke one API key of the account."""
     await state.api_keys.revoke(state.db, viewer, key_id)
     return Response(status_code=204)
 
 
-@router.post("/ticket", response_model=Ticket, dependencies=[no_query, whole_body], responses=problems(401, 413))
+@router.post(
+    "/ticket",
+    response_model=Ticket,
+    summary="Create Ticket",
+    dependencies=[no_query, whole_body],
+    responses=problems(401, 413),
+)
 async def ticket(state: State, viewer: CurrentUser) -> Response:
-    """Give a ticket for `/ws` or `/events`, where a browser can send no header: good once, for 30 seconds."""
+    """Create a ticket that authenticates one request to `/ws` or `/events` within 30 seconds.
+
+    A browser cannot set headers on these requests, so it sends the ticket in the URL.
+    """
     return responses.json(await state.tickets.create(state.db, viewer))

@@ -1,4 +1,4 @@
-"""Routes of the statements that the service runs, for administrators; there where SQL_ADMIN is set."""
+"""Routes of the service's SQL statements, for administrators; they exist if SQL_ADMIN is set."""
 
 from __future__ import annotations
 
@@ -17,76 +17,93 @@ from service.dba import admin_view
 router = APIRouter(prefix="/admin/queries", tags=["administration"], dependencies=[no_query])
 
 
-class Typed(BaseModel):
-    """A parameter or a column."""
+class TypedName(BaseModel):
+    """A parameter or a column of a statement."""
 
     name: str
     type: Annotated[str, Field(examples=["bigint"])]
     nullable: bool
 
 
-class QueryFigures(BaseModel):
-    """What a statement, in one of its sorts, has cost since the figures were last reset."""
+class StatementStatistics(BaseModel):
+    """The cost of a statement, in one of its sort orders, since pg_stat_statements was last reset."""
 
     name: Annotated[str, Field(examples=["tasks.list -created_at"])]
     calls: int
     total_ms: float
     mean_ms: float
     rows: int
-    hit_percent: Annotated[float | None, Field(description="How many of the blocks that it read were in memory.")]
+    hit_percent: Annotated[float | None, Field(description="The share of the blocks read that were in memory.")]
     spilled_blocks: int
 
 
-class Query(BaseModel):
-    """A statement."""
+class StatementDescription(BaseModel):
+    """A statement, as its header and the schema describe it."""
 
     name: Annotated[str, Field(examples=["tasks.get"])]
     file: Annotated[str, Field(examples=["sql/tasks/get.sql"])]
     sentence: str
     returns: str
-    params: list[Typed]
-    columns: list[Typed]
+    params: list[TypedName]
+    columns: list[TypedName]
     sorts: list[str]
     reads: Annotated[list[str], Field(description="Tables.")]
     writes: list[str]
-    index: Annotated[list[str], Field(description="What it reads a large table by.")]
-    scans: Annotated[list[str], Field(description="Large tables that it reads as a whole.")]
-    raises: Annotated[dict[str, str], Field(description="Constraints that it may violate, and what that means.")]
+    index: Annotated[list[str], Field(description="The indexes by which it reads large tables.")]
+    scans: Annotated[list[str], Field(description="The large tables that it reads as a whole.")]
+    raises: Annotated[
+        dict[str, str], Field(description="The constraints that it may violate, and the error that each becomes.")
+    ]
     notifies: str | None
     extension: str | None
     why: str | None
-    run_by: Annotated[list[str], Field(description="Routes and commands.", examples=[["GET /tasks/{task_id}"]])]
-    figures: list[QueryFigures]
+    run_by: Annotated[
+        list[str], Field(description="The routes and commands that run it.", examples=[["GET /tasks/{task_id}"]])
+    ]
+    statistics: Annotated[list[StatementStatistics], Field(alias="figures", description="One per sort order.")]
 
 
-class QueryList(BaseModel):
+class StatementList(BaseModel):
     """All statements."""
 
-    items: list[Query]
-    figures_missing: Annotated[str | None, Field(description="How to switch figures on, where there are none.")]
+    items: list[StatementDescription]
+    statistics_hint: Annotated[
+        str | None,
+        Field(alias="figures_missing", description="How to enable the statistics, if there are none."),
+    ]
 
 
-class QueryPlan(BaseModel):
-    """How the database would carry a statement out."""
+class StatementPlan(BaseModel):
+    """The database's plan for a statement."""
 
     name: str
     file: str
     sentence: str
-    plan: Annotated[dict[str, Any], Field(description="PostgreSQL's own, as EXPLAIN gives it.")]
-    lines: Annotated[list[str], Field(description="The same, to read.")]
+    plan: Annotated[dict[str, Any], Field(description="The plan as EXPLAIN returns it, in JSON.")]
+    lines: Annotated[list[str], Field(description="The same plan as text.")]
 
 
-@router.get("", response_model=QueryList, responses=problems(401, 403))
+@router.get("", response_model=StatementList, responses=problems(401, 403))
 async def list_queries(state: State, _viewer: Administrator) -> Response:
-    """List every statement of the service: what it takes, gives and touches, what runs it, and what it has cost."""
+    """List the service's SQL statements.
+
+    Each comes with its parameters, columns and tables, the routes and commands that run it, and its cost.
+    """
     return responses.json(await admin_view.listing(state.reports))
 
 
-@router.get("/{name}/plan", response_model=QueryPlan, responses=problems(401, 403, 404))
+@router.get("/{name}/plan", response_model=StatementPlan, responses=problems(401, 403, 404))
 async def get_plan(
     state: State,
     _viewer: Administrator,
-    name: Annotated[str, Path(max_length=200, examples=["tasks.list title"], description="With its sort, for a list.")],
+    name: Annotated[
+        str,
+        Path(
+            max_length=200,
+            examples=["tasks.list title"],
+            description="The statement's name; for a list, followed by a sort order.",
+        ),
+    ],
 ) -> Response:
-    """Give a statement's plan without values; nothing is carried out."""
+    """Return the plan of a statement without parameter values. The statement is not run."""
     return responses.json(await admin_view.plan(state.reports, name))

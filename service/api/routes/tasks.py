@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from service.api import responses
 from service.api.authentication import CurrentUser
 from service.api.conditional import IfMatch, IfNoneMatch
-from service.api.idempotency import Once
+from service.api.idempotency import Idempotent
 from service.api.openapi import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
 from service.api.request_checks import RowId, each_once, json_body, no_query, whole_body
 from service.api.state import State
@@ -23,9 +23,9 @@ from service.tasks.bulk import NewTasks, TaskList
 from service.tasks.history import HistoryPage, HistoryParams
 from service.tasks.schemas import ExportParams, NewTask, Task, TaskListParams, TaskPage, TaskPatch
 
-BULK_WAIT_SECONDS = 15.0
-# A search may cost much more than a list: who makes many at once waits, and others find a connection.
-SEARCH_WAIT_SECONDS = 3.0
+BULK_SLOT_TIMEOUT_SECONDS = 15.0
+# A search can cost much more than a list, so searches have slots and leave connections to other requests.
+SEARCH_SLOT_TIMEOUT_SECONDS = 3.0
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
 
@@ -36,14 +36,14 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     dependencies=[no_query, json_body],
     responses=TASK_HEADERS[201] | problems(401, 403, 409, 413),
 )
-async def create_task(state: State, viewer: CurrentUser, new: NewTask, repeatable: Once) -> Response:
-    """Make a task of one's own."""
+async def create_task(state: State, viewer: CurrentUser, new: NewTask, idempotent: Idempotent) -> Response:
+    """Create a task, which the caller owns."""
 
     async def create(db: Executor) -> Response:
         row = await operations.create(db, viewer, new, weather=state.weather)
         return responses.task(row, status=201, headers={"Location": f"/tasks/{row['id']}"})
 
-    return await repeatable.once(new, create, on=state.db)
+    return await idempotent.run(new, create, on=state.db)
 
 
 @router.post(
@@ -53,20 +53,23 @@ async def create_task(state: State, viewer: CurrentUser, new: NewTask, repeatabl
     dependencies=[no_query, json_body],
     responses=REPLAYED | problems(401, 403, 409, 413),
 )
-async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, repeatable: Once) -> Response:
-    """Make up to 1,000 tasks of one's own, all of them or none; what is refused is named by its index."""
+async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, idempotent: Idempotent) -> Response:
+    """Create up to 1,000 tasks, all of them or none.
+
+    A 422 response names each invalid task by its index, as in `/tasks/3/title`.
+    """
 
     async def create(db: Executor) -> Response:
-        async with state.bulks.slot_within(BULK_WAIT_SECONDS, viewer.id):
+        async with state.bulks.slot_within(BULK_SLOT_TIMEOUT_SECONDS, viewer.id):
             return responses.json({"items": await bulk.create(db, viewer, new, weather=state.weather)}, status=201)
 
-    return await repeatable.once(new, create, on=state.bulk, wait_seconds=BULK_WAIT_SECONDS)
+    return await idempotent.run(new, create, on=state.bulk, wait_seconds=BULK_SLOT_TIMEOUT_SECONDS)
 
 
 @router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 @router.api_route("/export", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def refuse_method() -> None:
-    """Keep other methods from taking the word for an id."""
+    """Return 405, so that the routes of `/{task_id}` do not take `bulk` or `export` for an id."""
     raise HTTPException(405)
 
 
@@ -74,8 +77,10 @@ async def refuse_method() -> None:
 async def list_tasks(
     state: State, viewer: CurrentUser, request: Request, query: Annotated[TaskListParams, Query()]
 ) -> Response:
-    """List one's own tasks; an administrator's list is of all."""
-    async with nullcontext() if query.q is None else state.searches.slot_within(SEARCH_WAIT_SECONDS, viewer.id):
+    """List the caller's tasks that match the filters; for an administrator, everyone's tasks."""
+    is_search = query.q is not None
+    slot = state.searches.slot_within(SEARCH_SLOT_TIMEOUT_SECONDS, viewer.id) if is_search else nullcontext()
+    async with slot:
         page = await listing.page(state.db, viewer, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
@@ -84,16 +89,18 @@ async def list_tasks(
     "/export",
     response_class=Response,
     dependencies=[each_once],
-    responses=export.DOCUMENTED | problems(401, 403),
+    responses=export.RESPONSES | problems(401, 403),
 )
 async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[ExportParams, Query()]) -> Response:
-    """Give all tasks of a list as one file, as they are at one moment, in the order of their ids.
+    """Return all tasks that match the filters as one file, in the order of their ids, as of one moment.
 
-    In CSV a cell that a spreadsheet would run (`=`, `+`, `-`, `@`, of full width too, tab or line end first) begins
-    with an apostrophe. A file that could not be finished ends with a broken connection.
+    In CSV, an apostrophe precedes a cell that a spreadsheet would run as a formula. Such a cell begins with `=`, `+`,
+    `-` or `@`, a full-width form of these, a tab or a line break. If an export fails, the connection closes before the
+    end of the file.
     """
     rows = listing.export(state.reports, viewer, query)
-    return Export(rows, form=query.format, slot=state.exports.slot_within(export.WAIT_SECONDS, viewer.id))
+    slot = state.exports.slot_within(export.SLOT_TIMEOUT_SECONDS, viewer.id)
+    return Export(rows, format_=query.format, slot=slot)
 
 
 @router.get(
@@ -102,11 +109,11 @@ async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[Expor
     dependencies=[no_query],
     responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404),
 )
-async def get_task(state: State, viewer: CurrentUser, task_id: RowId, known: IfNoneMatch) -> Response:
-    """Give one task."""
+async def get_task(state: State, viewer: CurrentUser, task_id: RowId, cached: IfNoneMatch) -> Response:
+    """Return one task."""
     task = await operations.get(state.db, viewer, task_id)
-    if known is None or str(task["version"]) in known:
-        return Response(status_code=304, headers=responses.cached(task["version"]))
+    if cached is None or str(task["version"]) in cached:
+        return Response(status_code=304, headers=responses.cache_headers(task["version"]))
     return responses.task(task)
 
 
@@ -117,7 +124,10 @@ async def get_task(state: State, viewer: CurrentUser, task_id: RowId, known: IfN
     responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413),
 )
 async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: NewTask, versions: IfMatch) -> Response:
-    """Replace title, description, status and city: what is absent is cleared, or back at its default."""
+    """Replace a task's title, description, status and city.
+
+    An absent field is set to its default: `description` and `city` to null, `status` to `todo`.
+    """
     return responses.task(
         await operations.replace(state.db, viewer, task_id, new, versions=versions, weather=state.weather)
     )
@@ -133,7 +143,10 @@ async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: N
 async def change_task(
     state: State, viewer: CurrentUser, task_id: RowId, changes: TaskPatch, versions: IfMatch
 ) -> Response:
-    """Change what is sent (RFC 7396): absent is unchanged, null is cleared."""
+    """Change the fields that the body contains, as a merge patch (RFC 7396).
+
+    An absent field stays as it is; null clears a field.
+    """
     return responses.task(
         await operations.patch(state.db, viewer, task_id, changes, versions=versions, weather=state.weather)
     )
@@ -147,7 +160,7 @@ async def change_task(
     responses=problems(401, 403, 404, 412, 413),
 )
 async def delete_task(state: State, viewer: CurrentUser, task_id: RowId, versions: IfMatch) -> Response:
-    """Delete a task, with its attachments."""
+    """Delete a task and its attachments."""
     await operations.delete(state.db, viewer, task_id, versions=versions)
     state.attachments.removed.set()
     return Response(status_code=204)
@@ -159,7 +172,10 @@ async def delete_task(state: State, viewer: CurrentUser, task_id: RowId, version
 async def get_history(
     state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[HistoryParams, Query()]
 ) -> Response:
-    """List what has happened to a task, the newest first: who changed what; of a deleted task too."""
+    """List the changes of a task, the newest first: who changed which fields, and when.
+
+    The history of a deleted task is available too.
+    """
     page = await history.page(state.db, viewer, task_id, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
@@ -171,7 +187,9 @@ async def get_history(
     responses=TASK_HEADERS[200] | problems(401, 403, 404, 409, 413),
 )
 async def restore_task(state: State, viewer: CurrentUser, task_id: RowId) -> Response:
-    """Bring a task back within 30 days of its deletion, as it was then; its version goes on.
+    """Restore a deleted task within 30 days of its deletion, with its id and its content.
 
-    Of its attachments those come back whose files are still there: few, as they are removed soon."""
+    Its version continues to increase. An attachment is restored only if its file still exists; files are usually
+    removed soon after the deletion.
+    """
     return responses.task(await history.restore(state.db, viewer, task_id, attachments=state.attachments))

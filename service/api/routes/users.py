@@ -20,14 +20,14 @@ router = APIRouter(prefix="/users", tags=["administration"])
 async def list_users(
     state: State, _viewer: Administrator, request: Request, query: Annotated[UserListParams, Query()]
 ) -> Response:
-    """List accounts by name."""
+    """List all accounts by username."""
     page = await state.users.list(state.db, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
 
 @router.get("/{user_id}", response_model=Member, dependencies=[no_query], responses=problems(401, 403, 404))
 async def get_user(state: State, _viewer: Administrator, user_id: RowId) -> Response:
-    """Give one account."""
+    """Return one account."""
     return responses.json(await state.users.get(state.db, user_id))
 
 
@@ -38,7 +38,10 @@ async def get_user(state: State, _viewer: Administrator, user_id: RowId) -> Resp
     responses=problems(401, 403, 404, 409, 413),
 )
 async def change_user(state: State, viewer: Administrator, user_id: RowId, change: AccountChange) -> Response:
-    """Change role or active, from the account's next request on. The last active administrator stays (409)."""
+    """Change an account's role, or deactivate or reactivate it, from the account's next request on.
+
+    The last active administrator can be neither demoted nor deactivated: the request returns 409.
+    """
     account = await state.users.change(state.db, viewer, user_id, change)
     state.session_cache.forget(user_id)
     return responses.json(account)

@@ -9,37 +9,56 @@ from fastapi import APIRouter, Query, Response, WebSocket
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.openapi import problems
-from service.api.problems import DETAILS, problem
-from service.api.streaming.websocket import Listening, listen
+from service.api.problems import problem
+from service.api.streaming import websocket
+from service.api.streaming.websocket import WebSocketParams
 
 router = APIRouter(tags=["events"])
 
 
-@router.get("/ws", status_code=101, response_class=Response, responses=problems(403, 426))
-async def upgrade(_query: Annotated[Listening, Query()]) -> Response:
-    """Listen over a WebSocket (426 without one).
+@router.get("/ws", status_code=101, response_class=Response, summary="Open WebSocket", responses=problems(403, 426))
+async def upgrade(_query: Annotated[WebSocketParams, Query()]) -> Response:
+    """Subscribe to events over a WebSocket.
 
-    Who it is: `Authorization`, or the sub-protocols `bearer, TOKEN`, or `?ticket=`, or the first message
-    `{"type": "auth", "token": "…", "since": "…"}` within ten seconds. The first frame is
-    `{"type": "ready", "cursor": "…"}`, or `reset` where the cursor is of no use; then events as in `GET /events`.
-    `{"type": "subscribe", "user_id": 1, "status": ["done"]}` narrows them; `auth` again keeps the socket open.
-    Close codes: 4401 authentication, 4403 session ended, 4408 nothing read, 1008 too many messages, or too many
-    subscriptions of the user or the address, 1009 a message too large, 1012 the service stops, 1013 the database is
-    unavailable, or too many subscriptions are open."""
-    return problem(426, "This is a WebSocket.", code="upgrade_required", headers={"Upgrade": "websocket"})
+    A client authenticates in one of four ways:
+
+    - the header `Authorization: Bearer TOKEN`
+    - the sub-protocols `bearer, TOKEN`
+    - the parameter `ticket`
+    - the first message, within ten seconds: `{"type": "auth", "token": "…", "since": "…"}`
+
+    The first frame is `{"type": "ready", "cursor": "…"}`. It is `{"type": "reset", "cursor": "…"}` if `since` is not
+    usable: then read your lists again. Events follow in the form of `GET /events`.
+
+    `{"type": "subscribe", "user_id": 1, "status": ["done"]}` filters them. Another `auth` message, sent before the
+    token expires, keeps the socket open.
+
+    | close code | reason |
+    |---|---|
+    | 4401 | the authentication is missing, invalid, too late or expired |
+    | 4403 | the session has ended, or the key was revoked |
+    | 4408 | the client reads nothing |
+    | 1008 | too many messages, or too many subscriptions of the user or the address |
+    | 1009 | a message is too large |
+    | 1012 | the service stops |
+    | 1013 | the database is unavailable, or the process has no slot left |
+
+    A request that is not a WebSocket handshake returns 426.
+    """
+    return problem("upgrade_required", headers={"Upgrade": "websocket"})
 
 
-class Sockets:
-    """Serves the WebSocket beside the router, whose layers would keep 5 KB for each connection; pure ASGI."""
+class WebSocketMiddleware:
+    """The ASGI layer that serves WebSockets without the router, whose layers would keep 5 KB per connection."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Handle one request."""
+        """Serve a WebSocket, and pass every other scope on to the application."""
         if scope["type"] != "websocket":
             return self.app(scope, receive, send)
         socket = WebSocket(scope, receive, send)
         if scope["path"] == "/ws":
-            return listen(socket)
-        return socket.send_denial_response(problem(404, DETAILS[404]))
+            return websocket.serve(socket)
+        return socket.send_denial_response(problem("not_found"))

@@ -1,1 +1,1 @@
-"""Responses and requests that are sent in parts, and subscriptions to events."""
+"""Requests and responses that are streamed: uploads, downloads, exports, and subscriptions to events."""

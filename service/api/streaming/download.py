@@ -1,4 +1,4 @@
-"""A file that goes out, or a part of it (RFC 9110, section 14), in chunks."""
+"""Downloads: a file or a range of it (RFC 9110, section 14), sent in chunks."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ from pydantic import WithJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from service.api import responses
-from service.api.streaming.subscriptions import first_of, left
+from service.api.streaming.subscriptions import wait_for_disconnect, wait_for_first
 from service.core.errors import ServiceError
 
-Reading: TypeAlias = AbstractContextManager[AsyncGenerator[bytes]]
+OpenContent: TypeAlias = AbstractContextManager[AsyncGenerator[bytes]]
+"""A file's content, which a block opens and closes."""
 
 RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
-# Who takes less than this, behind the first minute, holds a place that others want; it can go on with a Range.
-GRACE_PERIOD_SECONDS, MIN_BYTES_PER_SECOND = 60.0, 8 * 1024
-# Where it is shown after all, it may run nothing and be in no frame.
-POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
+# A client that reads more slowly than this loses its slot, which others wait for. It can continue with a Range.
+BASE_TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 60.0, 8 * 1024
+# If a browser displays the file in spite of `attachment`, the file may run no script and appear in no frame.
+CONTENT_SECURITY_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
 @dataclass(frozen=True)
-class ByteRange:
-    """The part that a request asks for."""
+class RangeRequest:
+    """The headers `Range` and `If-Range` of a request."""
 
     ranges: list[str]
     condition: str | None
 
-    def of(self, *, size: int, tag: str) -> tuple[int, int] | None:
-        """Give the part's first byte and the one behind its last, of a file of this size; None for the whole file.
+    def resolve(self, *, size: int, tag: str) -> tuple[int, int] | None:
+        """Return the start and stop of the requested range in a file of `size` bytes; None for the whole file.
 
-        HTTPException where the file does not reach that far. What is no single range is ignored, which RFC 9110 allows.
+        Anything but a single valid range is ignored, as RFC 9110 allows. Raises HTTPException if the file ends before
+        the range begins.
         """
         parsed = RANGE.fullmatch(self.ranges[0]) if len(self.ranges) == 1 else None
-        if parsed is None or self.condition not in (None, tag):  # compared strongly: a weak tag or a date never matches
+        if parsed is None or self.condition not in (None, tag):  # strong comparison: no weak tag or date matches
             return None
         first, last = parsed[1], parsed[2]
         if not (first or last) or (first and last and int(first) > int(last)):
@@ -53,87 +56,91 @@ class ByteRange:
         stop = min(size, int(last) + 1) if first and last else size
         if start >= stop:
             if not (first or size or not int(last)):
-                return None  # the last bytes of nothing are nothing, which no Content-Range can say
+                return None  # the last bytes of an empty file: no Content-Range can express an empty range
             raise HTTPException(416, headers={"Content-Range": f"bytes */{size}"})
         return start, stop
 
 
-async def _asked(
+async def _range_request(
     request: Request,
     ranges: Annotated[
         list[str] | None,
         WithJsonSchema({"type": "string", "examples": ["bytes=0-1023"]}),
-        Header(alias="Range", description="One range of bytes; what is none is ignored."),
+        Header(alias="Range", description="One range of bytes. Any other value is ignored."),
     ] = None,
     if_range: Annotated[
-        str | None, Header(description="An entity tag: with another one the whole is sent.", examples=['"5891b5b5"'])
+        str | None,
+        Header(description="An entity tag. If the file has another one, `Range` is ignored.", examples=['"5891b5b5"']),
     ] = None,
-) -> ByteRange:
-    if request.scope.get(responses.HEAD):  # RFC 9110, section 14.2: a range is of a GET alone
-        return ByteRange([], None)
-    return ByteRange(ranges or [], if_range)
+) -> RangeRequest:
+    if request.scope.get(responses.HEAD):  # RFC 9110, section 14.2: a range applies to GET alone
+        return RangeRequest([], None)
+    return RangeRequest(ranges or [], if_range)
 
 
-Asked: TypeAlias = Annotated[ByteRange, Depends(_asked)]
+RequestedRange: TypeAlias = Annotated[RangeRequest, Depends(_range_request)]
 
 
 def disposition(filename: str) -> str:
-    """Give the header that names a file (RFC 6266), for those who know it and those who do not."""
+    """Return the Content-Disposition (RFC 6266) that names a file, in ASCII and in UTF-8."""
     plain = re.sub(r'[^\x20-\x7e]|["\\%]', "_", filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 class Download(Response):
-    """An attachment's bytes: all that were promised, or the connection is broken off."""
+    """A response with an attachment's bytes. If it cannot send them all, it closes the connection."""
 
-    def __init__(self, reading: Reading, attachment: dict[str, Any], part: tuple[int, int] | None) -> None:
+    def __init__(self, content: OpenContent, attachment: dict[str, Any], part: tuple[int, int] | None) -> None:
         start, stop = part or (0, attachment["size"])
         headers = {
             "Content-Type": attachment["content_type"],
             "Content-Length": str(stop - start),
             "Content-Disposition": disposition(attachment["filename"]),
             "Accept-Ranges": "bytes",
-            "Content-Security-Policy": POLICY,
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
             "Cross-Origin-Resource-Policy": "same-origin",
-            **responses.cached(attachment["sha256"]),
+            **responses.cache_headers(attachment["sha256"]),
         }
         if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{attachment['size']}"
         super().__init__(status_code=206 if part else 200, headers=headers)
-        self._reading = reading
+        self._content = content
 
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, as long as the client takes it."""
         if scope.get(responses.HEAD):
-            await self._begin(send)
+            await self._send_head(send)
             await send({"type": "http.response.body", "body": b""})
             return
-        with self._reading as pieces:
-            await first_of(asyncio.create_task(self._send(pieces, send)), asyncio.create_task(left(receive)))
+        with self._content as chunks:
+            sending = asyncio.create_task(self._send(chunks, send))
+            await wait_for_first(sending, asyncio.create_task(wait_for_disconnect(receive)))
 
-    async def _begin(self, send: Send) -> None:
+    async def _send_head(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    async def _send(self, pieces: AsyncGenerator[bytes], send: Send) -> None:
-        async with aclosing(pieces):
-            piece = await anext(pieces, b"")  # before anything is said, as there may be an error
-            await self._begin(send)
-            sent, waited = 0, 0.0
-            while piece:
-                begun = time.monotonic()
+    async def _send(self, chunks: AsyncGenerator[bytes], send: Send) -> None:
+        async with aclosing(chunks):
+            chunk = await anext(chunks, b"")  # before the head, so that an error still becomes a problem response
+            await self._send_head(send)
+            sent_bytes, waited_seconds = 0, 0.0
+            while chunk:
+                started_at = time.monotonic()
                 try:
-                    async with asyncio.timeout(GRACE_PERIOD_SECONDS + sent / MIN_BYTES_PER_SECOND - waited):
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    timeout = BASE_TIMEOUT_SECONDS + sent_bytes / MIN_BYTES_PER_SECOND - waited_seconds
+                    async with asyncio.timeout(timeout):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 except TimeoutError:
-                    logger.info("a download was cut off: its client takes too little")
+                    logger.bind(reason="client too slow").info("download aborted")
                     raise ClientDisconnect from None
-                sent, waited = sent + len(piece), waited + time.monotonic() - begun
-                piece = await self._next(pieces)
+                sent_bytes += len(chunk)
+                waited_seconds += time.monotonic() - started_at
+                chunk = await self._next(chunks)
         await send({"type": "http.response.body", "body": b""})
 
-    async def _next(self, pieces: AsyncGenerator[bytes]) -> bytes:
+    async def _next(self, chunks: AsyncGenerator[bytes]) -> bytes:
         try:
-            return await anext(pieces, b"")
+            return await anext(chunks, b"")
         except ServiceError as error:
-            logger.bind(cause=repr(error.__cause__)).warning("a download broke off: {}", error.detail)
+            logger.bind(reason=error.detail, cause=repr(error.__cause__)).warning("download failed")
             raise ClientDisconnect from None

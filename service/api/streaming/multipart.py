@@ -1,4 +1,4 @@
-"""The body of an upload: one file in multipart/form-data (RFC 7578), read as it comes and never held as a whole."""
+"""The body of an upload: one file in multipart/form-data (RFC 7578), parsed as it arrives and never held as a whole."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from service.core.errors import InvalidError
 FIELD = "file"
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 MAX_POINTER_CHARACTERS = 200
-# Content has no lines that begin like the boundary. The parser steps through each of them byte by byte, which takes
-# long where there are very many (10 s of a processor for 25 MB).
-MAX_BOUNDARY_CHARACTERS = 100
-# Who sends less than this, behind the first minute, holds a place that others want.
-GRACE_PERIOD_SECONDS, MIN_BYTES_PER_SECOND, MAX_SECONDS = 60.0, 8 * 1024, 6 * 3600.0
-# What a browser writes for what would end a quoted name (WHATWG HTML, section 4.10.22.8).
+# An honest file has next to no lines that begin like the boundary. The parser compares each of them byte by byte, which
+# takes 10 s of CPU for 25 MB of nothing else.
+MAX_DELIMITERS = 100
+# A client that sends more slowly than this loses its slot, which others wait for.
+BASE_TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND, MAX_SECONDS = 60.0, 8 * 1024, 6 * 3600.0
+# How a browser escapes the characters that would end a quoted name (WHATWG HTML, section 4.10.22.8).
 ESCAPES = {b"%22": b'"', b"%0D": b"\r", b"%0A": b"\n"}
-PLAIN = {b"", b"binary", b"7bit", b"8bit"}
+PLAIN_ENCODINGS = {b"", b"binary", b"7bit", b"8bit"}
 
-logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what a client sends is no warning of ours
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns about what clients send
 
 
 class FileBody:
-    """Reads the request's body: first the file's name, then its content."""
+    """The body of a request, read in order: first the file's name, then its content."""
 
     def __init__(self, request: Request) -> None:
-        kind, options = parse_options_header(request.headers.get("content-type"))
-        if kind != b"multipart/form-data":
+        media_type, options = parse_options_header(request.headers.get("content-type"))
+        if media_type != b"multipart/form-data":
             raise HTTPException(415, "The body takes Content-Type: multipart/form-data.")
         boundary = options.get(b"boundary", b"")
         if not 0 < len(boundary) <= MAX_BOUNDARY_BYTES:
@@ -41,53 +41,59 @@ class FileBody:
         self._parser = MultipartParser(
             boundary,
             {
-                "on_part_begin": self._begin,
+                "on_part_begin": self._on_part_begin,
                 "on_header_begin": lambda: self._headers.append((bytearray(), bytearray())),
                 "on_header_field": lambda data, start, end: self._headers[-1][0].extend(data[start:end]),
                 "on_header_value": lambda data, start, end: self._headers[-1][1].extend(data[start:end]),
-                "on_headers_finished": self._finish_headers,
-                "on_part_data": lambda data, start, end: self._read.append(data[start:end]),
-                "on_end": self._finish,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": lambda data, start, end: self._content.append(data[start:end]),
+                "on_end": self._on_end,
             },
         )
-        self._delimiter, self._delimiters = b"\r\n--" + boundary, 0
+        self._delimiter, self._delimiter_count = b"\r\n--" + boundary, 0
         self._body = request.stream()
         self._headers: list[tuple[bytearray, bytearray]] = []
         self._name: str | None = None
-        self._read: list[bytes] = []
+        self._content: list[bytes] = []
         self._parts = 0
-        self._whole = False
-        self._received, self._waited = 0, 0.0
+        self._is_complete = False
+        self._received_bytes, self._waited_seconds = 0, 0.0
 
     async def name(self) -> str:
-        """Read as far as the name that the client gives the file; HTTPException, InvalidError."""
+        """Read the body up to the file's name, and return the name.
+
+        Raises HTTPException if the body is malformed, InvalidError if its first part is not the file.
+        """
         while self._name is None:
-            if not await self._more():
+            if not await self._parse_next():
                 raise HTTPException(400)
         return self._name
 
     async def content(self) -> AsyncIterator[bytes]:
-        """Read the rest; HTTPException where the body ends before it is whole, InvalidError where more is in it."""
-        more = True
-        while more:
-            for data in self._read:
+        """Read and yield the file's content.
+
+        Raises HTTPException if the body ends too early, InvalidError if it contains another part.
+        """
+        has_more = True
+        while has_more:
+            for data in self._content:
                 yield data
-            self._read.clear()
-            more = await self._more()
-        if not self._whole:
+            self._content.clear()
+            has_more = await self._parse_next()
+        if not self._is_complete:
             raise HTTPException(400)
 
-    async def _more(self) -> bool:
-        begun = time.monotonic()
+    async def _parse_next(self) -> bool:
+        started_at = time.monotonic()
         data = await anext(self._body, None)
-        self._waited += time.monotonic() - begun
+        self._waited_seconds += time.monotonic() - started_at
         if data is None:
             return False
-        self._received += len(data)
-        if self._waited > min(GRACE_PERIOD_SECONDS + self._received / MIN_BYTES_PER_SECOND, MAX_SECONDS):
+        self._received_bytes += len(data)
+        if self._waited_seconds > min(BASE_TIMEOUT_SECONDS + self._received_bytes / MIN_BYTES_PER_SECOND, MAX_SECONDS):
             raise HTTPException(408)
-        self._delimiters += data.count(self._delimiter)
-        if self._delimiters > MAX_BOUNDARY_CHARACTERS:
+        self._delimiter_count += data.count(self._delimiter)
+        if self._delimiter_count > MAX_DELIMITERS:
             raise HTTPException(400)
         try:
             self._parser.write(data)
@@ -95,33 +101,33 @@ class FileBody:
             raise HTTPException(400) from None
         return True
 
-    def _begin(self) -> None:
+    def _on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > 1:
             raise InvalidError("takes one file and nothing else", pointer="")
         self._headers.clear()
 
-    def _finish_headers(self) -> None:
+    def _on_headers_finished(self) -> None:
         headers = {bytes(name).lower(): bytes(value) for name, value in self._headers}
-        kind, options = parse_options_header(headers.get(b"content-disposition", b"").decode("latin-1"))
+        disposition, options = parse_options_header(headers.get(b"content-disposition", b"").decode("latin-1"))
         field = options.get(b"name", b"").decode(errors="replace")
-        if kind != b"form-data" or field != FIELD:
+        if disposition != b"form-data" or field != FIELD:
             raise InvalidError("is not known here", pointer=f"/{field[:MAX_POINTER_CHARACTERS]}")
         if b"filename" not in options:
             raise InvalidError("takes a file, with a file name", pointer=f"/{FIELD}")
-        if headers.get(b"content-transfer-encoding", b"").strip().lower() not in PLAIN:
+        if headers.get(b"content-transfer-encoding", b"").strip().lower() not in PLAIN_ENCODINGS:
             raise InvalidError("takes a file as it is, without Content-Transfer-Encoding", pointer=f"/{FIELD}")
-        self._name = _decoded(options[b"filename"])
+        self._name = _decode_filename(options[b"filename"])
 
-    def _finish(self) -> None:
+    def _on_end(self) -> None:
         if self._name is None:
             raise InvalidError("is missing", pointer=f"/{FIELD}")
-        self._whole = True
+        self._is_complete = True
 
 
-def _decoded(name: bytes) -> str:
-    for escape, meant in ESCAPES.items():
-        name = name.replace(escape, meant)
+def _decode_filename(name: bytes) -> str:
+    for escape, character in ESCAPES.items():
+        name = name.replace(escape, character)
     try:
         return name.decode()
     except UnicodeDecodeError:

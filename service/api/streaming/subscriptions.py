@@ -1,4 +1,4 @@
-"""What the WebSocket and Server-Sent Events share."""
+"""What WebSockets and event streams share: origins, position messages, and waiting for the client to disconnect."""
 
 from __future__ import annotations
 
@@ -20,40 +20,46 @@ T = TypeVar("T")
 
 
 def client_connection_of(scope: Scope) -> ClientConnection | None:
-    """Give the connection's wire; None on a server that is not ours."""
-    peer: ClientConnection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
-    return peer
+    """Return the connection that a request came on; None if the server does not provide it, as in tests."""
+    connection: ClientConnection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
+    return connection
 
 
-def is_ours(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
-    """Whether a page of this origin may listen: none (no browser), the own host's, or one that CORS_ORIGINS names."""
+def is_allowed_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
+    """Return whether a page of this origin may subscribe.
+
+    Allowed are requests without an origin (no browser), the host's own origin, and those in CORS_ORIGINS.
+    """
     return origin is None or "*" in allowed or origin in allowed or origin.partition("://")[2] == host
 
 
-def greeting(item: Ready | Reset, event_log: EventLog) -> dict[str, str]:
-    """Give the message that says where the next one goes on from."""
+def position_message(item: Ready | Reset, event_log: EventLog) -> dict[str, str]:
+    """Return the message that tells the client the cursor from which the next events continue."""
     return {"type": "ready" if isinstance(item, Ready) else "reset", "cursor": event_log.cursor(item.position)}
 
 
-async def left(receive: Receive) -> None:
-    """Wait until the client leaves."""
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the client disconnects."""
     message: Message = {"type": "http.request"}
-    with suppress(HTTPException):  # a body that was announced, and does not come
+    with suppress(HTTPException):  # the client announced a body and does not send it in time
         while message["type"] != "http.disconnect":
             message = await receive()
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run work whose request has been read, and cancel it if the client leaves: ClientDisconnect."""
+    """Run the work of a request whose body has been read, and return its result.
+
+    Raises ClientDisconnect, after it cancelled the work, if the client disconnects first.
+    """
     task = asyncio.create_task(work)
-    await first_of(task, asyncio.create_task(left(receive)))
+    await wait_for_first(task, asyncio.create_task(wait_for_disconnect(receive)))
     if task.cancelled():
         raise ClientDisconnect
     return task.result()
 
 
-async def first_of(*tasks: asyncio.Task[Any]) -> None:
-    """Wait for the first to end, end the others, and raise what the first one raised."""
+async def wait_for_first(*tasks: asyncio.Task[Any]) -> None:
+    """Wait until one task ends, cancel the others, and raise the exception of the one that ended."""
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -1,4 +1,4 @@
-"""One WebSocket, from its acceptance to its end."""
+"""WebSocket subscriptions: the handshake, the client's messages, and the events that are sent."""
 
 from __future__ import annotations
 
@@ -14,51 +14,75 @@ from pydantic import Field, TypeAdapter, ValidationError
 from service.api import problems
 from service.api.authentication import address_of
 from service.api.state import AppState
-from service.api.streaming.subscriptions import Items, client_connection_of, first_of, greeting, is_ours
+from service.api.streaming.subscriptions import (
+    Items,
+    client_connection_of,
+    is_allowed_origin,
+    position_message,
+    wait_for_first,
+)
 from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.core.validation import Id, Input
 from service.core.viewer import Viewer
 from service.events.event import Event
 from service.events.hub import Ready, Reset
-from service.events.position import NOWHERE
-from service.events.subscriber import GONE, UNAUTHORIZED, EndedError, Subscriber, Wanted
+from service.events.position import NO_POSITION
+from service.events.subscriber import (
+    SESSION_ENDED,
+    UNAUTHORIZED,
+    Subscriber,
+    SubscriptionEndedError,
+    SubscriptionFilter,
+)
 from service.tasks.schemas import Status
 
-AUTH_SECONDS = 10.0
-MAX_MESSAGES = 100
-MESSAGES_SECONDS = 60.0
-REASONS = {UNAUTHORIZED: "the token has ended", GONE: "the session is over, or the account's role has changed"}
+AUTH_TIMEOUT_SECONDS = 10.0
+MAX_MESSAGES, MESSAGE_WINDOW_SECONDS = 100, 60.0
+MAX_ERRORS = 5  # of an invalid message that the reply names
+END_REASONS = {
+    UNAUTHORIZED: "the token has expired",
+    SESSION_ENDED: "the session has ended, or the account's role has changed",
+}
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 
 
-class Listening(Input):
-    """Where to go on from, and who it is."""
+class WebSocketParams(Input):
+    """The query parameters of a WebSocket's URL."""
 
-    since: Annotated[str | None, Field(description="A cursor; without it: what comes from now on.")] = None
-    ticket: Annotated[str | None, Field(description="Of `POST /auth/ticket`, for browsers.")] = None
+    since: Annotated[
+        str | None, Field(description="The cursor to continue from. Without one, events start from now.")
+    ] = None
+    ticket: Annotated[
+        str | None, Field(description="A ticket of `POST /auth/ticket`, for browsers, which cannot send a header.")
+    ] = None
 
 
-class Auth(Input):
-    """Who the client is: the first message where nothing else said it, and again before the token ends."""
+class AuthMessage(Input):
+    """The message that authenticates a client, or renews its token before it expires.
+
+    It is the first message if the handshake did not authenticate the client.
+    """
 
     type: Literal["auth"]
     token: str
     since: str | None = None
 
 
-class Subscribe(Input):
-    """What the client wants to hear of; absent or null is everything that it may."""
+class SubscribeMessage(Input):
+    """The message that filters the events to send; an absent or null filter matches every event."""
 
     type: Literal["subscribe"]
     user_id: Id | None = None
     status: list[Status] | None = None
 
 
-MESSAGE: TypeAdapter[Auth | Subscribe] = TypeAdapter(Annotated[Auth | Subscribe, Field(discriminator="type")])
+MESSAGE: TypeAdapter[AuthMessage | SubscribeMessage] = TypeAdapter(
+    Annotated[AuthMessage | SubscribeMessage, Field(discriminator="type")]
+)
 
 
 class CloseError(Exception):
-    """The connection is closed with this code."""
+    """The client broke the protocol, and the connection is closed with this code."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -66,23 +90,22 @@ class CloseError(Exception):
         self.reason = reason
 
 
-async def listen(socket: WebSocket) -> None:
-    """Listen to the events that the viewer may see."""
+async def serve(socket: WebSocket) -> None:
+    """Serve one WebSocket until it is closed."""
     state: AppState = socket.app.state.services
     if refusal := _refusal(socket, state):
         await socket.send_denial_response(refusal)
         return
-    offered = socket.scope["subprotocols"]
-    await socket.accept("bearer" if "bearer" in offered else None)
+    await socket.accept("bearer" if "bearer" in socket.scope["subprotocols"] else None)
     try:
         with state.subscriptions.from_address(await address_of(socket)):
-            await _Session(socket, state).run()
+            await WebSocketConnection(socket, state).run()
     except WebSocketDisconnect:
         pass
-    except CloseError as closed:
-        await _close(socket, closed.code, closed.reason)
-    except EndedError as ended:
-        await _close(socket, ended.code, REASONS.get(ended.code, "the time of this connection is over"))
+    except CloseError as error:
+        await _close(socket, error.code, error.reason)
+    except SubscriptionEndedError as error:
+        await _close(socket, error.code, END_REASONS.get(error.code, "the subscription has ended"))
     except RateLimitedError as error:
         await _close(socket, POLICY_VIOLATION, error.detail)
     except UnavailableError as error:
@@ -92,131 +115,138 @@ async def listen(socket: WebSocket) -> None:
 
 
 def _refusal(socket: WebSocket, state: AppState) -> Response | None:
-    if not is_ours(socket.headers.get("origin"), socket.headers.get("host", ""), state.origins):
-        return problems.problem(403, "This origin may not listen: CORS_ORIGINS names those that may.", code="forbidden")
-    if unknown := socket.query_params.keys() - Listening.model_fields:
+    if not is_allowed_origin(socket.headers.get("origin"), socket.headers.get("host", ""), state.origins):
+        return problems.problem("forbidden", "This origin may not subscribe: CORS_ORIGINS names those that may.")
+    if unknown := socket.query_params.keys() - WebSocketParams.model_fields:
         fields = [{"pointer": f"/query/{name}", "message": "is not known here"} for name in sorted(unknown)]
-        return problems.problem(422, "Some values do not hold; `errors` says which.", fields=fields)
+        return problems.problem("invalid", fields=fields)
     return None
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
     try:
         await socket.close(code, reason)
-    except (RuntimeError, WebSocketDisconnect) as error:  # the peer was quicker
-        logger.bind(error=str(error)).debug("the listener has left")
+    except (RuntimeError, WebSocketDisconnect) as error:  # the client closed it first
+        logger.bind(error=str(error)).debug("subscriber disconnected")
 
 
-class _Session:
-    """One connection, from its acceptance to its end."""
+class WebSocketConnection:
+    """An accepted WebSocket of one subscriber."""
 
     def __init__(self, socket: WebSocket, state: AppState) -> None:
         self._socket = socket
         self._state = state
-        self._peer = client_connection_of(socket.scope)
-        # An Event takes four times as much, for each connection.
-        self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connection = client_connection_of(socket.scope)
+        # A future, because each of many connections has one, and an asyncio.Event takes four times the memory.
+        self._first_frame_sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
-        """Find out who it is and send what there is, while messages are answered."""
-        viewer, since = await self._introduced()
+        """Authenticate the client, then send events and answer messages until one of them ends."""
+        viewer, since = await self._authenticate()
         event_log = self._state.event_log
-        position = await event_log.here(self._state.db) if since is None else event_log.position(since) or NOWHERE
-        subscriber = Subscriber(viewer, position, viewer.expires_at, self._direct)
+        if since is None:
+            position = await event_log.current_position(self._state.db)
+        else:
+            position = event_log.position(since) or NO_POSITION
+        subscriber = Subscriber(viewer, position, viewer.expires_at, self._send_now)
         with self._state.subscriptions.of_user(viewer.id), self._state.hub.subscribed(subscriber) as items:
             subscriber.viewer = await self._state.session_cache.revalidate(viewer)
-            logger.bind(actor_id=viewer.id).debug("a listener has come")
+            logger.bind(actor_id=viewer.id).debug("subscriber connected")
             sending = asyncio.create_task(self._send(items))
             answering = asyncio.create_task(self._answer(subscriber))
-            await first_of(sending, answering)
+            await wait_for_first(sending, answering)
 
-    async def _introduced(self) -> tuple[Viewer, str | None]:
+    async def _authenticate(self) -> tuple[Viewer, str | None]:
         session_cache = self._state.session_cache
-        viewer, since = None, self._socket.query_params.get("since")
-        header, offered = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
+        since = self._socket.query_params.get("since")
+        header, subprotocols = self._socket.headers.get("authorization"), self._socket.scope["subprotocols"]
         if header is not None:
             scheme, _, token = header.partition(" ")
-            viewer = await session_cache.authenticate(token.strip() if scheme.lower() == "bearer" else "")
-        elif "bearer" in offered:
-            viewer = await session_cache.authenticate(next((one for one in offered if one != "bearer"), ""))
-        elif ticket := self._socket.query_params.get("ticket"):
-            viewer = await self._state.tickets.use(self._state.db, ticket)
-        if viewer is None:
-            message = await self._first_message()
-            viewer, since = await session_cache.authenticate(message.token), message.since or since
-        return viewer, since
+            return await session_cache.authenticate(token.strip() if scheme.lower() == "bearer" else ""), since
+        if "bearer" in subprotocols:
+            return await session_cache.authenticate(next((one for one in subprotocols if one != "bearer"), "")), since
+        if ticket := self._socket.query_params.get("ticket"):
+            return await self._state.tickets.use(self._state.db, ticket), since
+        message = await self._first_message()
+        return await session_cache.authenticate(message.token), message.since or since
 
-    async def _first_message(self) -> Auth:
+    async def _first_message(self) -> AuthMessage:
         try:
-            async with asyncio.timeout(AUTH_SECONDS):
-                message = MESSAGE.validate_json(await _text(self._socket))
+            async with asyncio.timeout(AUTH_TIMEOUT_SECONDS):
+                message = MESSAGE.validate_json(await _receive_text(self._socket))
         except TimeoutError:
-            raise CloseError(UNAUTHORIZED, "nothing said in time who this is") from None
+            raise CloseError(UNAUTHORIZED, "the client did not authenticate in time") from None
         except ValidationError:
             message = None
-        if not isinstance(message, Auth):
+        if not isinstance(message, AuthMessage):
             raise CloseError(UNAUTHORIZED, 'the first message is {"type": "auth", "token": "..."}')
         return message
 
-    def _direct(self, event: Event) -> bool:
-        return self._peer is not None and self._peer.write(event.frame)
+    def _send_now(self, event: Event) -> bool:
+        return self._connection is not None and self._connection.write(event.websocket_frame)
 
     async def _send(self, items: Items) -> None:
         async with aclosing(items):
             async for item in items:
                 match item:
                     case Event():
-                        if not self._direct(item):
+                        if not self._send_now(item):
                             await self._socket.send_text(item.body.decode())
                     case Ready() | Reset():
-                        await self._socket.send_text(orjson.dumps(greeting(item, self._state.event_log)).decode())
-                        if not self._greeted.done():
-                            self._greeted.set_result(None)
+                        message = position_message(item, self._state.event_log)
+                        await self._socket.send_text(orjson.dumps(message).decode())
+                        if not self._first_frame_sent.done():
+                            self._first_frame_sent.set_result(None)
 
-    async def _say(self, message: dict[str, Any]) -> None:
-        await asyncio.shield(self._greeted)  # the first frame is the greeting
+    async def _reply(self, message: dict[str, Any]) -> None:
+        await asyncio.shield(self._first_frame_sent)  # the first frame is `ready` or `reset`
         await self._socket.send_text(orjson.dumps(message).decode())
 
     async def _answer(self, subscriber: Subscriber) -> None:
         loop = asyncio.get_running_loop()
-        since, count = loop.time(), 0
+        window_start, count = loop.time(), 0
         while True:
-            text = await _text(self._socket)
-            if loop.time() - since > MESSAGES_SECONDS:
-                since, count = loop.time(), 0
+            text = await _receive_text(self._socket)
+            if loop.time() - window_start > MESSAGE_WINDOW_SECONDS:
+                window_start, count = loop.time(), 0
             count += 1
             if count > MAX_MESSAGES:
                 raise CloseError(POLICY_VIOLATION, "too many messages")
             try:
                 message = MESSAGE.validate_json(text)
             except ValidationError as error:
-                detail = "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors()[:5])
-                await self._say({"type": "error", "code": "invalid", "detail": detail})
+                await self._reply({"type": "error", "code": "invalid", "detail": _detail(error)})
                 continue
-            if isinstance(message, Auth):
+            if isinstance(message, AuthMessage):
                 await self._renew(subscriber, message)
             else:
-                await self._narrow(subscriber, message)
+                await self._filter(subscriber, message)
 
-    async def _renew(self, subscriber: Subscriber, message: Auth) -> None:
+    async def _renew(self, subscriber: Subscriber, message: AuthMessage) -> None:
         viewer = await self._state.session_cache.authenticate(message.token)
         if viewer != subscriber.viewer:
-            raise CloseError(UNAUTHORIZED, "this is another account's token, or of another role")
+            raise CloseError(UNAUTHORIZED, "the token is of another account, or of another role")
         subscriber.viewer, subscriber.expires_at = viewer, viewer.expires_at
-        await self._state.session_cache.revalidate(viewer)  # what ended before it was the subscriber's was not told it
-        await self._say({"type": "authenticated"})
+        # If the session ended before the subscriber had it, the listener did not end this subscription.
+        await self._state.session_cache.revalidate(viewer)
+        await self._reply({"type": "authenticated"})
 
-    async def _narrow(self, subscriber: Subscriber, message: Subscribe) -> None:
+    async def _filter(self, subscriber: Subscriber, message: SubscribeMessage) -> None:
         viewer = subscriber.viewer
         if message.user_id not in {None, viewer.id} and not viewer.is_admin:
-            await self._say({"type": "error", "code": "forbidden", "detail": "These events are another's."})
+            detail = "These events belong to another user."
+            await self._reply({"type": "error", "code": "forbidden", "detail": detail})
             return
         status = frozenset(message.status) if message.status is not None else None
-        subscriber.wanted = Wanted(message.user_id, status)
-        await self._say({"type": "subscribed", "user_id": message.user_id, "status": message.status})
+        subscriber.event_filter = SubscriptionFilter(message.user_id, status)
+        await self._reply({"type": "subscribed", "user_id": message.user_id, "status": message.status})
 
 
-async def _text(socket: WebSocket) -> str:
+def _detail(error: ValidationError) -> str:
+    return "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors()[:MAX_ERRORS])
+
+
+async def _receive_text(socket: WebSocket) -> str:
     message = await socket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message["code"])

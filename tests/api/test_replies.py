@@ -1,4 +1,4 @@
-"""What is around every reply: its id, its headers, who may read it, and the last net under errors."""
+"""What every response has: a request id, security headers, CORS headers, and a problem for unexpected errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def failing() -> None:
     raise RuntimeError("the secret ingredient")
 
 
-async def test_an_unexpected_error_is_told_to_the_log_alone(make: Factory, database_url: str) -> None:
+async def test_an_unexpected_error_is_only_logged(make: Factory, database_url: str) -> None:
     app = create_app(make_settings(database_url))
     app.add_api_route("/failing", failing)
     lines: list[str] = []
@@ -46,17 +46,19 @@ async def test_an_unexpected_error_is_told_to_the_log_alone(make: Factory, datab
     assert "the secret ingredient" in line
 
 
-@pytest.mark.parametrize("given", ["abc", "0" * 128, "0af7651916cd43dd-8448:eb21/1_c.8+=@"])
-async def test_a_sane_request_id_is_taken(client: httpx.AsyncClient, given: str) -> None:
+@pytest.mark.parametrize("request_id", ["abc", "0" * 128, "0af7651916cd43dd-8448:eb21/1_c.8+=@"])
+async def test_a_valid_request_id_is_kept(client: httpx.AsyncClient, request_id: str) -> None:
     for path in ("/healthz", "/nothing"):
-        answer = await client.get(path, headers={"X-Request-ID": given})
-        assert answer.headers["X-Request-ID"] == given
-    assert problem(answer, 404)["request_id"] == given
+        answer = await client.get(path, headers={"X-Request-ID": request_id})
+        assert answer.headers["X-Request-ID"] == request_id
+    assert problem(answer, 404)["request_id"] == request_id
 
 
-@pytest.mark.parametrize("given", [b"", b"0" * 129, b"a b", b"a\tb", b"<b>", b'"x"', b"\xff", b"a,b", b"a\nb", b"{}"])
-async def test_another_request_id_is_replaced(client: httpx.AsyncClient, given: bytes) -> None:
-    answers = [await client.get("/nothing", headers={b"X-Request-ID": given}) for _ in range(2)]
+@pytest.mark.parametrize(
+    "request_id", [b"", b"0" * 129, b"a b", b"a\tb", b"<b>", b'"x"', b"\xff", b"a,b", b"a\nb", b"{}"]
+)
+async def test_an_invalid_request_id_is_replaced(client: httpx.AsyncClient, request_id: bytes) -> None:
+    answers = [await client.get("/nothing", headers={b"X-Request-ID": request_id}) for _ in range(2)]
     made = [problem(answer, 404)["request_id"] for answer in answers]
     assert made[0] != made[1]
     assert all(len(one) == 32 and one.isalnum() for one in made)
@@ -101,13 +103,13 @@ PREFLIGHT = {
 }
 
 
-async def test_no_other_origin_may_read_by_default(client: httpx.AsyncClient) -> None:
+async def test_other_origins_may_not_read_by_default(client: httpx.AsyncClient) -> None:
     problem(await client.options("/tasks", headers=PREFLIGHT), 405)
     answer = await client.get("/healthz", headers={"Origin": ORIGIN})
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-async def test_an_origin_of_the_settings_may_read(make: Factory, database_url: str) -> None:
+async def test_a_configured_origin_may_read(make: Factory, database_url: str) -> None:
     async with serving(make_settings(database_url, cors_origins=f"{ORIGIN}, https://other.example")) as client:
         allowed = await client.options("/tasks/1", headers=PREFLIGHT)
         assert allowed.status_code == 200

@@ -1,4 +1,4 @@
-"""While its database is away, silent or too slow, the service says 503 in time, and is well again by itself."""
+"""The service returns 503 in time while its database is unavailable, silent or too slow, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ NOTHING = Spare()
 
 
 @pytest.fixture(autouse=True)
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
     """What the service logs; what is expected to fail leaves no trace in it, nor in asyncio's log."""
     records: list[Record] = []
 
@@ -111,7 +111,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
 
 
 @pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.5)
     monkeypatch.setattr(db, "REPORT_SECONDS", 1)
@@ -187,7 +187,7 @@ async def terminate(sql: asyncpg.Connection[asyncpg.Record]) -> int:
 
 
 def body_of(user: User, method: str, path: str, spare: Spare) -> dict[str, Any] | None:
-    """Give a body that would work."""
+    """Return a body that would work."""
     bodies: dict[str, dict[str, Any]] = {
         "/auth/register": {"username": f"user-{uuid4().hex}", "password": PASSWORD},
         "/auth/login": {"username": user.username, "password": PASSWORD},
@@ -245,13 +245,13 @@ async def none_work(user: User, *, but: frozenset[str] = frozenset()) -> None:
 
 def test_every_route_is_tried() -> None:
     app = create_app(make_settings("postgresql://localhost/tasks"))
-    known = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    documented = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
     without_it = {("get", "/"), ("get", "/healthz"), ("get", "/metrics"), ("get", "/ws")}
-    assert known == {(method, path) for method, path, _ in ROUTES} | without_it
+    assert documented == {(method, path) for method, path, _ in ROUTES} | without_it
 
 
 @pytest.mark.parametrize("how", ["refused", "cut", "silent"])
-async def test_every_route_says_503_without_a_database_and_works_when_it_is_back(
+async def test_every_route_returns_503_without_a_database_and_works_when_it_returns(
     own_database_url: str, how: str
 ) -> None:
     async with gate(own_database_url) as door, started(door.url) as app, dba(own_database_url) as sql:
@@ -315,7 +315,7 @@ async def equals(found: Awaitable[int] | int, expected: int) -> bool:
     return (found if isinstance(found, int) else await found) == expected
 
 
-async def test_connections_ended_under_load_never_give_500(own_database_url: str) -> None:
+async def test_connections_ended_under_load_never_cause_500(own_database_url: str) -> None:
     over = asyncio.Event()
 
     async def write(user: User) -> list[int]:
@@ -337,7 +337,7 @@ async def test_connections_ended_under_load_never_give_500(own_database_url: str
         await all_work(user)
 
 
-async def test_the_database_ends_a_statement_that_takes_too_long(own_database_url: str, said: list[Record]) -> None:
+async def test_the_database_ends_a_statement_that_takes_too_long(own_database_url: str, logged: list[Record]) -> None:
     async with started(own_database_url) as app, dba(own_database_url) as sql:
         user = await Factory(sql, app).admin()
         spare = await spare_of(user, with_task=False)
@@ -346,7 +346,7 @@ async def test_the_database_ends_a_statement_that_takes_too_long(own_database_ur
                 needs_tasks = path.startswith(("/tasks", "/analytics"))
                 assert (await ask(user, method, path, spare=spare)).status_code == (503 if needs_tasks else status)
             assert await running(sql) == 0
-        causes = [one["extra"]["cause"] for one in said if "unavailable" in one["message"]]
+        causes = [one["extra"]["cause"] for one in logged if "unavailable" in one["message"]]
         assert causes
         assert all(cause.startswith("QueryCanceledError") for cause in causes)
         await all_work(user)
@@ -365,7 +365,7 @@ async def test_a_request_that_finds_no_free_connection_gets_503_and_the_others_t
         assert [request.result().status_code for request in slow] == [200, 200]
 
 
-async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_statement_running(
+async def test_a_client_that_disconnects_releases_its_connection_and_cancels_its_statement(
     own_database_url: str,
 ) -> None:
     async with started(own_database_url, milliseconds=30_000, connections=1) as app, dba(own_database_url) as sql:
@@ -385,7 +385,7 @@ async def test_a_client_that_goes_away_leaves_no_connection_taken_and_no_stateme
         await all_work(user)
 
 
-async def test_a_client_that_goes_away_while_the_service_connects_leaves_no_place_taken(own_database_url: str) -> None:
+async def test_a_client_that_disconnects_while_the_service_connects_frees_its_pool_slot(own_database_url: str) -> None:
     async with (
         gate(own_database_url) as door,
         started(door.url, connections=1, listen_url=own_database_url) as app,

@@ -1,12 +1,12 @@
-"""Reads what /metrics gives."""
+"""Reads the samples of `/metrics`."""
 
 from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
 
-class Figures:
-    """The samples of one answer."""
+class MetricSamples:
+    """The samples of one response of `/metrics`."""
 
     def __init__(self, text: str) -> None:
         self._samples = [
@@ -17,7 +17,7 @@ class Figures:
         ]
 
     def of(self, name: str, **labels: str) -> float:
-        """Give what the samples of that name with those labels come to."""
+        """Return the sum of the samples with the name, without the prefix `task_manager_`, and these labels."""
         return sum(
             sample.value
             for sample in self._samples
@@ -25,5 +25,5 @@ class Figures:
         )
 
     def labels(self, name: str, label: str) -> set[str]:
-        """Give the values that a label has."""
+        """Return the values of a label over all samples of a metric."""
         return {sample.labels[label] for sample in self._samples if sample.name == f"task_manager_{name}"}

@@ -44,7 +44,7 @@ class Crowd:
         self.process = psutil.Process(server.process.pid)
         self.headers: dict[str, str] = {}
         self.user_id = 0
-        self.most = 0
+        self.max_bytes = 0
 
     async def sign_up(self) -> None:
         async with session(self.url) as sql:
@@ -64,18 +64,18 @@ class Crowd:
             )
 
     async def alone(self) -> int:
-        """The most memory that the process takes for a thousand events and one who reads them."""
+        """Return the maximal memory of the process for a thousand events and one reading subscriber, in bytes."""
         async with web_socket(self.server.url, self.headers) as quick:
             assert orjson.loads(await quick.recv())["type"] == "ready"
             for _ in range(2):
                 await self.write()
                 await self.read_all(quick)
-        return self.most
+        return self.max_bytes
 
     def rss(self) -> int:
-        """Memory of the process; the most is remembered."""
+        """Return the memory of the process in bytes, and keep the maximum in `max_bytes`."""
         now = int(self.process.memory_info().rss)
-        self.most = max(self.most, now)
+        self.max_bytes = max(self.max_bytes, now)
         return now
 
     def ports(self) -> set[int]:
@@ -113,7 +113,7 @@ class Crowd:
         return ids
 
 
-async def test_who_does_not_read_is_cut_off_freed_and_resumes_and_who_reads_slowly_is_served(
+async def test_a_subscriber_that_stops_reading_is_closed_and_resumes_and_a_slow_one_is_served(
     server: Server, own_database_url: str
 ) -> None:
     crowd = Crowd(own_database_url, server)
@@ -133,7 +133,7 @@ async def test_who_does_not_read_is_cut_off_freed_and_resumes_and_who_reads_slow
             assert time.monotonic() - written < CUT_OFF_SECONDS + 1
             crowd.rss()
             await asyncio.sleep(0.05)
-        assert crowd.most - before < (STUCK + 1) * HELD_BYTES + OWN_BYTES, f"{(crowd.most - before) >> 10} KB"
+        assert crowd.max_bytes - before < (STUCK + 1) * HELD_BYTES + OWN_BYTES, f"{(crowd.max_bytes - before) >> 10} KB"
         ids = await reading
         assert ids == sorted(set(ids))
         await crowd.write()
@@ -168,5 +168,7 @@ async def test_a_client_that_floods_and_does_not_read_costs_bounded_memory(
             pass  # the process takes no more of it
         await crowd.write()
         await crowd.read_all(quick)
-        assert crowd.most - before < HELD_BYTES + OWN_BYTES, f"{(crowd.most - before) >> 10} KB of {sent >> 10} sent"
+        assert crowd.max_bytes - before < HELD_BYTES + OWN_BYTES, (
+            f"{(crowd.max_bytes - before) >> 10} KB of {sent >> 10} sent"
+        )
     raw.socket.close()

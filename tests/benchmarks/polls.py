@@ -1,6 +1,6 @@
-"""Measures looks at a million events: `python -m tests.benchmarks.looks [--events N] [--repeats N]`.
+"""Measures polls of a million events: `python -m tests.benchmarks.polls [--events N] [--repeats N]`.
 
-Prints the milliseconds of each kind of look as the service takes it, planning included: the statement `events.page` and
+Prints the milliseconds of each kind of poll as the service runs it, planning included: the statement `events.page` and
 the reading of its rows. Then those of retention. Filling takes a minute and 1 GB of disk.
 """
 
@@ -22,7 +22,7 @@ from service.core.viewer import Viewer
 from service.db import embedded, migrations, pool
 from service.db.pool import Connection
 from service.db.queries import q
-from service.events.log import ALL_TASKS_VIEWER, PAGE_ROWS, EventLog, Page
+from service.events.log import ALL_TASKS_VIEWER, MAX_PAGE_ROWS, EventLog, Page
 from service.events.position import Position
 
 BYTES = 4 * 1024 * 1024
@@ -60,8 +60,8 @@ async def fill(connection: Connection, *, events: int) -> None:
     await connection.execute("vacuum analyze task_events", timeout=600)
 
 
-class Looks:
-    """Takes looks, and prints how long each kind took."""
+class Polls:
+    """Polls of the event log whose times are printed."""
 
     def __init__(self, event_log: EventLog, connection: Connection, *, repeats: int) -> None:
         self.event_log = event_log
@@ -69,21 +69,23 @@ class Looks:
         self._repeats = repeats
 
     async def here(self) -> Position:
-        """Give the present position."""
-        return await self.event_log.here(self._connection)
+        """Return the present position."""
+        return await self.event_log.current_position(self._connection)
 
     async def page(self, position: Position, viewer: Viewer) -> Page:
-        """Take one look."""
-        return await self.event_log.page(self._connection, position, viewer=viewer, rows=PAGE_ROWS, size=BYTES)
+        """Poll once."""
+        return await self.event_log.page(
+            self._connection, position, viewer=viewer, max_rows=MAX_PAGE_ROWS, max_bytes=BYTES
+        )
 
     async def measure(self, what: str, position: Position, *, viewer: Viewer = ALL_TASKS_VIEWER) -> Page:
-        """Take the same look again and again."""
+        """Repeat the same poll and print its times; return the last page."""
         page = await self.page(position, viewer)
         await self.timed(what, lambda: self.page(position, viewer), of=f"{len(page.events)} events")
         return page
 
     async def timed(self, what: str, work: Callable[[], Awaitable[object]], *, of: str = "") -> None:
-        """Do something again and again."""
+        """Repeat the work and print its median and worst time, in milliseconds."""
         times = []
         for _ in range(self._repeats):
             begun = time.perf_counter()
@@ -96,40 +98,40 @@ async def measure(url: str, *, events: int, repeats: int) -> None:
     """Fill, measure, and measure again while a transaction stays open."""
     writer = await asyncpg.connect(url)
     async with pool.connected(url, Settings(database_pool_size=1)) as database, database.connection() as connection:
-        looks = Looks(EventLog(Cursors(("k" * 32,))), connection, repeats=repeats)
+        polls = Polls(EventLog(Cursors(("k" * 32,))), connection, repeats=repeats)
         await writer.execute(ONE, HEAVY.id)
-        origin = await looks.here()
+        origin = await polls.here()
         await fill(writer, events=events // 2)
-        middle = await looks.here()
+        middle = await polls.here()
         await fill(writer, events=events // 2)
         print(f"{events} events")
-        await series(looks, writer, origin, middle)
+        await series(polls, writer, origin, middle)
         late = await asyncpg.connect(url)
         async with late.transaction():
             await late.execute(ONE, HEAVY.id)
             print("while a transaction that has written stays open")
-            await series(looks, writer, origin, middle)
+            await series(polls, writer, origin, middle)
         await late.close()
         print("retention")
-        await looks.timed("nothing is old", lambda: q.events.expire(connection, days=90, row_limit=1000))
-        await looks.timed("a batch of 1000", lambda: q.events.expire(connection, days=30, row_limit=1000))
+        await polls.timed("nothing is old", lambda: q.events.expire(connection, days=90, row_limit=1000))
+        await polls.timed("a batch of 1000", lambda: q.events.expire(connection, days=30, row_limit=1000))
     await writer.close()
 
 
-async def series(looks: Looks, writer: Connection, origin: Position, middle: Position) -> None:
-    """Measure each kind of look."""
-    here = await looks.here()
-    await looks.measure("live, nothing new", here)
-    await looks.measure("live, nothing new, a user", here, viewer=HEAVY)
+async def series(polls: Polls, writer: Connection, origin: Position, middle: Position) -> None:
+    """Measure each kind of poll."""
+    here = await polls.here()
+    await polls.measure("live, nothing new", here)
+    await polls.measure("live, nothing new, a user", here, viewer=HEAVY)
     await writer.execute(ONE, HEAVY.id)
-    await looks.measure("one event ago", here)
-    await looks.measure("one event ago, its user", here, viewer=HEAVY)
+    await polls.measure("one event ago", here)
+    await polls.measure("one event ago, its user", here, viewer=HEAVY)
     for name, position in {"from the first event": origin, "from the middle": middle}.items():
-        await looks.measure(f"{name}, a user with none", position, viewer=NOBODY)
-        await looks.measure(f"{name}, a light user", position, viewer=LIGHT)
-        await looks.measure(f"{name}, the heaviest user", position, viewer=HEAVY)
-        page = await looks.measure(f"{name}, an administrator", position)
-        await looks.measure(f"{name}, an administrator's next page", page.position)
+        await polls.measure(f"{name}, a user with none", position, viewer=NOBODY)
+        await polls.measure(f"{name}, a light user", position, viewer=LIGHT)
+        await polls.measure(f"{name}, the heaviest user", position, viewer=HEAVY)
+        page = await polls.measure(f"{name}, an administrator", position)
+        await polls.measure(f"{name}, an administrator's next page", page.position)
 
 
 def main() -> None:
@@ -137,11 +139,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=15)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     options = {"fsync": "off", "shared_buffers": "512MB", "max_wal_size": "4GB"}
     with tempfile.TemporaryDirectory() as folder, embedded.running(Path(folder, "pg"), options=options) as url:
         migrations.migrate(url)
-        asyncio.run(measure(url, events=given.events, repeats=given.repeats))
+        asyncio.run(measure(url, events=arguments.events, repeats=arguments.repeats))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A store that is away, cut off, silent, full or not writable: told as such, with nothing left behind."""
+"""A store that is unavailable, disconnected, silent, full or not writable is reported and keeps no partial file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def door(s3: S3Server) -> AsyncIterator[Gate]:
 
 @pytest.fixture
 async def files(s3: S3Server, door: Gate, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Attachments]:
-    """Attachments in S3 behind the gate, with little patience."""
+    """Attachments in S3 through the gate, with short timeouts."""
     monkeypatch.setattr(bucket, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(bucket, "READ_SECONDS", 0.5)
     monkeypatch.setattr(bucket, "CALL_SECONDS", 3)
@@ -53,7 +53,7 @@ async def files(s3: S3Server, door: Gate, monkeypatch: pytest.MonkeyPatch) -> As
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_nothing_can_be_done_while_s3_is_away_and_all_when_it_is_back(
+async def test_operations_fail_while_s3_is_unavailable_and_work_when_it_returns(
     files: Attachments, door: Gate, how: str
 ) -> None:
     store = files.store
@@ -79,7 +79,7 @@ async def test_nothing_can_be_done_while_s3_is_away_and_all_when_it_is_back(
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("parts", [0, 1])
-async def test_an_upload_that_s3_leaves_is_taken_back_once_it_can_be(
+async def test_an_upload_interrupted_by_s3_is_aborted_when_s3_returns(
     files: Attachments, door: Gate, s3: S3Server, how: str, parts: int
 ) -> None:
     writing = await files.store.begin(f"{FOLDER}/{token_hex(16)}")
@@ -108,7 +108,7 @@ async def test_a_download_that_s3_leaves_ends_with_an_error(files: Attachments, 
 async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
     make: Factory, files: Attachments, door: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stays behind would not come another time."""
+    """A file left at this point would not be removed later."""
     ada, bob = await make.user(), await make.user()
     task = await make.task(ada)
     monkeypatch.setattr(make.app.state.services.attachments, "store", files.store)
@@ -125,7 +125,7 @@ async def test_a_task_comes_back_once_the_store_can_say_which_files_are_there(
     assert (await ada.client.get(f"/tasks/{task}/attachments")).json()["items"] == [one]
 
 
-async def test_a_client_is_told_to_come_again(
+async def test_a_client_gets_retry_after(
     make: Factory, files: Attachments, door: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()
@@ -154,7 +154,7 @@ async def test_a_client_is_told_to_come_again(
 @pytest.mark.parametrize(
     "wrong", [{"attachments_url": "s3://no-such-bucket"}, {"s3_endpoint_url": "http://127.0.0.1:1"}]
 )
-async def test_a_bucket_that_is_none_is_away(s3: S3Server, wrong: dict[str, str]) -> None:
+async def test_a_missing_bucket_is_reported_as_unavailable(s3: S3Server, wrong: dict[str, str]) -> None:
     settings = make_settings("postgresql://nowhere/none", **{**s3.settings("x"), **wrong})
     async with operations.opened(settings) as opened:
         for call in (
@@ -207,14 +207,14 @@ async def refused_as_full(store: LocalFolder, root: Path) -> None:
     assert not [path for path in root.rglob("*") if path.is_file()]
 
 
-async def test_a_full_disk_is_told_and_keeps_nothing(small_disk: Path) -> None:
+async def test_a_full_disk_is_reported_and_leaves_no_file(small_disk: Path) -> None:
     store = LocalFolder(small_disk)
     await refused_as_full(store, small_disk)
     assert await got(store, await put(store, content_of(500_000)), size=500_000)
     store.close()
 
 
-async def test_a_limit_of_the_system_is_told_as_full(tmp_path: Path) -> None:
+async def test_a_system_file_size_limit_is_reported_as_full(tmp_path: Path) -> None:
     store = LocalFolder(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
@@ -226,7 +226,7 @@ async def test_a_limit_of_the_system_is_told_as_full(tmp_path: Path) -> None:
     store.close()
 
 
-async def test_a_full_disk_is_said_to_the_client(
+async def test_a_full_disk_is_reported_to_the_client(
     make: Factory, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await make.user()
@@ -242,7 +242,7 @@ async def test_a_full_disk_is_said_to_the_client(
 
 
 @pytest.mark.parametrize("kind", ["a file", "nowhere"])
-async def test_a_folder_that_is_none_is_away(tmp_path: Path, kind: str) -> None:
+async def test_a_path_that_is_no_folder_is_reported_as_unavailable(tmp_path: Path, kind: str) -> None:
     tmp_path.joinpath("file").touch()
     store = LocalFolder(tmp_path / "file" / "folder" if kind == "a file" else Path("/proc/no/folder"))
     with pytest.raises(UnavailableError, match="unavailable"):
@@ -250,7 +250,7 @@ async def test_a_folder_that_is_none_is_away(tmp_path: Path, kind: str) -> None:
     store.close()
 
 
-async def test_a_file_that_may_not_be_read_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreadable_file_is_reported_as_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalFolder(tmp_path)
     key = await put(store, b"x")
 
@@ -286,7 +286,7 @@ async def test_a_write_that_is_cancelled_is_not_left_running(tmp_path: Path) -> 
     store.close()
 
 
-async def test_a_folder_that_is_gone_is_away_and_not_made_anew(tmp_path: Path) -> None:
+async def test_a_removed_folder_is_reported_as_unavailable_and_not_recreated(tmp_path: Path) -> None:
     root = tmp_path / "store"
     store = LocalFolder(root)
     key = f"{'0' * 32}/{'1' * 32}"

@@ -1,4 +1,4 @@
-"""While Redis is away, slow or not itself, requests go on at once with the process's own limit, and return to it."""
+"""Requests use the limit of their process while Redis is unavailable or slow, and the shared one after."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from service.core import redis as redis_client
-from service.core.redis import BUDGET_SECONDS, RedisClient, RedisUnavailableError
-from service.ratelimit.limiter import Limit
+from service.core.redis import TIMEOUT_SECONDS, RedisClient, RedisUnavailableError
+from service.ratelimit.limiter import RateLimiter
 from tests.conftest import make_settings
 from tests.support.clocks import stopped_clock
 from tests.support.redis_server import RedisServer
@@ -44,10 +44,10 @@ def server() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def limited(url: str, *, per_minute: int = 100) -> AsyncIterator[tuple[Limit, RedisClient]]:
+async def limited(url: str, *, per_minute: int = 100) -> AsyncIterator[tuple[RateLimiter, RedisClient]]:
     async with redis_client.connected(url) as client:
         assert client
-        yield Limit("requests", per_minute, client), client
+        yield RateLimiter("requests", per_minute, client), client
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -56,32 +56,32 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def admitted(limit: Limit, count: int, *, key: str = "ada") -> int:
+async def admitted(limit: RateLimiter, count: int, *, key: str = "ada") -> int:
     """How many of so many at once are admitted, none of which waits."""
     begun = time.monotonic()
     verdicts = await asyncio.gather(*(limit.check(key) for _ in range(count)))
-    assert time.monotonic() - begun < BUDGET_SECONDS + BUSY_SECONDS
+    assert time.monotonic() - begun < TIMEOUT_SECONDS + BUSY_SECONDS
     return sum(not verdict.retry_after for verdict in verdicts)
 
 
-async def test_what_was_admitted_before_redis_was_killed_still_counts(server: RedisServer) -> None:
+async def test_requests_admitted_before_redis_was_killed_still_count(server: RedisServer) -> None:
     with stopped_clock() as clock:
         async with limited(server.url) as (limit, client):
             assert await admitted(limit, 85) == 85
             server.kill()
             assert await admitted(limit, 50) == 15
             assert await admitted(limit, 50) == 0
-            assert not client.here
+            assert not client.available
             clock.pass_by(6_001)
             assert await admitted(limit, 50) == 10
             server.start()
-            await until(client.answers)
+            await until(client.ping)
             assert await admitted(limit, 50) == 0
             clock.pass_by(6_001)
             assert await admitted(limit, 50) == 10
 
 
-async def test_it_is_one_limit_again_when_redis_is_back(server: RedisServer) -> None:
+async def test_replicas_share_one_limit_again_when_redis_returns(server: RedisServer) -> None:
     with stopped_clock() as clock:
         async with limited(server.url) as (one, its), limited(server.url) as (other, others):
             assert await admitted(one, 100) + await admitted(other, 100) == 100
@@ -89,8 +89,8 @@ async def test_it_is_one_limit_again_when_redis_is_back(server: RedisServer) -> 
             clock.pass_by(60_001)
             assert await admitted(one, 150) == await admitted(other, 150) == 100
             server.start()
-            await until(its.answers)
-            await until(others.answers)
+            await until(its.ping)
+            await until(others.ping)
             clock.pass_by(60_001)
             assert await admitted(one, 100) + await admitted(other, 100) == 100
 
@@ -101,50 +101,50 @@ async def test_a_refusal_of_redis_does_not_outlive_it(server: RedisServer) -> No
             assert await admitted(one, 100) == 100
             assert await admitted(other, 1) == 0
             server.kill()
-            assert not await client.answers()
+            assert not await client.ping()
             assert await admitted(other, 200) == 100
 
 
 @pytest.mark.parametrize("keys", [1, 200])
-async def test_a_redis_that_hangs_costs_its_budget_once(server: RedisServer, keys: int) -> None:
+async def test_a_hanging_redis_costs_its_timeout_once(server: RedisServer, keys: int) -> None:
     async with limited(server.url) as (limit, client), Redis.from_url(server.url) as pause:
         await limit.check("ada")
         await pause.client_pause(4_000)
         begun = time.monotonic()
         await asyncio.gather(*(limit.check(f"user:{n % keys}") for n in range(200)))
-        assert BUDGET_SECONDS <= time.monotonic() - begun < BUDGET_SECONDS + BUSY_SECONDS
-        assert not client.here
+        assert TIMEOUT_SECONDS <= time.monotonic() - begun < TIMEOUT_SECONDS + BUSY_SECONDS
+        assert not client.available
         begun = time.monotonic()
         for n in range(200):
             await limit.check(f"user:{n}")
         assert time.monotonic() - begun < BUSY_SECONDS
-        await until(client.answers)
+        await until(client.ping)
 
 
 async def test_a_redis_that_is_slow_each_time_is_not_tried_again_by_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each answer takes longer than the budget, but not longer than a probe waits."""
-    monkeypatch.setattr(redis_client, "PROBE_SECONDS", 10 * BUDGET_SECONDS)
+    monkeypatch.setattr(redis_client, "PROBE_SECONDS", 10 * TIMEOUT_SECONDS)
     answered = 0
 
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal answered
         while await reader.read(65536):
-            await asyncio.sleep(3 * BUDGET_SECONDS)
+            await asyncio.sleep(3 * TIMEOUT_SECONDS)
             writer.write(b"+PONG\r\n")
             answered += 1
         writer.close()
 
     async with listening(slowly) as url, redis_client.connected(url) as client:
         assert client
-        assert not client.here
+        assert not client.available
         async with asyncio.timeout(WAIT_SECONDS):
             while answered < 5:
-                assert not client.here
+                assert not client.available
                 await asyncio.sleep(0.01)
 
 
 async def test_a_busy_process_does_not_take_redis_for_slow(server: RedisServer) -> None:
-    async def busy(limit: Limit, n: int) -> None:
+    async def busy(limit: RateLimiter, n: int) -> None:
         until = time.perf_counter() + 0.002
         while time.perf_counter() < until:
             pass
@@ -152,7 +152,7 @@ async def test_a_busy_process_does_not_take_redis_for_slow(server: RedisServer) 
 
     async with limited(server.url) as (limit, client):
         await asyncio.gather(*(busy(limit, n) for n in range(300)))
-        assert client.here
+        assert client.available
 
 
 @asynccontextmanager
@@ -168,26 +168,26 @@ async def listening(
 async def test_a_call_that_is_cancelled_ends_wherever_it_is(server: RedisServer) -> None:
     loop, under_way = asyncio.get_running_loop(), []
 
-    def cancel(call: asyncio.Task[bool], turns: int) -> None:
+    def cancel(call: asyncio.Task[bool], cycles: int) -> None:
         """Cancel the call when the event loop has come round so often."""
-        if turns:
-            loop.call_soon(cancel, call, turns - 1)
+        if cycles:
+            loop.call_soon(cancel, call, cycles - 1)
         elif call.cancel():
             under_way.append(call)
 
     async with redis_client.connected(server.url) as client:
         assert client
-        for turns in range(50):  # a call takes fewer
+        for cycles in range(50):  # a call takes fewer
             call = asyncio.create_task(client.call(lambda redis: redis.ping()))
-            cancel(call, turns)
+            cancel(call, cycles)
             await asyncio.wait([call])
         assert len(under_way) > 3
         assert all(call.cancelled() for call in under_way)
-        assert await client.answers()
+        assert await client.ping()
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-async def test_what_is_not_redis_is_done_without(garbage: bytes) -> None:
+async def test_a_server_that_is_not_redis_is_ignored(garbage: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while garbage and await reader.read(65536):
             writer.write(garbage)
@@ -197,17 +197,17 @@ async def test_what_is_not_redis_is_done_without(garbage: bytes) -> None:
         assert await admitted(limit, 50) == 20
 
 
-async def test_a_wrong_password_is_done_without_until_it_is_right(server: RedisServer) -> None:
+async def test_a_redis_with_a_wrong_password_is_ignored_until_it_is_right(server: RedisServer) -> None:
     async with Redis.from_url(server.url) as dba:
         await dba.config_set("requirepass", "secret")
         async with limited(server.url.replace("//", "//:wrong@"), per_minute=20) as (limit, client):
-            assert not client.here
+            assert not client.available
             assert await admitted(limit, 50) == 20
             await dba.config_set("requirepass", "wrong")
-            await until(client.answers)
+            await until(client.ping)
 
 
-async def test_nothing_is_asked_while_it_is_away() -> None:
+async def test_no_call_is_sent_while_redis_is_unavailable() -> None:
     async with redis_client.connected("redis://127.0.0.1:1/0") as client:
         assert client
         asked = []
@@ -227,13 +227,15 @@ async def health(client: httpx.AsyncClient) -> str:
 
 
 async def says(client: httpx.AsyncClient, expected: str) -> None:
-    async def said() -> bool:
+    async def has_status() -> bool:
         return await health(client) == expected
 
-    await until(said)
+    await until(has_status)
 
 
-async def test_a_service_starts_without_redis_and_takes_it_up(server: RedisServer, database_url: str) -> None:
+async def test_a_service_starts_without_redis_and_uses_it_when_it_returns(
+    server: RedisServer, database_url: str
+) -> None:
     server.kill()
     async with serving(make_settings(database_url, redis_url=server.url, rate_limit_per_minute=5)) as client:
         assert await health(client) == "degraded"
@@ -245,9 +247,7 @@ async def test_a_service_starts_without_redis_and_takes_it_up(server: RedisServe
             assert not await redis.keys("*")  # its own count still refuses
 
 
-async def test_readiness_sees_redis_go_although_nobody_asks_it_for_anything(
-    server: RedisServer, database_url: str
-) -> None:
+async def test_readiness_detects_a_redis_outage_without_other_requests(server: RedisServer, database_url: str) -> None:
     async with serving(make_settings(database_url, redis_url=server.url)) as client:
         assert await health(client) == "ok"
         server.kill()
@@ -262,14 +262,14 @@ async def test_no_request_fails_or_waits_while_redis_is_killed_and_started_again
     over = asyncio.Event()
 
     async with serving(make_settings(database_url, redis_url=server.url, rate_limit_per_minute=100)) as client:
-        longest, seen = 0.0, []
+        max_seconds, seen = 0.0, []
 
         async def ask() -> None:
-            nonlocal longest
+            nonlocal max_seconds
             while not over.is_set():
                 begun = time.monotonic()
                 seen.append((await client.get("/tasks")).status_code)
-                longest = max(longest, time.monotonic() - begun)
+                max_seconds = max(max_seconds, time.monotonic() - begun)
                 await asyncio.sleep(0)  # a refusal waits for nothing, and would let nobody else run
 
         async with asyncio.TaskGroup() as group:
@@ -284,4 +284,4 @@ async def test_no_request_fails_or_waits_while_redis_is_killed_and_started_again
             over.set()
         assert set(seen) == {401, 429}
         assert 100 <= seen.count(401) <= 100 + (time.monotonic() - begun) / 0.6 + 1
-        assert longest < BUDGET_SECONDS + BUSY_SECONDS
+        assert max_seconds < TIMEOUT_SECONDS + BUSY_SECONDS
