@@ -44,8 +44,8 @@ class Cursors:
 
         Raises: InvalidError if the cursor is not one of this list.
         """
-        after_value, after_id = (None, None) if cursor is None else self.read(cursor, bound_to=bound_to)
-        return PageRequest(self, bound_to, limit, after_value, after_id)
+        after = (None, None) if cursor is None else self.read(cursor, bound_to=bound_to)
+        return PageRequest(self, bound_to, limit, *after)
 
     def make(self, *, value: datetime | int | str, key: int, bound_to: Any) -> str:
         """Return the cursor after the row with this sort value and primary key."""
@@ -99,21 +99,15 @@ class PageRequest:
         return self.limit + 1
 
     def cut(
-        self,
-        rows: Sequence[Any],
-        *,
-        sort_value: Callable[[Any], datetime | int | str] = itemgetter("id"),
-        row_count: int | None = None,
+        self, rows: Sequence[Any], *, sort_value: Callable[[Any], Any] = itemgetter("id"), row_count: int | None = None
     ) -> dict[str, Any]:
-        """Return `{items, next_cursor}` of the rows that were read.
+        """Return the rows that were read as `{items, next_cursor}`.
 
         row_count: the number of rows that the statement found, if it returned fewer of them.
         """
         items = rows[: self.limit]
-        if not items or (len(rows) if row_count is None else row_count) <= len(items):
-            return {"items": items, "next_cursor": None}
-        last = items[-1]
-        cursor = self.cursors.make(value=sort_value(last), key=last["id"], bound_to=self.bound_to)
+        last = items[-1] if items and (row_count or len(rows)) > len(items) else None
+        cursor = last and self.cursors.make(value=sort_value(last), key=last["id"], bound_to=self.bound_to)
         return {"items": items, "next_cursor": cursor}
 
 

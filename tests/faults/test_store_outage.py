@@ -245,7 +245,7 @@ async def test_a_full_disk_is_reported_to_the_client(
 async def test_a_path_that_is_no_folder_is_reported_as_unavailable(tmp_path: Path, kind: str) -> None:
     tmp_path.joinpath("file").touch()
     store = LocalFolder(tmp_path / "file" / "folder" if kind == "a file" else Path("/proc/no/folder"))
-    with pytest.raises(UnavailableError, match="away"):
+    with pytest.raises(UnavailableError, match="unavailable"):
         await store.begin(f"{FOLDER}/{token_hex(16)}")
     store.close()
 
@@ -258,7 +258,7 @@ async def test_an_unreadable_file_is_reported_as_unavailable(tmp_path: Path, mon
         raise OSError(5, os.strerror(5))
 
     monkeypatch.setattr(os, "pread", fail)
-    with pytest.raises(UnavailableError, match="away"):
+    with pytest.raises(UnavailableError, match="unavailable"):
         await got(store, key, size=1)
     store.close()
 

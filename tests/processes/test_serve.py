@@ -171,7 +171,7 @@ def parsed(line: str, form: str) -> tuple[object, ...]:
     if form == "json":
         fields = orjson.loads(line)
         return fields["request_id"], fields["message"], fields["task_id"], fields["actor_id"]
-    found = re.search(r" ([\w-]+) service\.tasks: ([a-z ]+) task_id=(\d+) actor_id=(\d+)", line)
+    found = re.search(r" ([\w-]+) service\.tasks\.operations: ([a-z ]+) task_id=(\d+) actor_id=(\d+)", line)
     assert found, line
     return found[1], found[2], int(found[3]), int(found[4])
 
