@@ -25,7 +25,7 @@ WHOLE = {"title": "Prepare Report", "description": "Collect data", "status": "in
 
 
 @pytest.fixture
-def logged() -> Iterator[list[Any]]:
+def log_records() -> Iterator[list[Any]]:
     """What is logged at INFO or above, with what is bound to it."""
     lines: list[Any] = []
     sink = logger.add(lambda message: lines.append(message.record), level="INFO")
@@ -97,7 +97,7 @@ async def test_a_bulk_request_waits_for_a_limited_time(make: Factory, monkeypatc
     assert (await ada.client.get("/tasks")).json()["items"] == []
 
 
-async def test_a_thousand_tasks_are_accepted_and_one_more_is_refused(make: Factory, logged: list[Any]) -> None:
+async def test_a_thousand_tasks_are_accepted_and_one_more_is_refused(make: Factory, log_records: list[Any]) -> None:
     ada = await make.user()
     tasks = [{"title": f"task {number}", "city": "Moscow"} for number in range(1000)]
     cursor = (await ada.client.get("/events")).json()["cursor"]
@@ -108,7 +108,7 @@ async def test_a_thousand_tasks_are_accepted_and_one_more_is_refused(make: Facto
     assert [(event["type"], event["task_id"], event["actor_id"]) for event in heard] == [
         ("task.created", task, ada.id) for task in ids
     ]
-    (line,) = logged
+    (line,) = log_records
     assert line["message"] == "tasks created"
     bound = {"tasks": 1000, "first_id": ids[0], "last_id": ids[-1], "actor_id": ada.id}
     assert line["extra"].items() >= bound.items()

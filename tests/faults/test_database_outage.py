@@ -96,7 +96,7 @@ NOTHING = Spare()
 
 
 @pytest.fixture(autouse=True)
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
+def log_records(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
     """What the service logs; what is expected to fail leaves no trace in it, nor in asyncio's log."""
     records: list[Record] = []
 
@@ -337,7 +337,9 @@ async def test_connections_ended_under_load_never_cause_500(own_database_url: st
         await all_work(user)
 
 
-async def test_the_database_ends_a_statement_that_takes_too_long(own_database_url: str, logged: list[Record]) -> None:
+async def test_the_database_ends_a_statement_that_takes_too_long(
+    own_database_url: str, log_records: list[Record]
+) -> None:
     async with started(own_database_url) as app, dba(own_database_url) as sql:
         user = await Factory(sql, app).admin()
         spare = await spare_of(user, with_task=False)
@@ -346,7 +348,7 @@ async def test_the_database_ends_a_statement_that_takes_too_long(own_database_ur
                 needs_tasks = path.startswith(("/tasks", "/analytics"))
                 assert (await ask(user, method, path, spare=spare)).status_code == (503 if needs_tasks else status)
             assert await running(sql) == 0
-        causes = [one["extra"]["cause"] for one in logged if "unavailable" in one["message"]]
+        causes = [one["extra"]["cause"] for one in log_records if "unavailable" in one["message"]]
         assert causes
         assert all(cause.startswith("QueryCanceledError") for cause in causes)
         await all_work(user)

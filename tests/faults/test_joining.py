@@ -46,7 +46,7 @@ async def pool(own_database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def logged() -> Iterator[list[str]]:
+def log_lines() -> Iterator[list[str]]:
     lines: list[str] = []
     sink = logger.add(lines.append, format="{message}")
     yield lines
@@ -259,7 +259,7 @@ async def reader(url: str, dba: Sql) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("how", ["read-only", "locked"])
 async def test_a_listener_polls_while_nothing_can_be_repaired(
-    own_database_url: str, pool: Database, dba: Sql, logged: list[str], how: str
+    own_database_url: str, pool: Database, dba: Sql, log_lines: list[str], how: str
 ) -> None:
     await write(dba)
     await dba.execute(OF_THE_FUTURE)
@@ -277,11 +277,11 @@ async def test_a_listener_polls_while_nothing_can_be_repaired(
                 await asyncio.sleep(0.01)
             for _ in range(3):
                 await another_poll(listener)
-    assert len([line for line in logged if "event repair postponed" in line]) == 1
+    assert len([line for line in log_lines if "event repair postponed" in line]) == 1
 
 
 async def test_a_listener_changes_nothing_if_no_event_needs_repair(
-    own_database_url: str, pool: Database, dba: Sql, logged: list[str]
+    own_database_url: str, pool: Database, dba: Sql, log_lines: list[str]
 ) -> None:
     await write(dba)
     async with reader(own_database_url, dba) as url:
@@ -290,11 +290,11 @@ async def test_a_listener_changes_nothing_if_no_event_needs_repair(
         async with asyncio.timeout(WAIT_SECONDS), listening(listener):
             while not heartbeat.is_fresh():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-    assert [line for line in logged if "repair" in line] == []
+    assert [line for line in log_lines if "repair" in line] == []
 
 
 async def test_a_listener_settles_where_sessions_are_read_only_by_default(
-    own_database_url: str, pool: Database, dba: Sql, logged: list[str]
+    own_database_url: str, pool: Database, dba: Sql, log_lines: list[str]
 ) -> None:
     await write(dba)
     await dba.execute(OF_THE_FUTURE)
@@ -304,7 +304,7 @@ async def test_a_listener_settles_where_sessions_are_read_only_by_default(
     listener = make_listener(own_database_url, pool)
     async with listening(listener):
         await wait_for_repair(dba)
-    assert [line for line in logged if "event repair postponed" in line] == []
+    assert [line for line in log_lines if "event repair postponed" in line] == []
 
 
 async def another_poll(listener: Listener) -> None:
