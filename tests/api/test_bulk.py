@@ -80,7 +80,7 @@ async def test_one_user_runs_one_bulk_request_at_a_time_and_others_do_not_wait(
         assert (await bob.client.post("/tasks/bulk", json={"tasks": [WHOLE]})).status_code == 201
         assert not created.done()
     assert (await created).status_code == 201
-    monkeypatch.setattr(tasks, "BULK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(tasks, "BULK_SLOT_TIMEOUT_SECONDS", 0.05)
     with bulks.slot(ada.id):
         refused = await ada.client.post("/tasks/bulk", json={"tasks": [WHOLE]})
     assert problem(refused, 503)["detail"].startswith("Too many bulk creations")

@@ -278,7 +278,7 @@ async def test_an_error_in_the_middle_breaks_the_connection_off(
 async def test_an_export_above_the_limit_gets_retry_after(
     make: Factory, port: int, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(exports, "SLOT_TIMEOUT_SECONDS", 0.1)
     admin, third = await make.admin(), await make.user()
     writers = [(await begin(port, owner))[1]]
     problem(await owner.client.get("/tasks/export"), 503)  # one's own may not be all
@@ -287,7 +287,7 @@ async def test_an_export_above_the_limit_gets_retry_after(
     problem(answer, 503)
     assert int(answer.headers["Retry-After"]) > 0
     assert (await owner.client.get("/analytics")).status_code == 200
-    monkeypatch.setattr(exports, "WAIT_SECONDS", 60)
+    monkeypatch.setattr(exports, "SLOT_TIMEOUT_SECONDS", 60)
     waiting = asyncio.create_task(owner.client.get("/tasks/export"))
     for writer in writers:
         writer.transport.abort()

@@ -45,7 +45,7 @@ async def test_a_search_returns_the_tasks_that_contain_its_words(make: Factory) 
 
 async def test_one_users_searches_leave_connections_to_others(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     ada, bob, searches = await make.user(), await make.user(), make.app.state.services.searches
-    monkeypatch.setattr(tasks, "SEARCH_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(tasks, "SEARCH_SLOT_TIMEOUT_SECONDS", 0.05)
     with ExitStack() as stack:
         for _ in range(4):  # of ten connections
             assert (await ada.client.get("/tasks", params={"q": "x"})).status_code == 200
@@ -58,7 +58,7 @@ async def test_one_users_searches_leave_connections_to_others(make: Factory, mon
 
 async def test_all_searches_leave_connections_to_others(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     ada, searches = await make.user(), make.app.state.services.searches
-    monkeypatch.setattr(tasks, "SEARCH_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(tasks, "SEARCH_SLOT_TIMEOUT_SECONDS", 0.05)
     with ExitStack() as stack:
         for other in range(8):  # of ten connections
             stack.enter_context(searches.slot(-1 - other))

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from loguru import logger
 
 from service.accounts.passwords import Passwords
 from service.app import create_app
+from service.core.settings import Settings
 from service.db import embedded, migrations
 from service.db import pool as db
 from tests.conftest import make_settings
@@ -114,9 +116,18 @@ def log_records(caplog: pytest.LogCaptureFixture) -> Iterator[list[Record]]:
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(db, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(db, "ACQUIRE_SECONDS", 0.5)
-    monkeypatch.setattr(db, "REPORT_SECONDS", 1)
-    monkeypatch.setattr(db, "BULK_SECONDS", 1)
+    monkeypatch.setattr(db, "profiles", partial(_short_profiles, db.profiles))
     monkeypatch.setattr(db, "LOCK_SECONDS", 30)  # so that a test's lock holds as long as its statements may run
+
+
+def _short_profiles(
+    profiles: Callable[[Settings], dict[db.ProfileName, db.PoolProfile]], settings: Settings
+) -> dict[db.ProfileName, db.PoolProfile]:
+    """Return the profiles with a timeout of at most a second for reports and bulk writes."""
+    return {
+        name: profile if name == "requests" else replace(profile, statement_timeout_ms=1000)
+        for name, profile in profiles(settings).items()
+    }
 
 
 @asynccontextmanager

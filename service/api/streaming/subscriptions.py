@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def client_connection_of(scope: Scope) -> ClientConnection | None:
-    """Return the connection that a request came on; None if the server does not provide it, as in tests."""
+    """Return the connection that a request came on; None if the server does not provide it."""
     connection: ClientConnection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
     return connection
 
