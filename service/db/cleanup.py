@@ -1,4 +1,4 @@
-"""Takes out of the tables what is too old: events beyond EVENT_RETENTION_DAYS, expired sessions, a day's answers."""
+"""Deletes expired events, sessions and idempotency keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.db.queries import q
 
 PAUSE_SECONDS = 60.0
 BATCH_ROWS = 1000
-ANSWER_ROWS = 50  # each may have some 16 MB
+RESPONSE_BATCH_ROWS = 50  # a saved response has up to 16 MB
 
 
 async def run(db: Executor, *, days: int) -> None:
@@ -21,7 +21,7 @@ async def run(db: Executor, *, days: int) -> None:
             logger.bind(events=events).debug("events deleted")
         while sessions := await q.accounts.expire_sessions(db, row_limit=BATCH_ROWS):
             logger.bind(sessions=sessions).debug("sessions deleted")
-        while keys := await q.idempotency.expire(db, row_limit=ANSWER_ROWS):
+        while keys := await q.idempotency.expire(db, row_limit=RESPONSE_BATCH_ROWS):
             logger.bind(keys=keys).debug("idempotency keys deleted")
 
     await run_every(PAUSE_SECONDS, delete_expired, name="cleanup")
