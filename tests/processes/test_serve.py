@@ -22,7 +22,7 @@ from service.core import metrics
 from service.db import embedded, migrations
 from tests.conftest import SECRET_KEY
 from tests.support.measurements import MetricSamples
-from tests.support.servers import Server, serving, starting, until
+from tests.support.servers import WITH_COVERAGE, Server, serving, starting, until
 
 PASSWORD = "correct horse battery staple"
 ADMIN = {"ADMIN_USERNAME": "root", "ADMIN_PASSWORD": PASSWORD}
@@ -33,7 +33,9 @@ BODY = b"POST /auth/register HTTP/1.1\r\nHost: test\r\nContent-Type: application
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterator[Server]:
     """A server for what changes nothing in the database."""
-    with serving(tmp_path_factory.mktemp("server"), DATABASE_URL=database_url, LOG_LEVEL="TRACE") as server:
+    with serving(
+        tmp_path_factory.mktemp("server"), WITH_COVERAGE, DATABASE_URL=database_url, LOG_LEVEL="TRACE"
+    ) as server:
         yield server
 
 
@@ -65,7 +67,7 @@ def test_an_outdated_schema_is_logged_once_and_waited_for(
 ) -> None:
     for name in migrations.release_ids()[:applied]:
         migrations.migrate(empty_database_url, to=name)
-    with serving(tmp_path, DATABASE_URL=empty_database_url, **ADMIN) as server:
+    with serving(tmp_path, WITH_COVERAGE, DATABASE_URL=empty_database_url, **ADMIN) as server:
         assert [server.status("/healthz"), server.status("/readyz"), server.status("/healthz")] == [200, 503, 200]
         migrations.migrate(empty_database_url)
         until(lambda: " ready\n" in server.log())
@@ -77,7 +79,7 @@ def test_an_outdated_schema_is_logged_once_and_waited_for(
 
 
 def test_a_start_migrates_if_configured(tmp_path: Path, empty_database_url: str) -> None:
-    with serving(tmp_path, DATABASE_URL=empty_database_url, MIGRATE_ON_START="true", **ADMIN) as server:
+    with serving(tmp_path, WITH_COVERAGE, DATABASE_URL=empty_database_url, MIGRATE_ON_START="true", **ADMIN) as server:
         until(lambda: server.status("/readyz") == 200)
         assert log_in(server, "root").status_code == 200
         assert "not ready" not in server.log()
@@ -91,7 +93,7 @@ def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_d
     values = {"WORKERS": "2", "DATABASE_STATEMENT_TIMEOUT_MS": "30000", **ADMIN}
     with psycopg.connect(own_database_url) as db:
         db.execute("lock table users in share row exclusive mode")
-        with starting(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+        with starting(tmp_path, WITH_COVERAGE, DATABASE_URL=own_database_url, **values) as server:
             until(lambda: waiting(db) == 2)
             db.rollback()
             until(lambda: server.log().count(" ready\n") == 2)
@@ -106,7 +108,7 @@ def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_d
 
 
 def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path, own_database_url: str) -> None:
-    with serving(tmp_path, DATABASE_URL=own_database_url, WORKERS="2") as server:
+    with serving(tmp_path, WITH_COVERAGE, DATABASE_URL=own_database_url, WORKERS="2") as server:
         until(lambda: server.log().count(" ready\n") == 2)
         workers = psutil.Process(server.process.pid).children(recursive=True)
         server.process.kill()
@@ -117,7 +119,7 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path, own_datab
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_log_tells_who_did_what_and_no_secret(tmp_path: Path, own_database_url: str, form: str) -> None:
     values = {"LOG_FILE": "app.log", "LOG_FORMAT": form, "LOG_LEVEL": "TRACE"}
-    with serving(tmp_path, DATABASE_URL=own_database_url, **values) as server:
+    with serving(tmp_path, WITH_COVERAGE, DATABASE_URL=own_database_url, **values) as server:
         token = register(server, "ada")
         with server.client(token) as http:
             http.headers.update({"X-Request-ID": "trip-1", "X-Forwarded-For": "203.0.113.9"})
@@ -245,7 +247,7 @@ def test_a_stop_completes_the_running_request_and_waits_for_no_idle_client(
 ) -> None:
     with (
         psycopg.connect(own_database_url) as db,
-        serving(tmp_path, DATABASE_URL=own_database_url) as server,
+        serving(tmp_path, WITH_COVERAGE, DATABASE_URL=own_database_url) as server,
         ThreadPoolExecutor(1) as thread,
         server.client() as idle,
         server.client(register(server, "ada")) as busy,
@@ -267,7 +269,7 @@ def test_a_stop_completes_the_running_request_and_waits_for_no_idle_client(
 def test_a_client_that_disconnects_returns_its_connection_to_the_pool(tmp_path: Path, own_database_url: str) -> None:
     with (
         psycopg.connect(own_database_url) as db,
-        serving(tmp_path, DATABASE_URL=own_database_url, DATABASE_POOL_SIZE="1") as server,
+        serving(tmp_path, WITH_COVERAGE, DATABASE_URL=own_database_url, DATABASE_POOL_SIZE="1") as server,
         server.client(register(server, "ada")) as http,
     ):
         db.execute("lock table tasks")
@@ -285,7 +287,7 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
     with tempfile.TemporaryDirectory() as path:
         folder, data = Path(path), Path(path, ".data")
         try:
-            with serving(folder, SECRET_KEY="") as server:
+            with serving(folder, WITH_COVERAGE, SECRET_KEY="") as server:
                 (warning,) = re.findall(".*WARNING.*", server.log())
                 assert re.search("embedded PostgreSQL .* development", warning)
                 until(lambda: server.status("/readyz") == 200)
@@ -295,7 +297,7 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
                 server.process.kill()
                 server.process.wait()
             assert (data / "secret_key").stat().st_mode & 0o777 == 0o600
-            with serving(folder, SECRET_KEY="") as server:
+            with serving(folder, WITH_COVERAGE, SECRET_KEY="") as server:
                 with server.client(token) as http:
                     assert http.get(f"/tasks/{task['id']}").json() == task
                 pid = int((data / "postgres" / "postmaster.pid").read_text().split()[0])
@@ -311,9 +313,9 @@ def test_the_embedded_database_comes_back_after_a_kill_and_stops_with_the_servic
 def test_either_of_two_workers_reports_the_metrics_of_both(tmp_path: Path, own_database_url: str) -> None:
     somebodys = tmp_path / "of-another-program"
     variables = {metrics.FOLDER_VARIABLE: str(somebodys), "DATABASE_URL": own_database_url}
-    with serving(tmp_path, **variables) as server:
+    with serving(tmp_path, WITH_COVERAGE, **variables) as server:
         assert read_metrics(server).of("db_pool_connections_max", pool="reports") == 4
-    with serving(tmp_path, **variables, WORKERS="2") as server:
+    with serving(tmp_path, WITH_COVERAGE, **variables, WORKERS="2") as server:
         until(lambda: server.log().count(" ready\n") == 2)
         until(lambda: read_metrics(server).of("db_pool_connections_max", pool="reports") == 8)
         for _ in range(20):
