@@ -18,11 +18,8 @@ NAME_PARTS = frozenset(
     | {"known", "largest", "living", "longest", "look", "looks", "most", "patience", "room", "rooms", "said", "settle"}
     | {"settled", "spent", "turn", "turns", "unsettled", "whoever", "wire"}
 )
-# Names that tests cannot choose: those of a library, and those of the service until they are renamed there.
+# Names of libraries, which tests cannot choose.
 LIBRARY_NAMES = {"given": "hypothesis", "feed_data": "websockets", "feed_eof": "websockets"}
-SERVICE_NAMES = frozenset(
-    {"Figures", "figures", "has_turn", "is_known", "known", "known_hash", "largest", "look", "look_up", "most", "said"}
-)
 PHRASES = re.compile(
     r"\b(rooms?|gives?|given|turns?|looks?|ears?|living|spent|behind|away|settles?|settled|patience|farewell|whoever|anew"
     r"|carr(y|ies|ied) out|br(ing|ings|ought) back|takes? back|taken back|put right|(hold|holds|held|holding) against"
@@ -54,7 +51,7 @@ def allowed(module: Path, source: str) -> frozenset[str]:
     """Return the banned names that a module of the tests may use."""
     if "tests" not in module.relative_to(ROOT).parts:
         return frozenset()
-    return SERVICE_NAMES | {name for name, library in LIBRARY_NAMES.items() if f"\nfrom {library}" in source}
+    return frozenset(name for name, library in LIBRARY_NAMES.items() if f"\nfrom {library}" in source)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
