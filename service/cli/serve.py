@@ -42,7 +42,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
         if settings.embedded:
             logger.bind(url=url).warning("embedded PostgreSQL started for development only")
         if settings.migrates_on_start and (applied := migrations.migrate(url)):
-            logger.bind(count=len(applied), first=applied[0], last=applied[-1]).info("migrations applied")
+            logger.bind(first=applied[0], last=applied[-1]).info("{} migrations applied", len(applied))
         try:
             _serve(settings)
         except SystemExit as exit_:

@@ -86,7 +86,7 @@ def test_a_start_migrates_if_configured(tmp_path: Path, empty_database_url: str)
         assert "embedded" not in server.log()
         names = migrations.release_ids()
         (line,) = [line for line in server.log().splitlines() if "migration" in line or "yoyo" in line]
-        assert line.endswith(f": migrations applied count={len(names)} first={names[0]} last={names[-1]}")
+        assert line.endswith(f": {len(names)} migrations applied first={names[0]} last={names[-1]}")
 
 
 def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_database_url: str) -> None:
