@@ -17,13 +17,13 @@ from websockets.exceptions import SecurityError
 from service.api.connection import CONNECTION_EXTENSION, MAX_STALL_SECONDS, ClientConnection
 from service.api.connection_limits import RETRY_SECONDS, ConnectionLimits
 from service.api.problems import logged_raw_problem, raw_problem
+from service.core.close_codes import INVALID_TEXT, NOTHING_READ, POLICY_VIOLATION
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_SECONDS = 10
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_READ_BYTES = 8 * 1024
 MAX_FRAMES, FRAME_WINDOW_SECONDS = 2000, 60.0
-NO_TEXT, POLICY_VIOLATION, NOTHING_READ = 1007, 1008, 4408
 QUIET = logging.getLogger("uvicorn.error.sockets")  # at INFO uvicorn logs a WebSocket's query string
 QUIET.setLevel(logging.WARNING)
 INCOMPLETE_RESPONSE = "ASGI callable returned without completing response."  # ours end so on purpose, and log why
@@ -74,7 +74,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             if self.curr_msg_data_type == "text":
                 b"".join(self.frames).decode()
         except UnicodeDecodeError:  # uvicorn would log it with a trace
-            self.conn.send_close(NO_TEXT)
+            self.conn.send_close(INVALID_TEXT)
             self.handle_parser_exception()
         else:
             super().send_receive_event_to_app()

@@ -13,6 +13,7 @@ from loguru import logger
 
 from service.accounts.session_cache import SessionCache
 from service.core import metrics
+from service.core.close_codes import SESSION_ENDED
 from service.core.errors import ServiceError, UnavailableError
 from service.db import pool
 from service.db.errors import DRIVER_ERRORS, translate
@@ -22,7 +23,7 @@ from service.events.hub import Hub
 from service.events.log import EventLog
 from service.events.position import Position
 from service.events.signals import Heartbeat, PollSignal
-from service.events.subscriber import SESSION_ENDED, Subscriber
+from service.events.subscriber import Subscriber
 
 EVENTS_CHANNEL, ACCOUNTS_CHANNEL = "task_events", "accounts"
 NOTIFY = f"notify {EVENTS_CHANNEL}"

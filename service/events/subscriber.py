@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from service.core.close_codes import UNAUTHORIZED
 from service.core.viewer import Viewer
 from service.events.event import Event
 from service.events.position import Position, Snapshot
@@ -14,8 +15,6 @@ from service.events.position import Position, Snapshot
 MAX_QUEUED_EVENTS = 256
 MAX_QUEUED_BYTES = 160 * 1024
 KEEPALIVE_SECONDS = 15.0
-UNAUTHORIZED, SESSION_ENDED = 4401, 4403
-"""Why a subscription ends: close codes of a WebSocket."""
 
 
 class SubscriptionEndedError(Exception):

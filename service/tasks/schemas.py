@@ -11,6 +11,8 @@ from service.core.pagination import NextCursor, PageCursor, PageLimit
 from service.core.validation import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
 
 Status = Literal["todo", "in_progress", "done"]
+"""The statuses. A new one also changes `tasks_status_check` (a migration), its text in `db/errors.py`, the counts in
+`sql/analytics/summary.sql` and `analytics/schemas.py`, and the seed in `sql/plans/seed.sql`."""
 Count = Literal["none", "exact", "estimated"]
 Sort = Literal[
     "created_at",

@@ -14,6 +14,7 @@ from loguru import logger
 
 from service.accounts.session_cache import SessionCache
 from service.accounts.tokens import Tokens
+from service.core.close_codes import SESSION_ENDED
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
 from service.db import pool as db
@@ -24,7 +25,7 @@ from service.events.hub import Hub, Item, Ready, Reset
 from service.events.listener import Listener
 from service.events.log import EventLog
 from service.events.signals import Heartbeat, PollSignal
-from service.events.subscriber import SESSION_ENDED, Subscriber, SubscriptionEndedError
+from service.events.subscriber import Subscriber, SubscriptionEndedError
 from tests.conftest import SECRET_KEY, make_settings
 from tests.support.clusters import program
 from tests.support.writers import Sql, log_in, session

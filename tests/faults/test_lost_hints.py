@@ -7,11 +7,12 @@ import asyncio
 import asyncpg
 import pytest
 
+from service.core.close_codes import SESSION_ENDED
 from service.core.viewer import Viewer
 from service.db import pool as db
 from service.events.event import Event
 from service.events.hub import Hub, Ready
-from service.events.subscriber import SESSION_ENDED, Subscriber, SubscriptionEndedError
+from service.events.subscriber import Subscriber, SubscriptionEndedError
 from tests.faults.test_joining import EVENT_LOG, dba, listening, make_listener, pool, soon, viewer, waiting, write
 from tests.support.gates import gate
 from tests.support.writers import Sql

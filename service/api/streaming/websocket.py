@@ -21,6 +21,7 @@ from service.api.streaming.subscriptions import (
     position_message,
     wait_for_first,
 )
+from service.core.close_codes import POLICY_VIOLATION, SESSION_ENDED, TRY_AGAIN_LATER, UNAUTHORIZED
 from service.core.errors import RateLimitedError, UnauthorizedError, UnavailableError
 from service.core.validation import Id, Input
 from service.core.viewer import Viewer
@@ -28,8 +29,6 @@ from service.events.event import Event
 from service.events.hub import Ready, Reset
 from service.events.position import NO_POSITION
 from service.events.subscriber import (
-    SESSION_ENDED,
-    UNAUTHORIZED,
     Subscriber,
     SubscriptionEndedError,
     SubscriptionFilter,
@@ -43,7 +42,6 @@ END_REASONS = {
     UNAUTHORIZED: "the token has expired",
     SESSION_ENDED: "the session has ended, or the account's role has changed",
 }
-POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 
 
 class WebSocketParams(Input):
