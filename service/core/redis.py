@@ -37,6 +37,7 @@ class RedisClient:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._available = True
+        metrics.REDIS_UNAVAILABLE.set(0)  # a client before this one may have been closed without Redis
         self._probe: asyncio.Task[None] | None = None
         self._free_connections = asyncio.Semaphore(CONNECTIONS)
 
