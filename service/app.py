@@ -14,11 +14,10 @@ from threading import Thread
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from loguru import logger
-from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+from typing_extensions import override
 
 from service.accounts.api_keys import ApiKeys
 from service.accounts.passwords import Passwords
@@ -27,12 +26,11 @@ from service.accounts.sessions import Sessions
 from service.accounts.tickets import Tickets
 from service.accounts.tokens import RefreshTokens, Tokens
 from service.accounts.users import Users
-from service.api import connection_limits, openapi, problems
+from service.api import connection_limits, openapi
 from service.api.connection_limits import SubscriptionLimits
-from service.api.pipeline.backpressure import BackpressureMiddleware
-from service.api.pipeline.body_limits import BodyLimitMiddleware
-from service.api.pipeline.rate_limit import RateLimitMiddleware
-from service.api.pipeline.request_context import RequestContextMiddleware
+from service.api.pipeline.body_limits import BodyLimits
+from service.api.pipeline.request_pipeline import RequestPipeline
+from service.api.router import Router
 from service.api.routes import analytics, auth, events, health, statements, tasks, users, websocket
 from service.api.routes import attachments as attachment_routes
 from service.api.routes import sessions as session_routes
@@ -54,33 +52,36 @@ from service.events.signals import Heartbeat, PollSignal
 from service.ratelimit.login_limiter import Limits
 from service.weather import backfill, client
 
-VERSION = "0.1.0"
+TITLE, VERSION = "Task Manager", "0.1.0"
+DOCUMENT_PREFIXES = ("/openapi.json", "/docs", "/redoc", "/static-offline-docs")
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.25, 5.0
-CORS_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-CORS_REQUEST_HEADERS = [
-    "Authorization",
-    "Content-Type",
-    "Idempotency-Key",
-    "If-Match",
-    "If-None-Match",
-    "If-Range",
-    "Last-Event-ID",
-    "Range",
-    "X-Request-ID",
-]
-CORS_RESPONSE_HEADERS = [
-    "Accept-Ranges",
-    "Content-Disposition",
-    "Content-Range",
-    "ETag",
-    "Idempotency-Replayed",
-    "Link",
-    "Location",
-    "RateLimit",
-    "RateLimit-Policy",
-    "Retry-After",
-    "X-Request-ID",
-]
+CORS = {
+    "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
+    "allow_headers": [
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+        "If-Match",
+        "If-None-Match",
+        "If-Range",
+        "Last-Event-ID",
+        "Range",
+        "X-Request-ID",
+    ],
+    "expose_headers": [
+        "Accept-Ranges",
+        "Content-Disposition",
+        "Content-Range",
+        "ETag",
+        "Idempotency-Replayed",
+        "Link",
+        "Location",
+        "RateLimit",
+        "RateLimit-Policy",
+        "Retry-After",
+        "X-Request-ID",
+    ],
+}
 
 
 def from_environment() -> FastAPI:
@@ -98,7 +99,18 @@ def _stop_with(parent: BaseProcess) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def create_app(settings: Settings, *, passwords: Passwords | None = None) -> FastAPI:
+class Application(FastAPI):
+    """FastAPI declares and documents the routes; the pipeline and the compiled endpoints answer them."""
+
+    pipeline: ASGIApp
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handle = super().__call__ if scope["type"] == "lifespan" else self.pipeline
+        await handle(scope, receive, send)
+
+
+def create_app(settings: Settings, *, passwords: Passwords | None = None) -> Application:
     """Create the application. Its lifespan opens the database and all else."""
     keys = signing_keys.signing_keys(settings)
 
@@ -110,46 +122,45 @@ def create_app(settings: Settings, *, passwords: Passwords | None = None) -> Fas
             await _start_tasks(stack, state, settings)
             yield
 
-    app: FastAPI = FastAPIOffline(
-        title="Task Manager",
+    app = Application(
+        title=TITLE,
         version=VERSION,
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
         lifespan=lifespan,
-        redirect_slashes=False,
-        swagger_ui_parameters={"persistAuthorization": True},
     )
-    _add_routes(app, settings)
-    _add_middleware(app, settings)
+    router = _add_routes(app, settings)
     openapi.describe(app)
+    app.pipeline = RequestPipeline(
+        app,
+        find_endpoint=router.find,
+        documents=_documents(app),
+        serve_websocket=websocket.serve,
+        body_limits=BodyLimits(max_attachment_bytes=settings.attachment_max_bytes),
+        cors={**CORS, "allow_origins": settings.cors_origins} if settings.cors_origins else None,
+    )
     return app
 
 
-def _add_routes(app: FastAPI, settings: Settings) -> None:
-    for routes in (auth, session_routes, users, tasks, attachment_routes, events, websocket, analytics, health):
-        app.include_router(routes.router)
+def _add_routes(app: FastAPI, settings: Settings) -> Router:
+    """Declare all routes, and return the table of their endpoints."""
+    modules = [auth, session_routes, users, tasks, attachment_routes, events, websocket, analytics, health]
     if settings.sql_admin:
-        app.include_router(statements.router)
-    app.add_exception_handler(ServiceError, problems.on_service_error)
-    app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
-    app.add_exception_handler(HTTPException, problems.on_http_exception)
+        modules.append(statements)
+    router = Router(document_prefixes=DOCUMENT_PREFIXES)
+    for module in modules:
+        app.include_router(module.router)
+        router.add(module.router)
+    return router
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """Add the middleware. The one added last receives a request first."""
-    app.add_middleware(websocket.WebSocketMiddleware)
-    app.add_middleware(BodyLimitMiddleware, max_attachment_bytes=settings.attachment_max_bytes)
-    app.add_middleware(BackpressureMiddleware)
-    app.add_middleware(RateLimitMiddleware)
-    if settings.cors_origins:  # answers a preflight before the rate limit: a browser takes a 429 for a refusal
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=CORS_METHODS,
-            allow_headers=CORS_REQUEST_HEADERS,
-            expose_headers=CORS_RESPONSE_HEADERS,
-        )
-    app.add_middleware(RequestContextMiddleware)
+def _documents(app: FastAPI) -> FastAPI:
+    """Return the application of the documentation's pages, which need no other server."""
+    documents: FastAPI = FastAPIOffline(
+        title=TITLE, redirect_slashes=False, swagger_ui_parameters={"persistAuthorization": True}
+    )
+    documents.openapi = app.openapi  # type: ignore[method-assign]  # FastAPI documents this as the way
+    return documents
 
 
 async def _open_services(

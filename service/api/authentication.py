@@ -6,10 +6,11 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
-from fastapi.security.utils import get_authorization_scheme_param
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from service.api.client_address import client_address
+from service.api.headers import headers_of
 from service.api.state import AppState, state_of
 from service.core.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
 from service.core.viewer import Viewer
@@ -32,19 +33,20 @@ async def identity_of(request: HTTPConnection) -> Viewer | ServiceError | None:
     It returns the error, because the rate limiter counts a request before the route refuses it. The first call verifies
     the credential, and later calls return the same.
     """
-    if IDENTITY not in request.scope:
-        request.scope[IDENTITY] = await _verify(state_of(request), credential_of(request))
-    identity: Viewer | ServiceError | None = request.scope[IDENTITY]
+    scope = request.scope
+    if IDENTITY not in scope:
+        scope[IDENTITY] = await _verify(state_of(request), credential_of(request))
+    identity: Viewer | ServiceError | None = scope[IDENTITY]
     return identity
 
 
 def credential_of(request: HTTPConnection) -> str | None:
     """Return the token or API key of a request: None without `Authorization`, empty if its scheme is not Bearer."""
-    authorization = request.headers.get("authorization")
+    authorization = headers_of(request.scope).get(b"authorization")
     if authorization is None:
         return None
-    scheme, credential = get_authorization_scheme_param(authorization)
-    return credential if scheme.lower() == "bearer" else ""
+    scheme, _, credential = authorization.decode("latin-1").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""
 
 
 async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceError | None:
@@ -60,10 +62,13 @@ async def _permitted_identity(request: HTTPConnection) -> Viewer | None:
     identity = await identity_of(request)
     if isinstance(identity, ServiceError):
         raise identity
-    is_write = request.scope["method"] != "GET" and request.url.path not in READ_ONLY_KEY_PATHS
-    if identity and identity.read_only and is_write:
+    if identity and identity.read_only and _writes(request.scope):
         raise ForbiddenError("This API key may only read.")
     return identity
+
+
+def _writes(scope: Scope) -> bool:
+    return scope["method"] != "GET" and scope["path"] not in READ_ONLY_KEY_PATHS
 
 
 async def require_viewer(request: HTTPConnection) -> Viewer:
@@ -72,20 +77,26 @@ async def require_viewer(request: HTTPConnection) -> Viewer:
     Raises: UnauthorizedError without a valid credential, ForbiddenError for a write with a read-only API key,
     UnavailableError if the database cannot verify the credential.
     """
-    return await _current_user(await _permitted_identity(request))
-
-
-async def _optional_user(request: Request, _token: Annotated[str | None, Depends(_bearer)]) -> Viewer | None:
-    return await _permitted_identity(request)
-
-
-async def _current_user(viewer: Annotated[Viewer | None, Depends(_optional_user)]) -> Viewer:
+    viewer = await _permitted_identity(request)
     if viewer is None:
         raise UnauthorizedError("A token is required: `Authorization: Bearer …`.")
     return viewer
 
 
-async def _administrator(viewer: Annotated[Viewer, Depends(_current_user)]) -> Viewer:
+BearerToken: TypeAlias = Annotated[str | None, Depends(_bearer)]
+"""Documents the credential of a route; `endpoint` never runs it."""
+
+
+async def _optional_user(request: Request, _token: BearerToken) -> Viewer | None:
+    return await _permitted_identity(request)
+
+
+async def _current_user(request: Request, _token: BearerToken) -> Viewer:
+    return await require_viewer(request)
+
+
+async def _administrator(request: Request, _token: BearerToken) -> Viewer:
+    viewer = await require_viewer(request)
     if not viewer.is_admin:
         raise ForbiddenError("Only administrators may do this.")
     return viewer

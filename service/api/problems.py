@@ -8,15 +8,15 @@ from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from loguru import logger
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 
-from service.api.responses import entity_tag
+from service.api.responses import BytesResponse, entity_tag
 from service.core import errors, logs
+from service.core.errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 100
@@ -106,7 +106,7 @@ def problem(
     members = content(code, detail, request_id=logs.request_id.get())
     if fields is not None:
         members["errors"] = fields
-    return Response(orjson.dumps(members), members["status"], headers, MEDIA_TYPE)
+    return BytesResponse(orjson.dumps(members), members["status"], headers or {}, MEDIA_TYPE.encode())
 
 
 def raw_problem(
@@ -138,9 +138,16 @@ def logged_raw_problem(code: str, detail: str | None = None) -> bytes:
     return raw_problem(code, detail, request_id=request_id)
 
 
-async def on_service_error(_request: HTTPConnection, error: Exception) -> Response:
-    """Return the response of a ServiceError: its code's status, and the headers that belong to it."""
-    assert isinstance(error, errors.ServiceError)
+def of_error(error: ServiceError | HTTPException | RequestValidationError) -> Response:
+    """Return the response of an error that a route, a check or a limit raised."""
+    if isinstance(error, ServiceError):
+        return _of_service_error(error)
+    if isinstance(error, RequestValidationError):
+        return _of_invalid_request(error)
+    return _of_http_exception(error)
+
+
+def _of_service_error(error: ServiceError) -> Response:
     headers = {}
     match error:
         case errors.InvalidError():
@@ -157,27 +164,15 @@ async def on_service_error(_request: HTTPConnection, error: Exception) -> Respon
     return problem(error.code, error.detail, headers=headers)
 
 
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Return the response of an HTTPException, raised by the framework or a route."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405 and (methods := _methods(request)):
-        error.headers = {"Allow": ", ".join(methods)}
+def _of_http_exception(error: HTTPException) -> Response:
     code = CODES[error.status_code]
     # A detail that only repeats the status, under the name of RFC 9110 or of this Python's release, says nothing.
     is_phrase = error.detail in {PROBLEM_TYPES[code].title, HTTPStatus(error.status_code).phrase}
     return problem(code, None if is_phrase else error.detail, headers=error.headers)
 
 
-def _methods(request: Request) -> list[str]:
-    """Return all methods of the path; the framework names only those of the first route that matches."""
-    path = getattr(request.scope.get("route"), "path_format", "")
-    methods = {method.upper() for method in request.app.openapi()["paths"].get(path, {})}
-    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
-
-
-async def on_invalid_request(_request: Request, error: Exception) -> Response:
+def _of_invalid_request(error: RequestValidationError) -> Response:
     """Return 400 for a body that is not JSON, and else 422 with a pointer to each invalid value."""
-    assert isinstance(error, RequestValidationError)
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         return problem("malformed", "The body is not JSON.")

@@ -9,7 +9,9 @@ from fastapi import Depends, Path, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
+from service.api.headers import headers_of
 from service.core.validation import Id
 
 REPEATABLE_PARAMETERS = {"status"}
@@ -18,13 +20,17 @@ MERGE_PATCH = JSON | {"application/merge-patch+json"}
 RowId: TypeAlias = Annotated[Id, Path(description="The id that the service returned.", examples=[1])]
 
 
-async def _no_query(request: Request) -> None:
+def _no_query(request: Request) -> None:
+    if not request.scope["query_string"]:
+        return
     unknown = [{"type": "extra_forbidden", "loc": ("query", name), "msg": ""} for name in request.query_params]
     if unknown:
         raise RequestValidationError(unknown)
 
 
-async def _each_once(request: Request) -> None:
+def _each_once(request: Request) -> None:
+    if not request.scope["query_string"]:
+        return
     counts = Counter(name for name, _ in request.query_params.multi_items() if name not in REPEATABLE_PARAMETERS)
     repeated = [
         {"type": "value_error", "loc": ("query", name), "msg": "appears more than once"}
@@ -37,16 +43,17 @@ async def _each_once(request: Request) -> None:
 
 def media_type(request: HTTPConnection) -> str:
     """Return the media type of the body, in lower case and without parameters; empty if the request names none."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return headers_of(request.scope).get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
 
 
-def has_body(request: HTTPConnection) -> bool:
+def has_body(scope: Scope) -> bool:
     """Return whether the request's headers announce a body."""
-    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    headers = headers_of(scope)
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-async def _json_body(request: Request) -> None:
-    if has_body(request) and media_type(request) not in (MERGE_PATCH if request.method == "PATCH" else JSON):
+def _json_body(request: Request) -> None:
+    if has_body(request.scope) and media_type(request) not in (MERGE_PATCH if request.method == "PATCH" else JSON):
         merge_patch = " or application/merge-patch+json" if request.method == "PATCH" else ""
         raise HTTPException(415, f"The body takes Content-Type: application/json{merge_patch}.")
 

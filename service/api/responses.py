@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+PAGE_PARAMETERS = frozenset({"offset", "cursor"})
 HEAD = "service.head"
 """The key by which the scope of a HEAD request says so; its method is GET there."""
+
+
+class BytesResponse(Response):
+    """A whole response. It encodes each header once, where Starlette's constructor takes 4 µs."""
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str], media_type: bytes) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type)]
+        self.raw_headers += [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
 
 
 def _to_json_value(value: Any) -> Any:
@@ -23,7 +38,7 @@ def _to_json_value(value: Any) -> Any:
 def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response of rows, models and plain values."""
     body = orjson.dumps(content, _to_json_value, orjson.OPT_UTC_Z)
-    return Response(body, status, headers, "application/json")
+    return BytesResponse(body, status, headers or {}, b"application/json")
 
 
 def json_line(content: Any) -> bytes:
@@ -50,5 +65,6 @@ def next_link(request: Request, cursor: str | None) -> dict[str, str]:
     """Return the `Link` header (RFC 8288) to the next page of a list; no header on the last page."""
     if not cursor:
         return {}
-    url = request.url.remove_query_params("offset").include_query_params(cursor=cursor)
-    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+    parameters = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    kept = [(name, value) for name, value in parameters if name not in PAGE_PARAMETERS]
+    return {"Link": f'<{quote(request.scope["path"])}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'}

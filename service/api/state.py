@@ -57,13 +57,17 @@ class AppState:
     origins: tuple[str, ...]
 
 
+SERVICES = "service.state"
+"""Where the pipeline puts the state into a request's scope."""
+
+
 def state_of(request: HTTPConnection) -> AppState:
     """Return the state of the application that handles a request."""
-    state: AppState = request.app.state.services
+    state: AppState = request.scope[SERVICES]
     return state
 
 
-async def _state(request: Request) -> AppState:
+def _state(request: Request) -> AppState:
     return state_of(request)
 
 

@@ -102,7 +102,7 @@ class _ReferenceGraph:
             for name, functions in (*self._routes(module), *self._commands(module)):
                 entries[name] |= functions
         application = self._modules["service.app"]
-        entries[EVERY_REQUEST] = set(self._middleware(application))
+        entries[EVERY_REQUEST] = set(self._pipeline(application))
         entries["serve"] |= {function for function in application.functions.values() if function.outer}
         return entries
 
@@ -121,7 +121,7 @@ class _ReferenceGraph:
                             yield f"{method.upper()} {prefix}{_text(path)}", {function, *shared}
         for node in module.tree.body:
             match node:
-                case ast.ClassDef(name="WebSocketMiddleware"):
+                case ast.AsyncFunctionDef(name="serve"):
                     called, _ = self._find_references(ast.walk(node), *self._scope_of_alias(module, node))
                     yield "GET /ws", {*called, *shared}
 
@@ -144,13 +144,13 @@ class _ReferenceGraph:
                         submodule, _, name = run.partition(".")
                         yield commands[variable], {self._modules[f"{module.name}.{submodule}"].functions[name]}
 
-    def _middleware(self, module: Module) -> Iterator[Function]:
+    def _pipeline(self, module: Module) -> Iterator[Function]:
         for function in module.functions.values():
             names = Names(self._modules, function)
             for node in ast.walk(function.node):
                 match node:
-                    case ast.Call(func=ast.Attribute(attr="add_middleware"), args=[middleware, *_]):
-                        yield from _executed(names.resolve(middleware))
+                    case ast.Call(func=ast.Name(id="RequestPipeline") as pipeline):
+                        yield from _executed(names.resolve(pipeline))
 
 
 def _text(node: ast.expr) -> str:

@@ -135,11 +135,11 @@ def _class(module: Module, node: ast.ClassDef) -> Class:
 
 
 def _runs_later(node: ast.AST) -> bool:
-    """Whether a node defines or names something that runs elsewhere: a lifespan, a middleware."""
+    """Whether a node defines or names something that runs elsewhere: a lifespan, the pipeline."""
     match node:
         case ast.AsyncFunctionDef(decorator_list=decorators):
             return any(isinstance(node, ast.Name) and node.id == "asynccontextmanager" for node in decorators)
-        case ast.Call(func=ast.Attribute(attr="add_middleware")):
+        case ast.Call(func=ast.Name(id="RequestPipeline")):
             return True
     return False
 

@@ -8,8 +8,11 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
+from fastapi import Request, Response
 
+from service.api.endpoint import Endpoint
+from service.api.headers import ROUTE
+from service.api.pipeline.request_pipeline import RequestPipeline
 from service.db.statements import Statement
 from service.dba.callers import EVERY_REQUEST, callers
 
@@ -20,21 +23,26 @@ route: ContextVar[str] = ContextVar("route", default="")
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[str]]]:
     """Collect the statements that each route runs in the test; a statement missing from the catalogue is a failure."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    handle, arguments = APIRoute.handle, Statement._arguments
+    respond, answer, arguments = RequestPipeline._respond, Endpoint.__call__, Statement._arguments
 
-    async def handling(self: APIRoute, scope: Any, receive: Any, send: Any) -> None:
-        token = route.set(f"{scope['method']} {self.path}")
+    async def responding(self: RequestPipeline, scope: Any, receive: Any, send: Any) -> None:
+        token = route.set("")
         try:
-            await handle(self, scope, receive, send)
+            await respond(self, scope, receive, send)
         finally:
             route.reset(token)
+
+    async def answering(self: Endpoint, request: Request) -> Response:
+        route.set(f"{request.method} {request.scope[ROUTE]}")
+        return await answer(self, request)
 
     def running(self: Statement, values: dict[str, Any]) -> list[Any]:
         if route.get():
             found[route.get()].add(self.name)
         return arguments(self, values)
 
-    monkeypatch.setattr(APIRoute, "handle", handling)
+    monkeypatch.setattr(RequestPipeline, "_respond", responding)
+    monkeypatch.setattr(Endpoint, "__call__", answering)
     monkeypatch.setattr(Statement, "_arguments", running)
     yield found
     documented = callers()

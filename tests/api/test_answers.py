@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.api.pipeline import backpressure
+from service.api.pipeline import backpressure, request_pipeline
 from tests.support.factories import Factory
 from tests.support.problems import problem
 
@@ -17,6 +17,7 @@ async def test_a_few_large_responses_of_one_reader_are_sent_at_once(
     make: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backpressure, "LARGE_RESPONSE_BYTES", 10)
+    monkeypatch.setattr(request_pipeline, "PIECE_BYTES", 10)
     monkeypatch.setattr(backpressure, "SLOT_TIMEOUT_SECONDS", 0.05)
     ada = await make.user()
     begun, taken = [], asyncio.Event()

@@ -12,7 +12,7 @@ import pytest
 
 from service.accounts.passwords import Passwords
 from service.api.authentication import READ_ONLY_KEY_PATHS
-from service.api.pipeline.request_context import DEFAULT_HEADERS
+from service.api.pipeline.response_sender import DEFAULT_HEADERS
 from service.app import create_app
 from tests.conftest import make_settings
 from tests.support.factories import PASSWORD, Factory

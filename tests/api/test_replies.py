@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from fastapi import Request, Response
 from loguru import logger
 
 from service.api.pipeline.body_limits import MAX_BODY_BYTES
-from service.app import create_app
 from tests.conftest import make_settings
 from tests.support.factories import Factory
+from tests.support.pipelines import pipeline_to
 from tests.support.problems import problem
 from tests.support.serving import serving
 
@@ -23,19 +24,15 @@ SECURITY = {
 }
 
 
-async def failing() -> None:
+async def failing(_request: Request) -> Response:
     raise RuntimeError("the secret ingredient")
 
 
-async def test_an_unexpected_error_is_only_logged(make: Factory, database_url: str) -> None:
-    app = create_app(make_settings(database_url))
-    app.add_api_route("/failing", failing)
+async def test_an_unexpected_error_is_only_logged() -> None:
+    transport = httpx.ASGITransport(app=pipeline_to(failing))
     lines: list[str] = []
     sink = logger.add(lines.append, level="ERROR")
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client,
-    ):
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.get("/failing")
     logger.remove(sink)
     assert problem(answer, 500)["code"] == "internal"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.api.pipeline import request_context
+from service.api.pipeline import body_limits
 from service.api.pipeline.body_limits import MAX_BODY_BYTES, MAX_MULTIPART_OVERHEAD_BYTES
 from service.api.streaming import multipart
 from tests.conftest import FILES
@@ -283,7 +283,7 @@ async def test_a_client_that_disconnects_during_its_upload_leaves_no_file(
 async def test_a_client_that_stops_during_its_upload_gets_408(
     ada: User, path: str, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_context, "BODY_PART_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(body_limits, "BODY_PART_TIMEOUT_SECONDS", 0.2)
     reader, writer = await dial(port, head(ada, path, "Content-Length: 5000"), part())
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()

@@ -10,13 +10,11 @@ import orjson
 import pytest
 import uvloop
 from fastapi import FastAPI, Request, Response
-from starlette.applications import Starlette
-from starlette.routing import Route
 
 from service.api import protocols
-from service.api.pipeline import request_context
-from service.api.pipeline.request_context import RequestContextMiddleware
+from service.api.pipeline import body_limits
 from service.api.protocols import MAX_HEAD_BYTES, HttpProtocol
+from tests.support.pipelines import pipeline_to
 from tests.support.problems import MEMBERS
 from tests.support.sockets import on_port
 
@@ -72,7 +70,7 @@ async def test_a_malformed_chunked_body_gets_a_problem(body: bytes) -> None:
 
     async with (
         asyncio.timeout(10),
-        on_port(RequestContextMiddleware(Starlette(routes=[Route("/", read, methods=["POST"])]))) as port,
+        on_port(pipeline_to(read)) as port,
     ):
         problem(await exchange(port, CHUNKED + body), 400)
         begun.clear()
@@ -118,7 +116,7 @@ async def test_a_request_that_is_being_answered_is_not_cut_off(monkeypatch: pyte
         return Response("late")
 
     asyncio.get_running_loop().call_later(0.3, answered.set)
-    async with on_port(Starlette(routes=[Route("/slow", slow)])) as port:
+    async with on_port(pipeline_to(slow)) as port:
         answer = await exchange(port, b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n", b"GET /slow HTTP/1.1\r\n")
     assert b"late" in answer
     problem(answer[answer.rindex(b"HTTP/1.1") :], 408)
@@ -143,9 +141,7 @@ async def test_a_client_that_does_not_read_its_responses_causes_no_error(logged:
         return Response(b"x" * 2_000_000)
 
     async def leave_unread() -> bytes:
-        async with on_port(
-            RequestContextMiddleware(Starlette(routes=[Route("/large", large), Route("/healthz", large)]))
-        ) as port:
+        async with on_port(pipeline_to(large)) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
             writer.write(b"GET /large HTTP/1.1\r\nHost: test\r\n\r\n" * 5)
             await reader.readexactly(100)
@@ -158,7 +154,7 @@ async def test_a_client_that_does_not_read_its_responses_causes_no_error(logged:
 
 
 async def test_a_body_may_not_take_too_long(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_context, "BODY_PART_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(body_limits, "BODY_PART_TIMEOUT_SECONDS", 0.2)
     head = b"POST /auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
     assert (await exchange(port, head, b"Connection: close\r\n\r\n{")).startswith(b"HTTP/1.1 408 ")
 
@@ -247,7 +243,7 @@ async def test_a_request_cancelled_by_the_stop_returns_503() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
-    request = asyncio.create_task(RequestContextMiddleware(Starlette(routes=[Route("/", slow)]))(scope, receive, send))
+    request = asyncio.create_task(pipeline_to(slow)(scope, receive, send))
     await begun.wait()
     request.cancel()
     await asyncio.wait([request])

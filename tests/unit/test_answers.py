@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Send
 
 from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
@@ -16,7 +16,7 @@ from service.api.pipeline.backpressure import (
     MAX_LARGE_RESPONSES,
     MAX_LARGE_RESPONSES_PER_USER,
     PIECE_BYTES,
-    BackpressureMiddleware,
+    Backpressure,
 )
 from service.core.errors import UnauthorizedError
 from service.core.viewer import Viewer
@@ -32,7 +32,7 @@ class Served:
         self.bodies = bodies or (BODY,)
         self.sent: list[Message] = []
         self.taken = asyncio.Event()
-        self._answers = BackpressureMiddleware(self._app)
+        self._answers = Backpressure()
 
     async def ask(self, identity: Any, *, method: str = "GET") -> list[Message]:
         """Send a request and return what was answered."""
@@ -44,12 +44,11 @@ class Served:
             if message.get("body"):
                 await self.taken.wait()
 
-        await self._answers(
-            {"type": "http", "method": method, "path": "/", "headers": [], IDENTITY: identity}, receive, send
-        )
+        scope = {"type": "http", "method": method, "path": "/", "headers": [], IDENTITY: identity}
+        await self._app(self._answers.bounded(scope, receive, send))
         return answered
 
-    async def _app(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def _app(self, send: Send) -> None:
         length = str(sum(map(len, self.bodies))).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
         for body in self.bodies[:-1]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from service.api.authentication import IDENTITY
 from service.api.pipeline import backpressure
-from service.api.pipeline.backpressure import PIECE_BYTES, BackpressureMiddleware
+from service.api.pipeline.backpressure import PIECE_BYTES, Backpressure
 from service.api.pipeline.body_limits import (
     MAX_BODY_BYTES,
     MAX_LARGE_BODIES,
     MAX_LARGE_BODIES_PER_USER,
     MAX_LARGE_BODY_BYTES,
-    BodyLimitMiddleware,
+    BodyLimits,
 )
 from service.core.viewer import Viewer
 
@@ -32,20 +34,20 @@ class Served:
         self.begun: list[int] = []
         self.answers: dict[asyncio.Task[Any] | None, list[bytes]] = {}
         self.taken = asyncio.Event()
-        self._limited = BackpressureMiddleware(BodyLimitMiddleware(self._app, max_attachment_bytes=0))
+        self._body_limits, self._backpressure = BodyLimits(max_attachment_bytes=0), Backpressure()
 
     async def ask(self, user_id: int, *headers: tuple[bytes, bytes]) -> bytes:
         """Send a request and return its answer's body."""
         viewer = Viewer(id=user_id, is_admin=False)
         scope = {"type": "http", "method": "POST", "path": "/tasks/bulk", "headers": headers, IDENTITY: viewer}
-        await self._limited(scope, self._receive, self._send)
+        receive, slot = await self._body_limits.bound(scope, self._receive)
+        async with slot or nullcontext():
+            self.begun.append(user_id)
+            await receive()
+            send = self._backpressure.bounded(scope, receive, self._send)
+            await send({"type": "http.response.start", "status": 201, "headers": []})
+            await send({"type": "http.response.body", "body": ANSWER})
         return b"".join(self.answers[asyncio.current_task()])
-
-    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.begun.append(scope[IDENTITY].id)
-        await receive()
-        await send({"type": "http.response.start", "status": 201, "headers": []})
-        await send({"type": "http.response.body", "body": ANSWER})
 
     async def _receive(self) -> Message:
         return {"type": "http.request", "body": b"{}", "more_body": False}
@@ -96,7 +98,7 @@ async def test_a_slot_is_not_held_longer_than_the_response_timeout(monkeypatch: 
     assert [type(one.exception()) for one in asked] == [ClientDisconnect] * len(asked)
 
 
-OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES), str(MAX_BULK_BYTES + 1)]
+OTHERS = ["0", "2", "002", str(MAX_BODY_BYTES)]
 
 
 @pytest.mark.parametrize("headers", [[], *([(b"content-length", one.encode())] for one in OTHERS)])
@@ -108,3 +110,9 @@ async def test_other_requests_need_no_slot(headers: list[tuple[bytes, bytes]]) -
         while len(served.begun) <= MAX_LARGE_BODIES_PER_USER:  # noqa: ASYNC110
             await asyncio.sleep(0)
         served.taken.set()
+
+
+async def test_a_body_that_is_announced_as_too_large_is_refused_at_once() -> None:
+    with pytest.raises(HTTPException) as refused:
+        await Served().ask(1, length(MAX_BULK_BYTES + 1))
+    assert refused.value.status_code == 413

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from service.api import problems
 from service.api.authentication import IDENTITY
@@ -20,24 +20,21 @@ MAX_LARGE_RESPONSES, MAX_LARGE_RESPONSES_PER_USER = 32, 8  # of some 6 MB at mos
 SLOT_TIMEOUT_SECONDS = 3.0
 
 
-class BackpressureMiddleware:
-    """Pure ASGI middleware that sends a body in pieces, within RESPONSE_TIMEOUT_SECONDS.
+class Backpressure:
+    """The slots of large responses, and the senders that send a body in pieces within RESPONSE_TIMEOUT_SECONDS.
 
     A large response to an authenticated GET needs a slot. A response to any other method needs none, because the client
     must learn what its request has done.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self) -> None:
         self._slots = ConcurrencyLimiter(
             "large answers", total=MAX_LARGE_RESPONSES, per_user=MAX_LARGE_RESPONSES_PER_USER
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection of any type."""
-        if scope["type"] == "http":
-            send = _BoundedSender(scope, receive, send, slots=self._slots).send
-        await self.app(scope, receive, send)
+    def bounded(self, scope: Scope, receive: Receive, send: Send) -> Send:
+        """Return what sends the messages of one response."""
+        return _BoundedSender(scope, receive, send, slots=self._slots).send
 
 
 class _BoundedSender:
@@ -77,8 +74,7 @@ class _BoundedSender:
                 await self._send_start()
                 await self._send_in_time(message)
         except UnavailableError as error:
-            response = await problems.on_service_error(HTTPConnection(self._scope), error)
-            await response(self._scope, self._receive, self._send)
+            await problems.of_error(error)(self._scope, self._receive, self._send)
 
     async def _send_in_time(self, message: Message) -> None:
         if message.get("more_body") or len(message.get("body", b"")) <= PIECE_BYTES:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from service.api.request_checks import MERGE_PATCH, media_type
-
 MAX_VALUES = 50_000  # a thousand tasks with all their fields have 14,000
 
 
@@ -32,32 +26,3 @@ class JsonValueCounter:
         self.has_constants |= b"N" in outside or b"I" in outside
         self.count += (len(pieces) - self._in_text) // 2 + sum(outside.count(sign) for sign in (b",", b"[", b"{"))
         self._in_text ^= len(pieces) % 2 == 0
-
-
-class JsonValueLimitMiddleware:
-    """Pure ASGI middleware that refuses bodies of more than MAX_VALUES values.
-
-    Parsing one takes seconds, in which the process serves nobody else.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        values = JsonValueCounter()
-        is_json = media_type(HTTPConnection(scope)) in MERGE_PATCH
-
-        async def receive_counted() -> Message:
-            message = await receive()
-            body = message.get("body", b"")
-            if b"\0" in body:  # the body is not UTF-8, so that the count would be wrong
-                raise HTTPException(400)
-            values.add(body)
-            if is_json and values.has_constants:
-                raise HTTPException(400, "The body is not JSON.")
-            if values.count > MAX_VALUES:
-                raise HTTPException(413)
-            return message
-
-        await self._app(scope, receive_counted, send)

@@ -6,13 +6,10 @@ from typing import Any
 
 from fastapi_limiter.depends import RateLimiter
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
-from service.api import problems
 from service.api.authentication import address_of, credential_of, identity_of
-from service.api.pipeline.request_context import LIMIT_DECISIONS
+from service.api.pipeline.response_sender import LIMIT_DECISIONS
 from service.api.state import state_of
 from service.core.errors import RateLimitedError
 from service.core.viewer import Viewer
@@ -66,38 +63,22 @@ class PerKeyRateLimiter(RateLimiter):
         enforce(request, await limit.check(await self.identifier(request)))
 
 
-class RateLimitMiddleware:
-    """Pure ASGI middleware that limits every request and WebSocket, except those to UNLIMITED_PATHS.
+_requests = PerKeyRateLimiter(NO_LIMITER, identifier=user_key)
+_log_ins = PerKeyRateLimiter(NO_LIMITER, identifier=address_of)
 
-    A user has one budget over all paths, and so has an address without a user. Log-ins, registrations and refreshes
-    have a budget of their own for each address.
+
+async def check_rate_limit(request: HTTPConnection) -> None:
+    """Count a request or WebSocket towards its limit, before anything else of it is read.
+
+    Raises: RateLimitedError.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self._requests = PerKeyRateLimiter(NO_LIMITER, identifier=user_key)
-        self._log_ins = PerKeyRateLimiter(NO_LIMITER, identifier=address_of)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection of any type."""
-        is_limited = scope["type"] in {"http", "websocket"} and scope["path"] not in UNLIMITED_PATHS
-        refusal = await self._refusal(HTTPConnection(scope)) if is_limited else None
-        await (refusal or self.app)(scope, receive, send)
-
-    async def _refusal(self, request: HTTPConnection) -> Response | None:
-        try:
-            await self._check(request)
-        except RateLimitedError as error:
-            return await problems.on_service_error(request, error)
-        return None
-
-    async def _check(self, request: HTTPConnection) -> None:
-        limits = state_of(request).limits
-        if limits.logins and request.scope.get("method") == "POST" and request.scope["path"] in LOG_IN_PATHS:
-            await self._log_ins(request, limits.logins.by_address)
-        elif limits.requests:
-            await _refuse_guesses(request, limits.requests)
-            await self._requests(request, limits.requests)
+    scope = request.scope
+    limits = state_of(request).limits
+    if limits.logins and scope["path"] in LOG_IN_PATHS and scope.get("method") == "POST":
+        await _log_ins(request, limits.logins.by_address)
+    elif limits.requests and scope["path"] not in UNLIMITED_PATHS:
+        await _refuse_guesses(request, limits.requests)
+        await _requests(request, limits.requests)
 
 
 async def _refuse_guesses(request: HTTPConnection, limit: limiter.RateLimiter) -> None:
@@ -105,6 +86,8 @@ async def _refuse_guesses(request: HTTPConnection, limit: limiter.RateLimiter) -
 
     Raises: RateLimitedError.
     """
-    credential, key = credential_of(request), await address_key(request)
-    if credential and state_of(request).session_cache.is_uncached_key(credential) and limit.is_exhausted(key):
-        enforce(request, await limit.check(key))
+    credential = credential_of(request)
+    if credential and state_of(request).session_cache.is_uncached_key(credential):
+        key = await address_key(request)
+        if limit.is_exhausted(key):
+            enforce(request, await limit.check(key))

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.exceptions import HTTPException
 
 from service.api import responses
 from service.api.authentication import CurrentUser
@@ -64,13 +63,6 @@ async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, idempot
             return responses.json({"items": await bulk.create(db, viewer, new, weather=state.weather)}, status=201)
 
     return await idempotent.run(new, create, on=state.bulk, wait_seconds=BULK_SLOT_TIMEOUT_SECONDS)
-
-
-@router.api_route("/bulk", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-@router.api_route("/export", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-async def refuse_method() -> None:
-    """Return 405, so that the routes of `/{task_id}` do not take `bulk` or `export` for an id."""
-    raise HTTPException(405)
 
 
 @router.get("", response_model=TaskPage, dependencies=[each_once], responses=PAGE | problems(401, 403))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, WebSocket
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.openapi import problems
 from service.api.problems import problem
@@ -48,17 +46,9 @@ async def upgrade(_query: Annotated[WebSocketParams, Query()]) -> Response:
     return problem("upgrade_required", headers={"Upgrade": "websocket"})
 
 
-class WebSocketMiddleware:
-    """The ASGI layer that serves WebSockets without the router, whose layers would keep 5 KB per connection."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve a WebSocket, and pass every other scope on to the application."""
-        if scope["type"] != "websocket":
-            return self.app(scope, receive, send)
-        socket = WebSocket(scope, receive, send)
-        if scope["path"] == "/ws":
-            return websocket.serve(socket)
-        return socket.send_denial_response(problem("not_found"))
+async def serve(socket: WebSocket) -> None:
+    """Serve an admitted WebSocket without the router, whose layers would keep 5 KB per connection."""
+    if socket.scope["path"] == "/ws":
+        await websocket.serve(socket)
+    else:
+        await socket.send_denial_response(problem("not_found"))

@@ -1,0 +1,210 @@
+"""Endpoints: the way from a request to its response, compiled once from the signature that FastAPI documents.
+
+FastAPI declares a route and describes it. Its own way solves the dependencies in each request, which takes several
+times as long. Checks, their order and their errors are FastAPI's: the body is parsed, then dependencies run in order,
+then path, query, headers and body are validated together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+from fastapi import Request, Response
+from fastapi._compat import ModelField, field_annotation_is_sequence
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from typing_extensions import override
+
+from service.api.headers import headers_of
+from service.api.request_checks import MERGE_PATCH, media_type
+
+Errors: TypeAlias = list[dict[str, Any]]
+NO_BODY: Any = object()
+
+
+class Endpoint:
+    """One route, compiled: a callable that returns the response to a request."""
+
+    def __init__(self, route: APIRoute) -> None:
+        self._handler = Call(route.dependant)
+        self._has_json_body = bool(route.dependant.body_params)
+
+    async def __call__(self, request: Request) -> Response:
+        """Return the response.
+
+        Raises: RequestValidationError for invalid values, HTTPException for a body that cannot be read, and whatever
+        the dependencies and the handler raise.
+        """
+        errors: Errors = []
+        body = await _parse_body(request) if self._has_json_body else NO_BODY
+        arguments = await self._handler.arguments(request, body, errors)
+        if errors:
+            raise RequestValidationError(errors)
+        response: Response = await self._handler.function(**arguments)
+        return response
+
+
+class Call:
+    """A handler or dependency with the compiled sources of its arguments.
+
+    Raises: TypeError for a parameter of a kind that is not known here, when the service starts.
+    """
+
+    def __init__(self, dependant: Dependant) -> None:
+        assert dependant.call is not None
+        self.function: Callable[..., Any] = dependant.call
+        self._is_async = iscoroutinefunction(dependant.call)
+        self._dependencies = [
+            (dependency.name, Call(dependency))
+            for dependency in dependant.dependencies
+            if not isinstance(dependency.call, SecurityBase)  # it only documents
+        ]
+        self._documented = {str(one.name): None for one in dependant.dependencies if isinstance(one.call, SecurityBase)}
+        self._request_name = dependant.request_param_name
+        self._sources: list[tuple[str, Source]] = [
+            *[(field.name, PathParameter(field)) for field in dependant.path_params],
+            *[(field.name, QueryModel(field)) for field in dependant.query_params],
+            *[(field.name, Header(field)) for field in dependant.header_params],
+            *[(field.name, JsonBody(field)) for field in dependant.body_params],
+        ]
+        _refuse_unknown(dependant)
+
+    async def arguments(self, request: Request, body: Any, errors: Errors) -> dict[str, Any]:
+        """Return the arguments by name; what is invalid is added to `errors`."""
+        values: dict[str, Any] = {**self._documented}
+        for name, dependency in self._dependencies:
+            result = await dependency.result(request, body, errors)
+            if name is not None:
+                values[name] = result
+        for name, source in self._sources:
+            values[name] = source.value(request, body, errors)
+        if self._request_name is not None:
+            values[self._request_name] = request
+        return values
+
+    async def result(self, request: Request, body: Any, errors: Errors) -> Any:
+        """Return the result of a dependency; None if one of its arguments is invalid."""
+        error_count = len(errors)
+        values = await self.arguments(request, body, errors)
+        if len(errors) > error_count:
+            return None
+        result = self.function(**values)
+        return await result if self._is_async else result
+
+
+class Source:
+    """Where the value of one parameter comes from. `place` is where an error says that it is."""
+
+    def __init__(self, field: ModelField, *place: str) -> None:
+        self._field = field
+        self._place = place
+
+    def value(self, request: Request, body: Any, errors: Errors) -> Any:
+        """Return the validated value, or add what is invalid to `errors`."""
+        raise NotImplementedError
+
+    def _validate(self, value: Any, errors: Errors) -> Any:
+        result, found = self._field.validate(value, loc=self._place)
+        errors += found
+        return result
+
+
+class PathParameter(Source):
+    """A segment of the path."""
+
+    def __init__(self, field: ModelField) -> None:
+        super().__init__(field, "path", field.alias)
+
+    @override
+    def value(self, request: Request, body: Any, errors: Errors) -> Any:
+        return self._validate(request.scope["path_params"][self._field.alias], errors)
+
+
+class QueryModel(Source):
+    """All query parameters, as one model. A field of a list type has the values of all that carry its name."""
+
+    def __init__(self, field: ModelField) -> None:
+        super().__init__(field, "query")
+        model = field.field_info.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise TypeError(f"{field.name}: query parameters are declared as one model")
+        self._lists = {name for name, one in model.model_fields.items() if field_annotation_is_sequence(one.annotation)}
+
+    @override
+    def value(self, request: Request, body: Any, errors: Errors) -> Any:
+        parameters: dict[str, Any] = {}
+        if query := request.scope["query_string"]:
+            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+                if name in self._lists:
+                    parameters.setdefault(name, []).append(value)
+                else:
+                    parameters[name] = value
+        return self._validate(parameters, errors)
+
+
+class Header(Source):
+    """An optional request header. One of a list type has the values of all its lines."""
+
+    def __init__(self, field: ModelField) -> None:
+        super().__init__(field, "header", field.alias)
+        if field.field_info.is_required():
+            raise TypeError(f"{field.name}: a header is declared as optional")
+        self._raw_name = field.alias.lower().encode("latin-1")
+        self._is_list = field_annotation_is_sequence(field.field_info.annotation)
+
+    @override
+    def value(self, request: Request, body: Any, errors: Errors) -> Any:
+        first = headers_of(request.scope).get(self._raw_name)
+        if first is None:
+            return self._field.get_default()
+        if self._is_list:
+            return self._validate(request.headers.getlist(self._field.alias), errors)
+        return self._validate(first.decode("latin-1"), errors)
+
+
+class JsonBody(Source):
+    """The body of the request, as one model."""
+
+    def __init__(self, field: ModelField) -> None:
+        super().__init__(field, "body")
+
+    @override
+    def value(self, request: Request, body: Any, errors: Errors) -> Any:
+        if body is not NO_BODY:
+            return self._validate(body, errors)
+        errors.append({"type": "missing", "loc": self._place, "msg": "Field required", "input": None})
+        return None
+
+
+def _refuse_unknown(dependant: Dependant) -> None:
+    unknown = (
+        dependant.cookie_params
+        or dependant.websocket_param_name
+        or dependant.http_connection_param_name
+        or dependant.response_param_name
+        or dependant.background_tasks_param_name
+        or dependant.security_scopes_param_name
+        or len(dependant.query_params) > 1
+        or len(dependant.body_params) > 1
+    )
+    if unknown:
+        raise TypeError(f"{dependant.call}: a parameter of a kind that endpoints do not support")
+
+
+async def _parse_body(request: Request) -> Any:
+    """Return the JSON value of the body; NO_BODY if there is none, or one that is not declared as JSON."""
+    try:
+        body = await request.body()
+        return json.loads(body) if body and media_type(request) in MERGE_PATCH else NO_BODY
+    except json.JSONDecodeError as error:
+        raise RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": error.msg}]) from None
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "There was an error parsing the body") from None

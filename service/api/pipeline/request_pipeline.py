@@ -1,0 +1,173 @@
+"""What every request passes, once: its id and clock, its limits, its route, its headers, the last handler of errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+from fastapi.exceptions import RequestValidationError
+from loguru import logger
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from service.api import problems, responses
+from service.api.headers import headers_of
+from service.api.pipeline.backpressure import PIECE_BYTES, Backpressure
+from service.api.pipeline.body_limits import BodyLimits
+from service.api.pipeline.rate_limit import check_rate_limit
+from service.api.pipeline.response_sender import (
+    RAW_DEFAULT_HEADERS,
+    ResponseSender,
+    rate_limit_headers,
+    request_id_of,
+)
+from service.api.request_checks import has_body
+from service.api.state import SERVICES
+from service.core import logs
+from service.core.errors import RateLimitedError, ServiceError
+
+SENDER = "service.sender"
+"""Where a request's scope keeps its ResponseSender."""
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+DOCUMENT_POLICY = (
+    b"content-security-policy",
+    b"; ".join(
+        [
+            b"default-src 'self'",
+            b"script-src 'self' 'unsafe-inline'",
+            b"style-src 'self' 'unsafe-inline'",
+            b"img-src 'self' data:",
+            b"worker-src blob:",
+            b"frame-ancestors 'none'",
+        ]
+    ),
+)
+
+
+class RequestPipeline:
+    """The ASGI application that every request and WebSocket passes.
+
+    find_endpoint: returns what answers a request, or None for the paths of `documents`.
+    documents: the application of the documentation's pages.
+    serve_websocket: serves an admitted WebSocket.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        *,
+        find_endpoint: Callable[[Scope], Endpoint | None],
+        documents: ASGIApp,
+        serve_websocket: Callable[[WebSocket], Awaitable[None]],
+        body_limits: BodyLimits,
+        cors: dict[str, Any] | None,
+    ) -> None:
+        self._app = app
+        self._find_endpoint = find_endpoint
+        self._documents = documents
+        self._serve_websocket = serve_websocket
+        self._body_limits = body_limits
+        self._backpressure = Backpressure()
+        # It answers a preflight before the rate limit: a browser takes a 429 for a refusal.
+        self._cors = CORSMiddleware(self._respond, **cors) if cors else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request or WebSocket."""
+        scope["app"] = self._app
+        scope[SERVICES] = self._app.state.services
+        if scope["type"] == "http":
+            await self._handle_http(scope, receive, send)
+        else:
+            await self._handle_websocket(scope, receive, send)
+
+    async def _handle_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # RFC 9110, section 9.3.2: as GET; the server leaves the content out
+            scope = {**scope, "method": "GET", responses.HEAD: True}
+        sender = scope[SENDER] = ResponseSender(scope, send)
+        token = logs.request_id.set(sender.request_id)
+        try:
+            if self._cors is not None and b"origin" in headers_of(scope):
+                await self._cors(scope, receive, sender.send)
+            else:
+                await self._respond(scope, receive, sender.send)
+        except ClientDisconnect:
+            logger.debug("client disconnected")
+        except asyncio.CancelledError:  # by the server, at the end of its shutdown timeout
+            logger.warning("request cancelled")
+            if not sender.started:
+                stopping = problems.problem("unavailable", "The service is stopping.", headers={"Retry-After": "1"})
+                await stopping(scope, receive, sender.send)
+        except Exception:
+            logger.opt(exception=True).error("request failed")
+            if sender.started:
+                raise
+            await problems.problem("internal")(scope, receive, sender.send)
+        finally:
+            sender.record()
+            logs.request_id.reset(token)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Admit a request and send its response; an error that is raised before becomes a problem."""
+        try:
+            await check_rate_limit(Request(scope))
+            if has_body(scope):
+                receive, slot = await self._body_limits.bound(scope, receive)
+                async with slot or nullcontext():
+                    await self._answer(scope, receive, send)
+            else:
+                await self._answer(scope, receive, send)
+        except (ServiceError, HTTPException, RequestValidationError) as error:
+            if scope[SENDER].started:
+                raise
+            await problems.of_error(error)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._find_endpoint(scope)
+        if endpoint is None:
+            await self._documents(scope, receive, self._backpressure.bounded(scope, receive, _document_sender(send)))
+            return
+        response = await endpoint(Request(scope, receive))
+        if len(response.body) > PIECE_BYTES:
+            send = self._backpressure.bounded(scope, receive, send)
+        await response(scope, receive, send)
+
+    async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = request_id_of(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "websocket.http.response.start":
+                headers = message["headers"]
+                names = {name for name, _ in headers}
+                headers += [header for header in RAW_DEFAULT_HEADERS if header[0] not in names]
+                headers += [*rate_limit_headers(scope), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        token = logs.request_id.set(request_id)
+        socket = WebSocket(scope, receive, send_with_headers)
+        try:
+            await check_rate_limit(socket)
+            await self._serve_websocket(socket)
+        except RateLimitedError as error:
+            await socket.send_denial_response(problems.of_error(error))
+        finally:
+            logs.request_id.reset(token)
+
+
+def _document_sender(send: Send) -> Send:
+    """Return what sends a page of the documentation, whose scripts and styles come from the service."""
+
+    async def send_with_policy(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"].append(DOCUMENT_POLICY)
+        await send(message)
+
+    return send_with_policy

@@ -1,0 +1,119 @@
+"""The sending side of a request: the headers of every response, and what is measured of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from random import getrandbits
+
+from loguru import logger
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Scope, Send
+
+from service.api import problems, responses
+from service.api.headers import ROUTE, headers_of
+from service.core import metrics, server_timing
+from service.ratelimit.limiter import LimitDecision
+
+LIMIT_DECISIONS = "service.limits"
+"""Where a request's scope keeps the last LimitDecision of each policy."""
+
+
+METRIC_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+DEFAULT_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+RAW_DEFAULT_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DEFAULT_HEADERS.items()]
+PROBLEM_TYPE = (b"content-type", problems.MEDIA_TYPE.encode())
+
+
+def request_id_of(scope: Scope) -> str:
+    """Return the client's id of the request, or a new one if it has none that is safe to log."""
+    request_id = headers_of(scope).get(b"x-request-id")
+    if request_id and REQUEST_ID.fullmatch(request_id):
+        return request_id.decode()
+    return f"{getrandbits(128):032x}"  # no secret: an id from the operating system takes 1 µs more
+
+
+def rate_limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the IETF draft "RateLimit header fields for HTTP"."""
+    decisions: dict[str, LimitDecision] | None = scope.get(LIMIT_DECISIONS)
+    if not decisions:
+        return []
+    policies = ", ".join([f'"{one.policy}";q={one.limit};w=60' for one in decisions.values()])
+    states = ", ".join([f'"{one.policy}";r={one.remaining};t={one.reset}' for one in decisions.values()])
+    return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", states.encode())]
+
+
+class ResponseSender:
+    """The sending side of one HTTP request: adds the headers, replaces plain-text errors, measures and records."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request_id = request_id_of(scope)
+        self.started = False
+        self._scope, self._send = scope, send
+        self._started_at = time.perf_counter()
+        self._status = 0
+        self._timings = server_timing.begin()
+        self._is_replaced = False
+        self._is_disconnected = False
+
+    async def send(self, message: Message) -> None:
+        """Send a message to the client, and nothing after it has disconnected."""
+        if self._is_replaced:
+            return
+        if message["type"] == "http.response.start":
+            if message["status"] >= 400 and PROBLEM_TYPE not in message["headers"]:
+                self._is_replaced = True
+                await self._send_problem(message)
+                return
+            self._start(message["status"], message["headers"])
+        await self._deliver(message)
+
+    async def _deliver(self, message: Message) -> None:
+        if self._is_disconnected:
+            return
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError) as error:  # of uvicorn, after the connection has ended
+            self._is_disconnected = True
+            logger.bind(error=str(error)).debug("client disconnected")
+
+    async def _send_problem(self, start: Message) -> None:
+        """Send a problem in place of an error that the framework wrote as plain text."""
+        status, headers = start["status"], MutableHeaders(raw=start["headers"])
+        kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
+        response = problems.problem(problems.CODES[status], headers=kept)
+        self._start(status, response.raw_headers)
+        await self._deliver({"type": "http.response.start", "status": status, "headers": response.raw_headers})
+        await self._deliver({"type": "http.response.body", "body": response.body})
+
+    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started, self._status = True, status
+        names = {name for name, _ in headers}
+        headers += [header for header in RAW_DEFAULT_HEADERS if header[0] not in names]
+        headers += rate_limit_headers(self._scope)
+        headers.append((b"x-request-id", self.request_id.encode()))
+        timings = "".join([f"{part};dur={milliseconds:.1f}, " for part, milliseconds in self._timings.items()])
+        headers.append((b"server-timing", f"{timings}total;dur={self._milliseconds():.1f}".encode()))
+
+    def _milliseconds(self) -> float:
+        return (time.perf_counter() - self._started_at) * 1000
+
+    def record(self) -> None:
+        """Count the request in the metrics, and log it."""
+        milliseconds = self._milliseconds()
+        scope = self._scope
+        method = "HEAD" if responses.HEAD in scope else scope["method"]
+        label = method if method in METRIC_METHODS else "other"
+        metrics.REQUESTS.labels(label, scope.get(ROUTE, ""), self._status).observe(milliseconds / 1000)
+        logger.bind(method=method, path=scope["path"], status=self._status, milliseconds=round(milliseconds, 1)).debug(
+            "request handled"
+        )
