@@ -85,6 +85,8 @@ class SessionCache:
             current = await self._fetch_session(viewer.session_id)
         if current.id != viewer.id:
             raise UnauthorizedError("The token is not valid.")
+        if current.is_admin == viewer.is_admin:
+            return viewer
         return replace(current, expires_at=viewer.expires_at)
 
     async def _fetch_session(self, session_id: int) -> Viewer:

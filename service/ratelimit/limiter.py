@@ -76,7 +76,17 @@ class RateLimiter:
         state = self._states.get(key)
         if state is None:
             state = self._states[key] = LimiterState()
-        wait = self._step(state, use=False) or await self._wait_for_permit(key, state) or self._step(state, use=True)
+        if self._scripts is None:
+            wait = self._step(state, use=True)
+        elif self._has_permit(state):  # most requests
+            wait = self._step(state, use=True)
+            state.leased -= not wait
+        else:
+            wait = (
+                self._step(state, use=False)
+                or await self._wait_for_permit(self._scripts, key, state)
+                or self._step(state, use=True)
+            )
         (self._refused if wait else self._admitted).inc()
         now = _monotonic()
         used = max(state.state[0] / 1000 - now, state.full_at - now - state.leased * self._emission, 0)
@@ -100,28 +110,25 @@ class RateLimiter:
             state.state = after
         return decision.retry_after_ms or 0
 
-    async def _wait_for_permit(self, key: str, state: LimiterState) -> int:
-        """Use a leased permit, or lease some; return the milliseconds to wait, 0 if there is a permit."""
-        if self._scripts is None or self._use_leased(state):
-            return 0
+    async def _wait_for_permit(self, scripts: Scripts, key: str, state: LimiterState) -> int:
+        """Lease permits and use one; return the milliseconds to wait, 0 if there is a permit."""
         async with state.lock:
-            if self._use_leased(state):
+            if self._has_permit(state):
+                state.leased -= 1
                 return 0
             wait = ceil(state.refused_until - _monotonic())
-            if wait > 0 and self._scripts.available:
+            if wait > 0 and scripts.available:
                 return wait
             try:
-                return await self._lease(self._scripts, key, state)
+                return await self._lease(scripts, key, state)
             except RedisUnavailableError:
                 return 0
 
-    def _use_leased(self, state: LimiterState) -> bool:
-        if state.leased:
+    def _has_permit(self, state: LimiterState) -> bool:
+        """Return whether a leased permit is left; leased ones end when all that was leased before is refilled."""
+        if state.leased > 0:
             state.leased = max(0, min(state.leased, int((state.full_at - _monotonic()) / self._emission)))
-        if not state.leased:
-            return False
-        state.leased -= 1
-        return True
+        return state.leased > 0
 
     async def _lease(self, scripts: Scripts, key: str, state: LimiterState) -> int:
         begun, now = _monotonic(), _now()

@@ -379,6 +379,16 @@ def test_an_expired_token_is_reported_as_such_with_a_tolerance_of_five_seconds()
 USED_TOKEN = RefreshToken(7, bytes(range(32)))
 
 
+def test_a_token_that_was_verified_before_expires_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer = Tokens(("k" * 32,), minutes=15)
+    token = issuer.issue(user_id=1, role="user", session_id=1)
+    assert issuer.verify(token) is issuer.verify(token)
+    expired_at = time.time() + 15 * 60 + tokens.LEEWAY_SECONDS + 1
+    monkeypatch.setattr(tokens.time, "time", lambda: expired_at)
+    with pytest.raises(UnauthorizedError, match="expired"):
+        issuer.verify(token)
+
+
 @pytest.mark.parametrize("token", [USED_TOKEN, RefreshToken(1, b"\0" * 32), RefreshToken(2**63 - 1, b"\xff" * 32)])
 def test_a_refresh_token_is_read_as_it_was_written(token: RefreshToken) -> None:
     tokens = RefreshTokens((KEY,))
