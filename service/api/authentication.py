@@ -7,7 +7,6 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import HTTPConnection
-from starlette.types import Scope
 
 from service.api.client_address import client_address
 from service.api.headers import headers_of
@@ -31,7 +30,7 @@ async def identity_of(request: HTTPConnection) -> Viewer | ServiceError | None:
     """Return the user of a request, None without a credential, or the error of a credential that is not valid.
 
     It returns the error, because the rate limiter counts a request before the route refuses it. The first call verifies
-    the credential, and later calls return the same.
+    the credential and puts the identity into the scope, where the endpoint reads it; later calls return the same.
     """
     scope = request.scope
     if IDENTITY not in scope:
@@ -58,26 +57,23 @@ async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceEr
         return error
 
 
-async def _permitted_identity(request: HTTPConnection) -> Viewer | None:
-    identity = await identity_of(request)
+def _permitted_identity(request: HTTPConnection) -> Viewer | None:
+    scope = request.scope
+    identity: Viewer | ServiceError | None = scope[IDENTITY]
     if isinstance(identity, ServiceError):
         raise identity
-    if identity and identity.read_only and _writes(request.scope):
+    if identity and identity.read_only and scope["method"] != "GET" and scope["path"] not in READ_ONLY_KEY_PATHS:
         raise ForbiddenError("This API key may only read.")
     return identity
 
 
-def _writes(scope: Scope) -> bool:
-    return scope["method"] != "GET" and scope["path"] not in READ_ONLY_KEY_PATHS
-
-
-async def require_viewer(request: HTTPConnection) -> Viewer:
-    """Return the user of a request.
+def require_viewer(request: HTTPConnection) -> Viewer:
+    """Return the user of a request that the pipeline has authenticated.
 
     Raises: UnauthorizedError without a valid credential, ForbiddenError for a write with a read-only API key,
     UnavailableError if the database cannot verify the credential.
     """
-    viewer = await _permitted_identity(request)
+    viewer = _permitted_identity(request)
     if viewer is None:
         raise UnauthorizedError("A token is required: `Authorization: Bearer …`.")
     return viewer
@@ -87,16 +83,16 @@ BearerToken: TypeAlias = Annotated[str | None, Depends(_bearer)]
 """Documents the credential of a route; `endpoint` never runs it."""
 
 
-async def _optional_user(request: Request, _token: BearerToken) -> Viewer | None:
-    return await _permitted_identity(request)
+def _optional_user(request: Request, _token: BearerToken) -> Viewer | None:
+    return _permitted_identity(request)
 
 
-async def _current_user(request: Request, _token: BearerToken) -> Viewer:
-    return await require_viewer(request)
+def _current_user(request: Request, _token: BearerToken) -> Viewer:
+    return require_viewer(request)
 
 
-async def _administrator(request: Request, _token: BearerToken) -> Viewer:
-    viewer = await require_viewer(request)
+def _administrator(request: Request, _token: BearerToken) -> Viewer:
+    viewer = require_viewer(request)
     if not viewer.is_admin:
         raise ForbiddenError("Only administrators may do this.")
     return viewer

@@ -25,7 +25,7 @@ def _parse_tags(lines: list[str]) -> list[tuple[str, str]] | None:
     return ENTITY_TAG.findall(text) if ENTITY_TAGS.fullmatch(text) else []
 
 
-async def _if_match(
+def _if_match(
     if_match: Annotated[
         list[str] | None,
         HEADER_SCHEMA,
@@ -50,7 +50,7 @@ IfMatch: TypeAlias = Annotated[list[int] | None, Depends(_if_match)]
 """The versions that `If-Match` accepts, or None if it accepts any; an empty list for `If-None-Match: *`."""
 
 
-async def _if_none_match(
+def _if_none_match(
     if_none_match: Annotated[
         list[str] | None,
         HEADER_SCHEMA,

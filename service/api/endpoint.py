@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi._compat import ModelField, field_annotation_is_sequence
@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from typing_extensions import override
 
-from service.api.headers import headers_of
+from service.api.headers import headers_of, query_of
 from service.api.request_checks import MERGE_PATCH, media_type
 
 Errors: TypeAlias = list[dict[str, Any]]
@@ -60,14 +60,14 @@ class Call:
 
     def __init__(self, dependant: Dependant) -> None:
         assert dependant.call is not None
-        self.function: Callable[..., Any] = dependant.call
+        documented = {str(one.name): None for one in dependant.dependencies if isinstance(one.call, SecurityBase)}
+        self.function: Callable[..., Any] = partial(dependant.call, **documented) if documented else dependant.call
         self._is_async = iscoroutinefunction(dependant.call)
         self._dependencies = [
             (dependency.name, Call(dependency))
             for dependency in dependant.dependencies
-            if not isinstance(dependency.call, SecurityBase)  # it only documents
+            if not isinstance(dependency.call, SecurityBase)
         ]
-        self._documented = {str(one.name): None for one in dependant.dependencies if isinstance(one.call, SecurityBase)}
         self._request_name = dependant.request_param_name
         self._sources: list[tuple[str, Source]] = [
             *[(field.name, PathParameter(field)) for field in dependant.path_params],
@@ -75,13 +75,18 @@ class Call:
             *[(field.name, Header(field)) for field in dependant.header_params],
             *[(field.name, JsonBody(field)) for field in dependant.body_params],
         ]
+        # Most dependencies: called without the work of collecting arguments (2 us each).
+        self.takes_request_alone = not (self._is_async or self._dependencies or self._sources)
         _refuse_unknown(dependant)
 
     async def arguments(self, request: Request, body: Any, errors: Errors) -> dict[str, Any]:
         """Return the arguments by name; what is invalid is added to `errors`."""
-        values: dict[str, Any] = {**self._documented}
+        values: dict[str, Any] = {}
         for name, dependency in self._dependencies:
-            result = await dependency.result(request, body, errors)
+            if dependency.takes_request_alone:
+                result = dependency.function(request)
+            else:
+                result = await dependency.result(request, body, errors)
             if name is not None:
                 values[name] = result
         for name, source in self._sources:
@@ -141,12 +146,11 @@ class QueryModel(Source):
     @override
     def value(self, request: Request, body: Any, errors: Errors) -> Any:
         parameters: dict[str, Any] = {}
-        if query := request.scope["query_string"]:
-            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-                if name in self._lists:
-                    parameters.setdefault(name, []).append(value)
-                else:
-                    parameters[name] = value
+        for name, value in query_of(request.scope):
+            if name in self._lists:
+                parameters.setdefault(name, []).append(value)
+            else:
+                parameters[name] = value
         return self._validate(parameters, errors)
 
 

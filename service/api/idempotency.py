@@ -91,7 +91,7 @@ def _fingerprint(body: BaseModel) -> bytes:
     return hashlib.sha256(orjson.dumps(body.model_dump(exclude_unset=True))).digest()
 
 
-async def _idempotent_request(
+def _idempotent_request(
     request: Request,
     state: State,
     viewer: CurrentUser,

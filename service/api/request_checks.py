@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from service.api.headers import headers_of
+from service.api.headers import headers_of, query_of
 from service.core.validation import Id
 
 REPEATABLE_PARAMETERS = {"status"}
@@ -21,24 +21,22 @@ RowId: TypeAlias = Annotated[Id, Path(description="The id that the service retur
 
 
 def _no_query(request: Request) -> None:
-    if not request.scope["query_string"]:
-        return
-    unknown = [{"type": "extra_forbidden", "loc": ("query", name), "msg": ""} for name in request.query_params]
-    if unknown:
-        raise RequestValidationError(unknown)
+    if parameters := query_of(request.scope):
+        raise RequestValidationError(
+            [{"type": "extra_forbidden", "loc": ("query", name), "msg": ""} for name in dict(parameters)]
+        )
 
 
 def _each_once(request: Request) -> None:
-    if not request.scope["query_string"]:
-        return
-    counts = Counter(name for name, _ in request.query_params.multi_items() if name not in REPEATABLE_PARAMETERS)
-    repeated = [
-        {"type": "value_error", "loc": ("query", name), "msg": "appears more than once"}
-        for name, count in counts.items()
-        if count > 1
-    ]
-    if repeated:
-        raise RequestValidationError(repeated)
+    names = [name for name, _ in query_of(request.scope) if name not in REPEATABLE_PARAMETERS]
+    if len(names) > len(set(names)):
+        raise RequestValidationError(
+            [
+                {"type": "value_error", "loc": ("query", name), "msg": "appears more than once"}
+                for name, count in Counter(names).items()
+                if count > 1
+            ]
+        )
 
 
 def media_type(request: HTTPConnection) -> str:

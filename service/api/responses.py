@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, unquote_plus
 
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+QUERY_CHARACTERS = "%&=+:;,!$'()*/?@"  # RFC 3986, section 3.4, and %
 PAGE_PARAMETERS = frozenset({"offset", "cursor"})
 HEAD = "service.head"
 """The key by which the scope of a HEAD request says so; its method is GET there."""
@@ -32,7 +33,7 @@ def _to_json_value(value: Any) -> Any:
     """Return a model or row as a dict. Raises TypeError for a value that is neither."""
     if isinstance(value, BaseModel):
         return value.model_dump()
-    return dict(value)
+    return dict(value.items())
 
 
 def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -65,6 +66,7 @@ def next_link(request: Request, cursor: str | None) -> dict[str, str]:
     """Return the `Link` header (RFC 8288) to the next page of a list; no header on the last page."""
     if not cursor:
         return {}
-    parameters = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    kept = [(name, value) for name, value in parameters if name not in PAGE_PARAMETERS]
-    return {"Link": f'<{quote(request.scope["path"])}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'}
+    parts = request.scope["query_string"].decode("latin-1").split("&")
+    kept = [part for part in parts if part and unquote_plus(part.partition("=")[0]) not in PAGE_PARAMETERS]
+    query = quote("&".join([*kept, f"cursor={cursor}"]), safe=QUERY_CHARACTERS)
+    return {"Link": f'<{quote(request.scope["path"])}?{query}>; rel="next"'}

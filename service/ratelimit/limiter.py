@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from math import ceil
+from typing import NamedTuple
 
 from cachetools import LRUCache
 from pyrate_limiter import GCRA, Duration, Rate
@@ -21,8 +22,7 @@ MAX_KEYS = 50_000
 ALGORITHM = GCRA()
 
 
-@dataclass(frozen=True)
-class LimitDecision:
+class LimitDecision(NamedTuple):
     """The result of one check: times in seconds, `retry_after` is 0 if the request is admitted."""
 
     policy: str

@@ -40,7 +40,7 @@ class Served:
         """Send a request and return its answer's body."""
         viewer = Viewer(id=user_id, is_admin=False)
         scope = {"type": "http", "method": "POST", "path": "/tasks/bulk", "headers": headers, IDENTITY: viewer}
-        receive, slot = await self._body_limits.bound(scope, self._receive)
+        receive, slot = self._body_limits.bound(scope, self._receive)
         async with slot or nullcontext():
             self.begun.append(user_id)
             await receive()

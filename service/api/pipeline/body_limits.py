@@ -42,7 +42,7 @@ class BodyLimits:
         self._max_upload_bytes = max_attachment_bytes + MAX_MULTIPART_OVERHEAD_BYTES
         self._slots = ConcurrencyLimiter("large bodies", total=MAX_LARGE_BODIES, per_user=MAX_LARGE_BODIES_PER_USER)
 
-    async def bound(self, scope: Scope, receive: Receive) -> tuple[Receive, AbstractAsyncContextManager[None] | None]:
+    def bound(self, scope: Scope, receive: Receive) -> tuple[Receive, AbstractAsyncContextManager[None] | None]:
         """Return what receives the body within its limits, and the slot that a large body needs until its response.
 
         Raises: HTTPException 413 or 415, and the errors of `require_viewer`.
@@ -53,17 +53,17 @@ class BodyLimits:
             raise HTTPException(415, detail, headers={"Accept-Encoding": "identity"})
         route = (scope["method"], scope["path"])
         if route in MAX_LARGE_BODY_BYTES:
-            return await self._bound_large(request, receive, MAX_LARGE_BODY_BYTES[route])
+            return self._bound_large(request, receive, MAX_LARGE_BODY_BYTES[route])
         if scope["method"] == "POST" and UPLOAD_PATH.fullmatch(scope["path"]):
-            await require_viewer(request)
+            require_viewer(request)
             return BoundedBody(request, receive, max_bytes=self._max_upload_bytes).receive, None
         return JsonBody(request, receive, max_bytes=MAX_BODY_BYTES).receive, None
 
-    async def _bound_large(
+    def _bound_large(
         self, request: Request, receive: Receive, max_bytes: int
     ) -> tuple[Receive, AbstractAsyncContextManager[None] | None]:
         """Admit a few bodies above MAX_BODY_BYTES at once. Others wait, with the body unread."""
-        viewer = await require_viewer(request)
+        viewer = require_viewer(request)
         length = _content_length(request.scope)
         if not has_body(request.scope) or (length is not None and not MAX_BODY_BYTES < length <= max_bytes):
             return JsonBody(request, receive, max_bytes=max_bytes).receive, None

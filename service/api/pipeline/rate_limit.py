@@ -8,7 +8,9 @@ from fastapi_limiter.depends import RateLimiter
 from starlette.requests import HTTPConnection
 from typing_extensions import override
 
+from service.accounts.api_keys import KEY_PREFIX
 from service.api.authentication import address_of, credential_of, identity_of
+from service.api.headers import headers_of
 from service.api.pipeline.response_sender import LIMIT_DECISIONS
 from service.api.state import state_of
 from service.core.errors import RateLimitedError
@@ -18,6 +20,7 @@ from service.ratelimit.limiter import LimitDecision
 from service.ratelimit.login_limiter import LogInAttempt
 
 UNLIMITED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+API_KEY = KEY_PREFIX.encode()
 LOG_IN_PATHS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
 # Stands in for the library's limiter, which is not used: our limits belong to the application, created later.
 NO_LIMITER: Any = None
@@ -68,7 +71,7 @@ _log_ins = PerKeyRateLimiter(NO_LIMITER, identifier=address_of)
 
 
 async def check_rate_limit(request: HTTPConnection) -> None:
-    """Count a request or WebSocket towards its limit, before anything else of it is read.
+    """Authenticate a request or WebSocket and count it towards its limit, before anything else of it is read.
 
     Raises: RateLimitedError.
     """
@@ -76,9 +79,13 @@ async def check_rate_limit(request: HTTPConnection) -> None:
     limits = state_of(request).limits
     if limits.logins and scope["path"] in LOG_IN_PATHS and scope.get("method") == "POST":
         await _log_ins(request, limits.logins.by_address)
-    elif limits.requests and scope["path"] not in UNLIMITED_PATHS:
-        await _refuse_guesses(request, limits.requests)
-        await _requests(request, limits.requests)
+        await identity_of(request)
+    elif scope["path"] not in UNLIMITED_PATHS:
+        if limits.requests and API_KEY in headers_of(scope).get(b"authorization", b""):
+            await _refuse_guesses(request, limits.requests)
+        await identity_of(request)
+        if limits.requests:
+            await _requests(request, limits.requests)
 
 
 async def _refuse_guesses(request: HTTPConnection, limit: limiter.RateLimiter) -> None:

@@ -120,7 +120,7 @@ class RequestPipeline:
         try:
             await check_rate_limit(Request(scope))
             if has_body(scope):
-                receive, slot = await self._body_limits.bound(scope, receive)
+                receive, slot = self._body_limits.bound(scope, receive)
                 async with slot or nullcontext():
                     await self._answer(scope, receive, send)
             else:

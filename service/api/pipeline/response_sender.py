@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from functools import cache
 from random import getrandbits
+from typing import TYPE_CHECKING
 
 from loguru import logger
 from starlette.datastructures import MutableHeaders
@@ -14,6 +16,9 @@ from service.api import problems, responses
 from service.api.headers import ROUTE, headers_of
 from service.core import metrics, server_timing
 from service.ratelimit.limiter import LimitDecision
+
+if TYPE_CHECKING:
+    from prometheus_client import Histogram  # at run time service.core.metrics must import it first
 
 LIMIT_DECISIONS = "service.limits"
 """Where a request's scope keeps the last LimitDecision of each policy."""
@@ -113,7 +118,12 @@ class ResponseSender:
         scope = self._scope
         method = "HEAD" if responses.HEAD in scope else scope["method"]
         label = method if method in METRIC_METHODS else "other"
-        metrics.REQUESTS.labels(label, scope.get(ROUTE, ""), self._status).observe(milliseconds / 1000)
+        _seconds_of(label, scope.get(ROUTE, ""), self._status).observe(milliseconds / 1000)
         logger.bind(method=method, path=scope["path"], status=self._status, milliseconds=round(milliseconds, 1)).debug(
             "request handled"
         )
+
+
+@cache
+def _seconds_of(method: str, route: str, status: int) -> Histogram:
+    return metrics.REQUESTS.labels(method, route, status)

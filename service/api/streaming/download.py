@@ -61,7 +61,7 @@ class RangeRequest:
         return start, stop
 
 
-async def _range_request(
+def _range_request(
     request: Request,
     ranges: Annotated[
         list[str] | None,
