@@ -26,7 +26,7 @@ class PooledConnection(asyncpg.Connection):
         return bool(self._protocol._is_cancelling())  # type: ignore[attr-defined]
 
     def _drop_global_statement_cache(self) -> None:
-        """Let all connections prepare their statements anew: one has found that the schema has changed."""
+        """Let all connections prepare their statements again: one has found that the schema has changed."""
         for connection in self.pool:
             connection._drop_local_statement_cache()
 
@@ -138,7 +138,7 @@ class ConnectionPool:
         self._set_wait_timer()
 
     def release(self, connection: PooledConnection) -> None:
-        """Take a connection back: lend it to the first that waits, or keep it.
+        """Return a connection: lend it to the first that waits, or keep it.
 
         One whose statement is being cancelled comes back afterwards. One that is closed or left inside a transaction is
         discarded.

@@ -231,11 +231,11 @@ async def test_a_stream_that_gets_no_connection_is_not_a_fast_statement(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, "-- Many.\n-- returns: stream\nselect 1;", name="away.sql")
-    async with pool.connected(database_url, make_settings(database_url, database_pool_size=1)) as database:
-        async with database.connection():
-            monkeypatch.setattr(database, "acquire_seconds", 0.01)
-            with pytest.raises(UnavailableError):
-                await anext(read(path, folder=tmp_path).stream(database))
+    settings = make_settings(database_url, database_pool_size=1)
+    async with pool.connected(database_url, settings) as database, database.connection():
+        monkeypatch.setattr(database, "acquire_seconds", 0.01)
+        with pytest.raises(UnavailableError):
+            await anext(read(path, folder=tmp_path).stream(database))
     assert measured("away", "count") in ([], [0])
 
 
