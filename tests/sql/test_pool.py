@@ -230,7 +230,7 @@ async def test_idle_connections_are_closed_the_oldest_first(
     await all_lend(database)
 
 
-async def test_a_change_of_the_schema_found_by_one_is_known_to_all(database: Database, sql: Sql) -> None:
+async def test_all_connections_learn_of_a_changed_schema_from_one(database: Database, sql: Sql) -> None:
     text = "select * from pool_changes"
     await sql.execute("create table pool_changes as select 1 as one")
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest, values
 
@@ -13,10 +11,9 @@ OBSERVED = [0.0, 0.001, 0.0010001, 0.003, 0.5, 30, 30.1, 1e9, *metrics.SECONDS]
 
 
 @pytest.fixture(params=[metrics._Value, values.MutexValue])
-def value(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def value(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use one kind of number: the second is as the workers' numbers in files."""
     monkeypatch.setattr(values, "ValueClass", request.param)
-    yield
 
 
 def rendered(kind: type[Histogram]) -> bytes:
