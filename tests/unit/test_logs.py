@@ -286,7 +286,7 @@ def test_a_process_that_exits_loses_no_line(tmp_path: Path, end: str) -> None:
     assert done.stdout == written
 
 
-def test_a_file_that_was_moved_away_is_made_again(lines: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_file_that_was_renamed_is_made_again(lines: Callable[..., list[str]], tmp_path: Path) -> None:
     file = tmp_path / "app.log"
     logs.setup(make_settings("", log_file=str(file)))
     logger.error("one")
