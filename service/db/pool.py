@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import asyncpg
-import asyncpg.pool
 import orjson
 
 from service.core import metrics
 from service.core.server_timing import measured
 from service.core.settings import Settings
+from service.db.connections import ConnectionPool, PooledConnection
 from service.db.errors import DRIVER_ERRORS, translate
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 ProfileName: TypeAlias = Literal["requests", "reports", "bulk"]
 
 APPLICATION_NAME = "task-manager"  # the trigger that records events recognizes the service's sessions by this prefix
@@ -64,7 +63,7 @@ class Database:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: ConnectionPool,
         *,
         name: str,
         acquire_seconds: float,
@@ -82,19 +81,42 @@ class Database:
         self._used = metrics.POOL_USED.labels(name)
         self._waits = metrics.POOL_WAITS.labels(name)
 
+    def acquire_nowait(self) -> PooledConnection | None:
+        """Return a connection that the caller must release, if one is free."""
+        if connection := self.pool.acquire_nowait():
+            self._waits.observe(0.0)
+            self._used.inc()
+        return connection
+
+    async def acquire(self) -> PooledConnection:
+        """Return a connection that the caller must release.
+
+        Raises: TimeoutError if none is free within `acquire_seconds`.
+        """
+        begun = time.perf_counter()
+        try:
+            connection = await self.pool.acquire(self.acquire_seconds)
+        finally:
+            self._waits.observe(time.perf_counter() - begun)
+        self._used.inc()
+        return connection
+
+    def release(self, connection: PooledConnection) -> None:
+        """Return a connection to the pool. This never waits, so that no cancellation loses a connection."""
+        self._used.dec()
+        self.pool.release(connection)
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection until the block ends.
 
         Raises: TimeoutError if none is free within `acquire_seconds`.
         """
-        with self._waits.time():
-            connection = await self.pool.acquire(timeout=self.acquire_seconds)
+        connection = self.acquire_nowait() or await self.acquire()
         try:
-            with self._used.track_inprogress():
-                yield connection
+            yield connection
         finally:
-            await self.pool.release(connection)
+            self.release(connection)
 
     @asynccontextmanager
     async def begin(self, connection: Connection, *, writes: bool = True) -> AsyncIterator[None]:
@@ -183,22 +205,30 @@ async def connected(
     profile = profiles(settings)[name]
     seconds = profile.statement_timeout_ms / 1000
     session = session_settings(profile.purpose, milliseconds=profile.statement_timeout_ms)
-    pool = await asyncpg.create_pool(
-        url,
-        min_size=0,
-        max_size=profile.connections,
-        timeout=CONNECT_SECONDS,
-        command_timeout=seconds + 1,
-        server_settings={setting: session[setting] for setting in KEPT_BY_POOLERS} if pooler else session,
-        # Behind a pooler the next transaction may run in a session that has not prepared the statement.
-        statement_cache_size=0 if pooler else MAX_PREPARED_STATEMENTS,
-        init=register_codecs,
-        reset=_skip_reset,
-    )
+    connect_seconds = CONNECT_SECONDS
+
+    async def connect() -> PooledConnection:
+        connection = await asyncpg.connect(
+            url,
+            timeout=connect_seconds,
+            command_timeout=seconds + 1,
+            server_settings={setting: session[setting] for setting in KEPT_BY_POOLERS} if pooler else session,
+            # Behind a pooler the next transaction may run in a session that has not prepared the statement.
+            statement_cache_size=0 if pooler else MAX_PREPARED_STATEMENTS,
+            connection_class=PooledConnection,
+        )
+        try:
+            await register_codecs(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    connections = ConnectionPool(connect, size=profile.connections)
     metrics.POOL_SIZE.labels(name).set(profile.connections)
     try:
         yield Database(
-            pool,
+            connections,
             name=name,
             acquire_seconds=ACQUIRE_SECONDS,
             statement_seconds=seconds,
@@ -206,7 +236,7 @@ async def connected(
             on_change=on_change,
         )
     finally:
-        await _close(pool)
+        await connections.close(connect_seconds)
 
 
 def session_settings(purpose: str, *, milliseconds: int) -> dict[str, str]:
@@ -238,15 +268,3 @@ async def register_codecs(connection: Connection) -> None:
 
 def _encode(fragment: orjson.Fragment) -> str:
     return orjson.dumps(fragment).decode()
-
-
-async def _skip_reset(_connection: Connection) -> None:
-    """Save the round trip of asyncpg's reset query: no statement leaves session state."""
-
-
-async def _close(pool: Pool) -> None:
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await pool.close()
-    except TimeoutError:
-        pool.terminate()

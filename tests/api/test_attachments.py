@@ -34,10 +34,15 @@ async def added(user: User, task: int, content: bytes = b"hello\n", *, name: str
     return body
 
 
+async def removals_left(database: Database) -> int:
+    async with database.connection() as connection:
+        return int(await connection.fetchval("select count(*) from removed_attachments"))
+
+
 async def wait_for_removals(files: Attachments, database: Database, *, woken: bool = True) -> None:
     """Wait until nothing is left to be removed; woken: as if a minute had passed."""
     async with asyncio.timeout(20):
-        while await database.pool.fetchval("select count(*) from removed_attachments"):
+        while await removals_left(database):
             if woken:
                 files.removed.set()
             await asyncio.sleep(0.02)

@@ -27,7 +27,7 @@ import orjson
 from service.core.settings import Settings
 from service.db import embedded, migrations
 from service.db import pool as db
-from service.db.pool import Connection, Database
+from service.db.pool import Database
 from service.db.queries import q
 from tests.benchmarks.lists import seed
 
@@ -63,7 +63,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Way: TypeAlias = Callable[[], Awaitable[list[dict[str, int]]]]
 
 
-async def copy(connection: Connection) -> None:
+async def copy(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> None:
     """Make the tables that have no index but the plain one."""
     for table, order in COPIES.values():
         for statement in COPY.format(table=table, order=order).split(";"):

@@ -394,7 +394,7 @@ async def test_a_client_that_disconnects_releases_its_connection_and_cancels_its
             assert [request.result().status_code for request in (served, queued)] == [503, 503]
             await until(lambda: equals(running(sql), 0))
         pool = app.state.services.db.pool
-        assert pool.get_idle_size() == pool.get_size()
+        await until(lambda: equals(pool.free_connections, 1))
         await all_work(user)
 
 
@@ -407,7 +407,7 @@ async def test_a_client_that_disconnects_while_the_service_connects_frees_its_po
         user = await Factory(sql, app).admin()
         await door.shut("cut")
         pool = app.state.services.db.pool
-        await until(lambda: equals(pool.get_size(), 0))
+        await until(lambda: equals(pool.open_connections, 0))
         await door.shut("silent")
         for held in (1, 2, 3):
             request = asyncio.create_task(ask(user, "get", "/auth/me"))

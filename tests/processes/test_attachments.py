@@ -111,7 +111,7 @@ def test_files_orphaned_by_a_kill_are_removed_a_day_later(own_database_url: str,
         wake(running, client)
         until(lambda: len(files(tmp_path)) == 1)
         assert Client(running, client.token, client.task_id).take(kept) == 1000
-        assert "orphan files removed" in running.log()
+        until(lambda: "orphan files removed" in running.log())
 
 
 def test_a_stop_during_an_upload_leaves_no_file(own_database_url: str, tmp_path: Path) -> None:

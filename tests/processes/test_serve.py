@@ -105,6 +105,7 @@ def test_two_workers_make_one_administrator_serve_and_stop(tmp_path: Path, own_d
             assert len(workers) >= 2
             assert server.stop() == 0
             until(lambda: not [one for one in workers if one.is_running()])
+            assert server.log().count("Finished server process") == 2  # no worker loses its last lines
 
 
 def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path, own_database_url: str) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from service.core import metrics
 from service.core.errors import InvalidError, UnavailableError
+from service.db import pool
 from service.db.headers import HeaderError, Parameter
 from service.db.pool import Database
 from service.db.statements import Statement, load, read, read_all
+from tests.conftest import make_settings
 
 SORTED = """\
 -- A page of things.
@@ -226,12 +228,14 @@ async def test_the_time_of_a_reader_does_not_count_for_the_statement(tmp_path: P
 
 
 async def test_a_stream_that_gets_no_connection_is_not_a_fast_statement(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, "-- Many.\n-- returns: stream\nselect 1;", name="away.sql")
-    monkeypatch.setattr(database, "acquire_seconds", 0)
-    with pytest.raises(UnavailableError):
-        await anext(read(path, folder=tmp_path).stream(database))
+    settings = make_settings(database_url, database_pool_size=1)
+    async with pool.connected(database_url, settings) as database, database.connection():
+        monkeypatch.setattr(database, "acquire_seconds", 0.01)
+        with pytest.raises(UnavailableError):
+            await anext(read(path, folder=tmp_path).stream(database))
     assert measured("away", "count") in ([], [0])
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import orjson
@@ -170,6 +174,7 @@ def test_without_a_file_lines_go_to_stdout_alone(
 ) -> None:
     logs.setup(make_settings("", log_file=""))
     logger.info("seen")
+    logger.remove()
     assert capsys.readouterr().out.endswith("seen\n")
     assert not list(tmp_path.iterdir())
 
@@ -178,7 +183,7 @@ def test_a_full_file_is_put_aside_and_the_oldest_goes(
     lines: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "ROTATION", 1000)
-    (last,) = lines(lambda: [logger.info("{:0>900}", n) for n in range(12)])
+    (last,) = lines(lambda: [logger.error("{:0>900}", n) for n in range(12)])
     assert last.endswith("11")
     assert len(list(tmp_path.glob("app*.log"))) == 1 + logs.RETENTION
 
@@ -198,3 +203,102 @@ def test_a_file_that_cannot_be_written_stops_the_start_in_one_line(
 def test_a_files_name_may_hold_braces(lines: Callable[..., list[str]], tmp_path: Path) -> None:
     logs.setup(make_settings("", log_file=f"{tmp_path}/{{time}}{{0}}.log"))
     assert [path.name for path in tmp_path.iterdir()] == ["{time}{0}.log"]
+
+
+def count(file: Path) -> int:
+    return len(file.read_text().splitlines())
+
+
+def test_lines_are_written_together_soon_after_the_first(
+    lines: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "BATCH_SECONDS", 1)
+    file = tmp_path / "app.log"
+    logs.setup(make_settings("", log_file=str(file)))
+    counts = []
+    for n in range(100):
+        logger.info("{}", n)
+        counts.append(count(file))
+    ends_at = time.monotonic() + 10
+    while count(file) < 100:
+        assert time.monotonic() < ends_at
+    assert counts[0] == 0
+
+
+@pytest.mark.parametrize(
+    "write_last", [lambda: logger.error("last"), lambda: logging.getLogger(logs.SERVER).info("last")]
+)
+def test_an_error_and_a_line_of_the_server_are_written_at_once_after_all_before(
+    lines: Callable[..., list[str]], tmp_path: Path, write_last: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "BATCH_SECONDS", 60)
+    file = tmp_path / "app.log"
+    logs.setup(make_settings("", log_file=str(file)))
+    logger.info("first")
+    write_last()
+    first, last = file.read_text().splitlines()
+    assert first.endswith("first")
+    assert last.endswith("last")
+
+
+def test_lines_that_wait_have_a_bound(
+    lines: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "BATCH_SECONDS", 60)
+    monkeypatch.setattr(logs, "MAX_WAITING_LINES", 10)
+    file = tmp_path / "app.log"
+    logs.setup(make_settings("", log_file=str(file)))
+    for n in range(25):
+        logger.info("{}", n)
+    assert count(file) == 20
+
+
+def test_threads_lose_no_line_and_keep_their_order(
+    lines: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "BATCH_SECONDS", 0)
+
+    def work() -> None:
+        threads = [Thread(target=lambda t=t: [logger.info("{} {}", t, n) for n in range(500)]) for t in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    numbers = [tuple(map(int, line.split()[-2:])) for line in lines(work)]
+    assert len(numbers) == 2000
+    for thread in range(4):
+        assert [n for t, n in numbers if t == thread] == list(range(500))
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise KeyError", "import signal; signal.raise_signal(2)"])
+def test_a_process_that_exits_loses_no_line(tmp_path: Path, end: str) -> None:
+    program = (
+        "from loguru import logger\nfrom service.core import logs\nfrom service.core.settings import Settings\n"
+        f"logs.setup(Settings(log_file={str(tmp_path / 'app.log')!r}))\n"
+        f"for n in range(50): logger.info('{{}}', n)\n{end}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    written = (tmp_path / "app.log").read_text()
+    assert [line.split()[-1] for line in written.splitlines()] == [str(n) for n in range(50)]
+    assert done.stdout == written
+
+
+def test_a_file_that_was_renamed_is_made_again(lines: Callable[..., list[str]], tmp_path: Path) -> None:
+    file = tmp_path / "app.log"
+    logs.setup(make_settings("", log_file=str(file)))
+    logger.error("one")
+    file.rename(tmp_path / "moved.log")
+    logger.error("two")
+    assert file.read_text().endswith("two\n")
+    assert count(file) == count(tmp_path / "moved.log") == 1
+
+
+def test_a_level_is_read_if_any_destination_receives_it(lines: Callable[..., list[str]]) -> None:
+    read: list[bool] = []
+    for level in ("INFO", "DEBUG"):
+        lines(lambda: read.append(logs.is_read(logs.DEBUG)), log_level=level)
+    assert read == [False, True]
+    assert not logs.is_read(logs.ERROR)
