@@ -26,12 +26,6 @@ LOG_IN_PATHS = frozenset({"/auth/login", "/auth/refresh", "/auth/register"})
 NO_LIMITER: Any = None
 
 
-async def user_key(request: HTTPConnection) -> str:
-    """Return the limiter's key of a request: its user, or its address without a valid token."""
-    identity = await identity_of(request)
-    return f"user:{identity.id}" if isinstance(identity, Viewer) else await address_key(request)
-
-
 async def address_key(request: HTTPConnection) -> str:
     """Return the limiter's key of a request's address."""
     return f"address:{await address_of(request)}"
@@ -66,7 +60,6 @@ class PerKeyRateLimiter(RateLimiter):
         enforce(request, await limit.check(await self.identifier(request)))
 
 
-_requests = PerKeyRateLimiter(NO_LIMITER, identifier=user_key)
 _log_ins = PerKeyRateLimiter(NO_LIMITER, identifier=address_of)
 
 
@@ -83,9 +76,10 @@ async def check_rate_limit(request: HTTPConnection) -> None:
     elif scope["path"] not in UNLIMITED_PATHS:
         if limits.requests and API_KEY in headers_of(scope).get(b"authorization", b""):
             await _refuse_guesses(request, limits.requests)
-        await identity_of(request)
+        identity = await identity_of(request)
         if limits.requests:
-            await _requests(request, limits.requests)
+            key = f"user:{identity.id}" if isinstance(identity, Viewer) else await address_key(request)
+            enforce(request, await limits.requests.check(key))
 
 
 async def _refuse_guesses(request: HTTPConnection, limit: limiter.RateLimiter) -> None:

@@ -23,9 +23,8 @@ from service.api.pipeline.backpressure import PIECE_BYTES, Backpressure
 from service.api.pipeline.body_limits import BodyLimits
 from service.api.pipeline.rate_limit import check_rate_limit
 from service.api.pipeline.response_sender import (
-    RAW_DEFAULT_HEADERS,
     ResponseSender,
-    rate_limit_headers,
+    add_headers,
     request_id_of,
 )
 from service.api.request_checks import has_body
@@ -145,10 +144,7 @@ class RequestPipeline:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "websocket.http.response.start":
-                headers = message["headers"]
-                names = {name for name, _ in headers}
-                headers += [header for header in RAW_DEFAULT_HEADERS if header[0] not in names]
-                headers += [*rate_limit_headers(scope), (b"x-request-id", request_id.encode())]
+                add_headers(scope, message["headers"], request_id=request_id)
             await send(message)
 
         token = logs.request_id.set(request_id)

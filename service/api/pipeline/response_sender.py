@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from functools import cache
+from functools import cache, lru_cache
 from random import getrandbits
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ DEFAULT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+MAX_HEADER_SETS = 1000
 RAW_DEFAULT_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DEFAULT_HEADERS.items()]
 PROBLEM_TYPE = (b"content-type", problems.MEDIA_TYPE.encode())
 
@@ -47,14 +48,15 @@ def request_id_of(scope: Scope) -> str:
     return f"{getrandbits(128):032x}"  # no secret: an id from the operating system takes 1 µs more
 
 
-def rate_limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Return the headers of the IETF draft "RateLimit header fields for HTTP"."""
+def add_headers(scope: Scope, headers: list[tuple[bytes, bytes]], *, request_id: str) -> None:
+    """Add the headers of every response: defaults that it does not set itself, the limits, and the request's id."""
+    headers += _defaults_beside(frozenset([name for name, _ in headers]))
     decisions: dict[str, LimitDecision] | None = scope.get(LIMIT_DECISIONS)
-    if not decisions:
-        return []
-    policies = ", ".join([f'"{one.policy}";q={one.limit};w=60' for one in decisions.values()])
-    states = ", ".join([f'"{one.policy}";r={one.remaining};t={one.reset}' for one in decisions.values()])
-    return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", states.encode())]
+    if decisions:  # the IETF draft "RateLimit header fields for HTTP"
+        policies = ", ".join([f'"{one.policy}";q={one.limit};w=60' for one in decisions.values()])
+        states = ", ".join([f'"{one.policy}";r={one.remaining};t={one.reset}' for one in decisions.values()])
+        headers += [(b"ratelimit-policy", policies.encode()), (b"ratelimit", states.encode())]
+    headers.append((b"x-request-id", request_id.encode()))
 
 
 class ResponseSender:
@@ -102,10 +104,7 @@ class ResponseSender:
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started, self._status = True, status
-        names = {name for name, _ in headers}
-        headers += [header for header in RAW_DEFAULT_HEADERS if header[0] not in names]
-        headers += rate_limit_headers(self._scope)
-        headers.append((b"x-request-id", self.request_id.encode()))
+        add_headers(self._scope, headers, request_id=self.request_id)
         timings = "".join([f"{part};dur={milliseconds:.1f}, " for part, milliseconds in self._timings.items()])
         headers.append((b"server-timing", f"{timings}total;dur={self._milliseconds():.1f}".encode()))
 
@@ -122,6 +121,12 @@ class ResponseSender:
         logger.bind(method=method, path=scope["path"], status=self._status, milliseconds=round(milliseconds, 1)).debug(
             "request handled"
         )
+
+
+@lru_cache(MAX_HEADER_SETS)
+def _defaults_beside(names: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the default headers that a response with these headers does not set itself."""
+    return [header for header in RAW_DEFAULT_HEADERS if header[0] not in names]
 
 
 @cache
