@@ -16,7 +16,8 @@ from service.accounts.users import check_admin_credentials
 from service.api import connection_limits
 from service.api.connection import limit_send_buffer
 from service.api.connection_limits import ConnectionLimits
-from service.api.protocols import MAX_MESSAGE_BYTES, protocols
+from service.api.protocols import protocols
+from service.api.websocket_protocol import MAX_MESSAGE_BYTES
 from service.attachments import operations
 from service.core import descriptors, logs, metrics, signing_keys
 from service.core.errors import StartError
