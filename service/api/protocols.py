@@ -21,6 +21,7 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_SECONDS = 10
 INCOMPLETE_RESPONSE = "ASGI callable returned without completing response."  # ours end so on purpose, and log why
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != INCOMPLETE_RESPONSE)
+UPGRADE = re.compile(rb"\n[uU][pP]")
 OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGNORECASE)
 http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES  # of a handshake: HttpProtocol has bounded its head already
 
@@ -51,7 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self._address = self._limits.acquire(transport.get_extra_info("peername"))
         if self._address is not None:
-            self._expect_head()
+            self._time_head()
         else:
             transport.write(raw_problem("unavailable", "Too many connections are open.", retry_after=RETRY_SECONDS))
             transport.close()
@@ -91,11 +92,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse("request_header_fields_too_large")
+            elif self._head_timer is None and not self.transport.is_closing():
+                self._time_head()
 
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expect_head()
+        self._end_head()
+        self._in_head, self._head_bytes = True, 0
 
     @override
     def on_headers_complete(self) -> None:
@@ -128,15 +132,15 @@ class HttpProtocol(HttpToolsProtocol):
             self._limits.release(self._address)
             self._address = None
 
-    def _expect_head(self) -> None:
-        self._end_head()
-        self._in_head, self._head_bytes = True, 0
+    def _time_head(self) -> None:
+        """Start the timer of a head that did not arrive as a whole, which few do not."""
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._time_out)
 
     def _end_head(self) -> None:
         self._in_head = False
         if self._head_timer is not None:
             self._head_timer.cancel()
+            self._head_timer = None
 
     def _time_out(self) -> None:
         if self._is_responding():
@@ -170,5 +174,7 @@ def protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
 
 def _without_other_upgrade(data: bytes) -> bytes:
     """Rename an `Upgrade` to other than WebSockets (RFC 9110, section 7.8): the parser would drop the body for it."""
+    if not UPGRADE.search(data):  # of nearly all requests: 0.5 µs, where a copy of the head in lower case took 1.4
+        return data
     head, end, rest = data.partition(b"\r\n\r\n")
-    return OTHER_UPGRADE.sub(b"\r\nx-upgrade:", head + end) + rest if b"pgrade" in head.lower() else data
+    return OTHER_UPGRADE.sub(b"\r\nx-upgrade:", head + end) + rest
