@@ -17,8 +17,10 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend as Backend
 from yoyo.connections import DatabaseURI
 
 from service.core.errors import StartError
+from service.db.migration_files import FOLDER, release_ids
 
-FOLDER = Path(__file__).parents[2] / "migrations"
+__all__ = ["FOLDER", "Status", "migrate", "release_ids", "rollback", "status"]
+
 # Advisory locks: one process migrates at a time; one session changes the schema at a time.
 MIGRATION_LOCK, SCHEMA_LOCK = 0x7A5C_0001, 0x7A5C_0002
 # Defaults of a role or database must not change these.
@@ -31,11 +33,6 @@ class Status:
 
     id: str
     applied: bool
-
-
-def release_ids(folder: Path = FOLDER) -> list[str]:
-    """Return the ids of this release's migrations, `["0001.accounts", …]`, oldest first."""
-    return [migration.id for migration in _read(folder)]
 
 
 def status(url: str, *, folder: Path = FOLDER) -> list[Status]:
@@ -87,8 +84,7 @@ def rollback(url: str, *, count: int, folder: Path = FOLDER, wait: float = 60) -
 
 
 def _read(folder: Path) -> list[Any]:
-    if not folder.is_dir():  # yoyo would treat it as an empty folder
-        raise StartError(f"no folder {folder}")
+    release_ids(folder)  # raises StartError where yoyo would treat an absent folder as an empty one
     return list(read_migrations(glob.escape(str(folder))))
 
 

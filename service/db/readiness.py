@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.core.errors import UnavailableError
-from service.db import migrations
+from service.db import migration_files
 from service.db.pool import Executor
 from service.db.queries import q
 
@@ -14,7 +14,7 @@ async def pending_migrations(db: Executor) -> list[str]:
     Raises: UnavailableError if the database is unavailable or has no schema.
     """
     applied = {row["migration_id"] for row in await q.dba.applied_migrations(db)}
-    return [migration for migration in migrations.release_ids() if migration not in applied]
+    return [migration for migration in migration_files.release_ids() if migration not in applied]
 
 
 async def check(db: Executor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from service.events.subscriber import MAX_QUEUED_BYTES, Subscriber
 PAGE_ROWS = 200
 MAX_READERS = 4  # of the pool's connections at once, so that requests find a free one
 RETRY_SECONDS = 1.0
+CHECK_SECONDS = 0.25  # by which an expired subscription may last too long
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Hub:
         self.subscribers: set[Subscriber] = set()
         self._live_administrators: set[Subscriber] = set()
         self._live_owners: dict[int, set[Subscriber]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def has_live_subscribers(self) -> bool:
@@ -89,12 +92,23 @@ class Hub:
         The next item is asked for only after the one before was sent. The stream raises SubscriptionEndedError.
         """
         self.subscribers.add(subscriber)
+        if self._timer is None:
+            self._check_times()
         try:
             with metrics.SUBSCRIBERS.track_inprogress():
                 yield self._stream(subscriber)
         finally:
             self.subscribers.discard(subscriber)
             self._leave(subscriber)
+
+    def _check_times(self) -> None:
+        """Stop subscribers from waiting past their time: one timer in place of one each, which took KiB and CPU."""
+        self._timer = None
+        if self.subscribers:
+            now, monotonic_now = time.time(), time.monotonic()
+            for subscriber in self.subscribers:
+                subscriber.check_time(now, monotonic_now)
+            self._timer = asyncio.get_running_loop().call_later(CHECK_SECONDS, self._check_times)
 
     def _join(self, subscriber: Subscriber) -> None:
         subscriber.start_queue()

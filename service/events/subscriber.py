@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,12 +40,13 @@ class SubscriptionFilter:
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Subscriber:
     """A client that receives events.
 
-    send_now: sends an event without the queue, and returns False if it cannot.
+    send_frame: sends an event's WebSocket frame without the queue, and returns False if it cannot.
     expires_at: the end of the subscription, by `time.time()`.
+    needs_keepalive: whether `wait` returns after KEEPALIVE_SECONDS without an event.
     end_code: the close code of an ended subscription, else 0.
     seen: the snapshot up to which the subscriber has read the table.
     """
@@ -52,7 +54,8 @@ class Subscriber:
     viewer: Viewer
     position: Position
     expires_at: float
-    send_now: Callable[[Event], bool] = lambda _event: False
+    send_frame: Callable[[bytes], bool] = lambda _frame: False
+    needs_keepalive: bool = True
     event_filter: SubscriptionFilter | None = None
     end_code: int = 0
     overflowed: bool = True
@@ -61,6 +64,7 @@ class Subscriber:
     _queued_bytes: int = 0
     _woken: bool = False
     _waiter: asyncio.Future[None] | None = None
+    _keepalive_at: float = math.inf  # by `time.monotonic()`
     seen: Snapshot = field(init=False)
 
     def start_queue(self) -> None:
@@ -77,11 +81,12 @@ class Subscriber:
         if self.overflowed or (self.event_filter and not self.event_filter.matches(event)):
             return
         if self._idle:
-            # The comparison of ids comes first because it is cheap and nearly always enough.
-            if event.id <= self.seen.newest_id and not self.seen.lacks(event.id, event.xid):
+            # The comparison of ids is cheap and nearly always enough.
+            is_recent = event.id <= self.seen.newest_id
+            if is_recent and not self.seen.lacks(event.id, event.xid):
                 return
-            if not self.is_ahead_of(event):
-                if self.send_now(event):
+            if not is_recent or not self.is_ahead_of(event):
+                if self.send_frame(event.websocket_frame):
                     self.position = event.position
                     return
                 self.position = event.previous_position
@@ -125,19 +130,21 @@ class Subscriber:
         return None
 
     async def wait(self) -> bool:
-        """Wait until there is something to do; return False if there is nothing for KEEPALIVE_SECONDS."""
+        """Wait until there is something to do; return False if it expires, or needs a keep-alive."""
         if not self._woken:
-            loop = asyncio.get_running_loop()
-            self._idle, self._waiter = True, loop.create_future()
-            wait_seconds = min(KEEPALIVE_SECONDS, max(0.0, self.expires_at - time.time()))
-            timer = loop.call_later(wait_seconds, self._stop_waiting)
+            self._idle, self._waiter = True, asyncio.get_running_loop().create_future()
+            self._keepalive_at = time.monotonic() + KEEPALIVE_SECONDS if self.needs_keepalive else math.inf
             try:
                 await self._waiter
             finally:
-                timer.cancel()
                 self._idle, self._waiter = False, None
         woken, self._woken = self._woken, False
         return woken
+
+    def check_time(self, now: float, monotonic_now: float) -> None:
+        """Stop waiting if the subscription has expired or a keep-alive is due."""
+        if now >= self.expires_at or monotonic_now >= self._keepalive_at:
+            self._stop_waiting()
 
     def _wake(self) -> None:
         self._woken = True

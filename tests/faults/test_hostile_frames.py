@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from service.api.protocols import MAX_FRAMES
+from service.api.websocket_protocol import MAX_FRAMES
 from tests.support.listeners import authorization, web_socket
 from tests.support.raw import Raw, dial, masked
 from tests.support.servers import Server, serving

@@ -13,8 +13,10 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from service.api.connection import ConnectionPoller
 from service.api.connection_limits import ConnectionLimits
-from service.api.protocols import MAX_MESSAGE_BYTES, HttpProtocol, WebSocketProtocol, protocols
+from service.api.protocols import HttpProtocol, protocols
+from service.api.websocket_protocol import MAX_MESSAGE_BYTES, WebSocketProtocol
 
 MAX_CONNECTIONS = 1000
 
@@ -49,13 +51,13 @@ async def on_port(
     app: ASGIApp, *, sockets: bool = False, protocol: type[HttpProtocol] = HttpProtocol
 ) -> AsyncIterator[int]:
     """Serve an application on a free port; yield the port."""
-    limits = ConnectionLimits(MAX_CONNECTIONS, trusted=())
-    ws: Any = partial(WebSocketProtocol, limits=limits) if sockets else "none"
+    limits, poller = ConnectionLimits(MAX_CONNECTIONS, trusted=()), ConnectionPoller()
+    ws: Any = partial(WebSocketProtocol, limits=limits, poller=poller) if sockets else "none"
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws=ws)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: protocol(config, state, {}, limits=limits), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: protocol(config, state, {}, limits=limits, poller=poller), "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
     for connection in list(state.connections):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -135,6 +136,7 @@ class WebSocketConnection:
         self._socket = socket
         self._state = state
         self._connection = client_connection_of(socket.scope)
+        self._send_frame: Callable[[bytes], bool] = self._connection.write if self._connection else lambda _frame: False
         # A future, because each of many connections has one, and an asyncio.Event takes four times the memory.
         self._first_frame_sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -146,7 +148,7 @@ class WebSocketConnection:
             position = await event_log.current_position(self._state.db)
         else:
             position = event_log.position(since) or NO_POSITION
-        subscriber = Subscriber(viewer, position, viewer.expires_at, self._send_now)
+        subscriber = Subscriber(viewer, position, viewer.expires_at, self._send_frame, needs_keepalive=False)
         with self._state.subscriptions.of_user(viewer.id), self._state.hub.subscribed(subscriber) as items:
             subscriber.viewer = await self._state.session_cache.revalidate(viewer)
             logger.bind(actor_id=viewer.id).debug("subscriber connected")
@@ -180,15 +182,12 @@ class WebSocketConnection:
             raise CloseError(UNAUTHORIZED, 'the first message is {"type": "auth", "token": "..."}')
         return message
 
-    def _send_now(self, event: Event) -> bool:
-        return self._connection is not None and self._connection.write(event.websocket_frame)
-
     async def _send(self, items: Items) -> None:
         async with aclosing(items):
             async for item in items:
                 match item:
                     case Event():
-                        if not self._send_now(item):
+                        if not self._send_frame(item.websocket_frame):
                             await self._socket.send_text(item.body.decode())
                     case Ready() | Reset():
                         message = position_message(item, self._state.event_log)
