@@ -25,6 +25,8 @@ BYTES_ACKED_OFFSET = 120  # of `tcpi_bytes_acked` in Linux's struct tcp_info
 SEND_BUFFER_BYTES = 128 * 1024
 CONNECTION_EXTENSION = "service.connection"
 """The extension under which an ASGI scope carries its ClientConnection."""
+WRITER_EXTENSION = "service.writer"
+"""The extension under which an ASGI scope carries its ResponseWriter, if the server offers one."""
 
 
 def limit_send_buffer(listening: socket.socket) -> None:
@@ -33,6 +35,16 @@ def limit_send_buffer(listening: socket.socket) -> None:
     TCP_USER_TIMEOUT stays unset: it would also end a peer that reads slowly through a window that is often closed.
     """
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES // 2)  # the kernel doubles it
+
+
+class ResponseWriter(Protocol):
+    """What writes a whole response to one request at once, in place of ASGI's messages."""
+
+    def is_ready(self) -> bool:
+        """Return whether the response can be written so."""
+
+    def write(self, status: int, head: bytes, body: bytes) -> None:
+        """Write a response; `head` has a line for each header."""
 
 
 class Pingable(Protocol):

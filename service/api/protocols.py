@@ -9,10 +9,16 @@ from functools import partial
 from typing import Any
 
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from websockets import http11
 
-from service.api.connection import CONNECTION_EXTENSION, MAX_STALL_SECONDS, ClientConnection, ConnectionPoller
+from service.api.connection import (
+    CONNECTION_EXTENSION,
+    MAX_STALL_SECONDS,
+    WRITER_EXTENSION,
+    ClientConnection,
+    ConnectionPoller,
+)
 from service.api.connection_limits import RETRY_SECONDS, ConnectionLimits
 from service.api.problems import logged_raw_problem, raw_problem
 from service.api.websocket_protocol import WebSocketProtocol
@@ -24,6 +30,39 @@ logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != INCOMP
 UPGRADE = re.compile(rb"\n[uU][pP]")
 OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGNORECASE)
 http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES  # of a handshake: HttpProtocol has bounded its head already
+
+
+class CycleWriter:
+    """Writes the response to one request at once: uvicorn's two messages, with a check of each header, take 20 µs more.
+
+    It is switched off by leaving it out of the scope's extensions.
+    """
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def is_ready(self) -> bool:
+        """Return whether the client can take a response now and reads on after it."""
+        cycle = self._cycle
+        return not (
+            cycle.response_started
+            or cycle.disconnected
+            or cycle.flow.write_paused
+            or not cycle.keep_alive
+            or cycle.scope["method"] == "HEAD"
+        )
+
+    def write(self, status: int, head: bytes, body: bytes) -> None:
+        """Write a response; `head` has a line for each header."""
+        cycle = self._cycle
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+        cycle.transport.write(b"".join([STATUS_LINE[status], *lines, head, b"\r\n", body]))
+        cycle.message_event.set()
+        cycle.on_response()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -109,6 +148,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["extensions"] = extensions
         self._in_body = True
         super().on_headers_complete()
+        extensions[WRITER_EXTENSION] = CycleWriter(self.cycle)
         self._client_connection.mark_written()  # until the response is complete
 
     @override

@@ -135,8 +135,11 @@ class RequestPipeline:
             await self._documents(scope, receive, self._backpressure.bounded(scope, receive, _document_sender(send)))
             return
         response = await endpoint(Request(scope, receive))
+        sender: ResponseSender = scope[SENDER]
         if len(response.body) > PIECE_BYTES:
             send = self._backpressure.bounded(scope, receive, send)
+        elif isinstance(response, responses.BytesResponse) and send == sender.send and sender.write(response):
+            return
         await response(scope, receive, send)
 
     async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

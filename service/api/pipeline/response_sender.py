@@ -13,7 +13,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
 from service.api import problems, responses
+from service.api.connection import WRITER_EXTENSION, ResponseWriter
 from service.api.headers import ROUTE, headers_of
+from service.api.responses import BytesResponse
 from service.core import metrics, server_timing
 from service.ratelimit.limiter import LimitDecision
 
@@ -51,12 +53,17 @@ def request_id_of(scope: Scope) -> str:
 def add_headers(scope: Scope, headers: list[tuple[bytes, bytes]], *, request_id: str) -> None:
     """Add the headers of every response: defaults that it does not set itself, the limits, and the request's id."""
     headers += _defaults_beside(frozenset([name for name, _ in headers]))
+    headers += _headers_of_request(scope, request_id)
+
+
+def _headers_of_request(scope: Scope, request_id: str) -> list[tuple[bytes, bytes]]:
     decisions: dict[str, LimitDecision] | None = scope.get(LIMIT_DECISIONS)
+    headers = [(b"x-request-id", request_id.encode())]
     if decisions:  # the IETF draft "RateLimit header fields for HTTP"
         policies = ", ".join([f'"{one.policy}";q={one.limit};w=60' for one in decisions.values()])
         states = ", ".join([f'"{one.policy}";r={one.remaining};t={one.reset}' for one in decisions.values()])
         headers += [(b"ratelimit-policy", policies.encode()), (b"ratelimit", states.encode())]
-    headers.append((b"x-request-id", request_id.encode()))
+    return headers
 
 
 class ResponseSender:
@@ -71,6 +78,21 @@ class ResponseSender:
         self._timings = server_timing.begin()
         self._is_replaced = False
         self._is_disconnected = False
+
+    def write(self, response: BytesResponse) -> bool:
+        """Write a whole response at once, if the server's connection can; return whether it was written."""
+        writer: ResponseWriter | None = self._scope.get("extensions", {}).get(WRITER_EXTENSION)
+        if writer is None or not writer.is_ready():
+            return False
+        headers = response.raw_headers
+        lines = [*headers, *_headers_of_request(self._scope, self.request_id), self._server_timing()]
+        head = b"".join([b"%b: %b\r\n" % line for line in lines])
+        if not head.count(b"\n") == head.count(b"\r") == len(lines):
+            return False  # a line break in a value, which the server refuses
+        self.started, self._status = True, response.status_code
+        block = _default_block(frozenset([name for name, _ in headers]))
+        writer.write(response.status_code, head + block, bytes(response.body))
+        return True
 
     async def send(self, message: Message) -> None:
         """Send a message to the client, and nothing after it has disconnected."""
@@ -105,8 +127,11 @@ class ResponseSender:
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started, self._status = True, status
         add_headers(self._scope, headers, request_id=self.request_id)
+        headers.append(self._server_timing())
+
+    def _server_timing(self) -> tuple[bytes, bytes]:
         timings = "".join([f"{part};dur={milliseconds:.1f}, " for part, milliseconds in self._timings.items()])
-        headers.append((b"server-timing", f"{timings}total;dur={self._milliseconds():.1f}".encode()))
+        return b"server-timing", f"{timings}total;dur={self._milliseconds():.1f}".encode()
 
     def _milliseconds(self) -> float:
         return (time.perf_counter() - self._started_at) * 1000
@@ -127,6 +152,11 @@ class ResponseSender:
 def _defaults_beside(names: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
     """Return the default headers that a response with these headers does not set itself."""
     return [header for header in RAW_DEFAULT_HEADERS if header[0] not in names]
+
+
+@lru_cache(MAX_HEADER_SETS)
+def _default_block(names: frozenset[bytes]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in _defaults_beside(names)])
 
 
 @cache
