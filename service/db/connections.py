@@ -25,6 +25,13 @@ class PooledConnection(asyncpg.Connection):
         """Return whether the server has yet to end a statement that its client has cancelled."""
         return bool(self._protocol._is_cancelling())  # type: ignore[attr-defined]
 
+    async def finish_cancelling(self) -> None:
+        """Wait until the server has ended it.
+
+        Raises: TimeoutError after CANCEL_SECONDS; the connection is then closed.
+        """
+        await self._protocol._wait_for_cancellation(CANCEL_SECONDS)  # type: ignore[attr-defined]
+
     def _drop_global_statement_cache(self) -> None:
         """Let all connections prepare their statements again: one has found that the schema has changed."""
         for connection in self.pool:
@@ -156,7 +163,7 @@ class ConnectionPool:
 
     async def _finish_cancelling(self, connection: PooledConnection) -> None:
         try:
-            await connection.execute("", timeout=CANCEL_SECONDS)  # asyncpg awaits the end of the cancelled statement
+            await connection.finish_cancelling()
         except DRIVER_ERRORS:
             connection.terminate()
         finally:

@@ -334,7 +334,7 @@ def test_either_of_two_workers_reports_the_metrics_of_both(tmp_path: Path, own_d
         assert list(folder.glob("*.db"))
         shutil.rmtree(folder)
         assert server.status("/metrics") == 503
-        assert "metrics were deleted" in server.log()
+        until(lambda: "metrics were deleted" in server.log())
         psutil.Process(server.process.pid).children(recursive=True)[-1].kill()
         until(lambda: server.log().count(" ready\n") == 4)
         assert {server.status("/metrics") for _ in range(8)} == {503}  # and not what the new one alone knows

@@ -186,8 +186,10 @@ async def test_a_connection_is_lent_again_after_its_cancelled_statement_has_ende
             assert isinstance(connection, PooledConnection)
             assert connection.is_cancelling()
         assert database.acquire_nowait() is None
+        (cancelling,) = database.pool._cancelling
         async with database.connection() as connection:
             assert await pid(connection) == backend
+        await cancelling
 
 
 async def test_a_connection_left_inside_a_transaction_is_replaced(database_url: str) -> None:
@@ -198,6 +200,17 @@ async def test_a_connection_left_inside_a_transaction_is_replaced(database_url: 
         async with database.connection() as connection:
             assert await pid(connection) != backend
             assert not connection.is_in_transaction()
+
+
+async def test_a_free_connection_that_is_lost_is_replaced_without_an_error(database: Database, sql: Sql) -> None:
+    lent = [await database.acquire() for _ in range(SIZE)]
+    backends = [await pid(one) for one in lent]
+    for one in lent:
+        database.release(one)
+    for backend in backends:
+        await sql.execute("select pg_terminate_backend($1, 10000)", backend)
+    await until(lambda: database.pool.open_connections == 0)
+    await all_lend(database)
 
 
 async def test_a_failed_connection_leaves_its_slot_to_the_next_that_waits(
