@@ -58,6 +58,17 @@ class SessionCache:
         self._forget_count = 0
         self._key_uses = KeyUseWriter(db)
 
+    def find(self, credential: str) -> Viewer | None:
+        """Return the viewer of an access token whose session is cached, which most requests have.
+
+        Raises: UnauthorizedError.
+        """
+        if credential.startswith(KEY_PREFIX) or not self.is_current():
+            return None
+        viewer = self._tokens.verify(credential)
+        current = self._sessions.get(viewer.session_id)
+        return None if current is None else _confirmed(viewer, current)
+
     async def authenticate(self, credential: str) -> Viewer:
         """Return the viewer of an access token or API key. Raises: UnauthorizedError, UnavailableError."""
         if credential.startswith(KEY_PREFIX):
@@ -83,11 +94,7 @@ class SessionCache:
         current = self._sessions.get(viewer.session_id) if self.is_current() else None
         if current is None:
             current = await self._fetch_session(viewer.session_id)
-        if current.id != viewer.id:
-            raise UnauthorizedError("The token is not valid.")
-        if current.is_admin == viewer.is_admin:
-            return viewer
-        return replace(current, expires_at=viewer.expires_at)
+        return _confirmed(viewer, current)
 
     async def _fetch_session(self, session_id: int) -> Viewer:
         forget_count = self._forget_count
@@ -149,6 +156,15 @@ class SessionCache:
         """Remove the entry of a session."""
         self._forget_count += 1
         self._sessions.pop(session_id, None)
+
+
+def _confirmed(viewer: Viewer, current: Viewer) -> Viewer:
+    """Return the viewer of a token with the present role of its account. Raises: UnauthorizedError."""
+    if current.id != viewer.id:
+        raise UnauthorizedError("The token is not valid.")
+    if current.is_admin == viewer.is_admin:
+        return viewer
+    return replace(current, expires_at=viewer.expires_at)
 
 
 def _name(viewer: Viewer) -> tuple[str, int | None]:

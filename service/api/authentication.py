@@ -51,8 +51,9 @@ def credential_of(request: HTTPConnection) -> str | None:
 async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceError | None:
     if credential is None:
         return None
+    cache = state.session_cache
     try:
-        return await state.session_cache.authenticate(credential)
+        return cache.find(credential) or await cache.authenticate(credential)
     except (UnauthorizedError, UnavailableError) as error:
         return error
 

@@ -73,8 +73,9 @@ class RateLimiter:
 
     async def check(self, key: str) -> LimitDecision:
         """Use one permit of the key, or decide how long the client waits for one."""
-        state = self._states.get(key)
-        if state is None:
+        try:
+            state = self._states[key]
+        except KeyError:
             state = self._states[key] = LimiterState()
         if self._scripts is None:
             wait = self._step(state, use=True)

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from service.api import protocols
 from service.api.pipeline import body_limits
 from service.api.protocols import MAX_HEAD_BYTES, HttpProtocol
+from service.api.responses import BytesResponse
 from tests.support.pipelines import pipeline_to
 from tests.support.problems import MEMBERS
 from tests.support.sockets import on_port
@@ -249,3 +250,12 @@ async def test_a_request_cancelled_by_the_stop_returns_503() -> None:
     await asyncio.wait([request])
     assert sent[0]["status"] == 503
     assert orjson.loads(sent[1]["body"])["code"] == "unavailable"
+
+
+async def test_a_line_break_in_a_header_never_reaches_the_client() -> None:
+    async def split(_request: Request) -> Response:
+        return BytesResponse(b"{}", 200, {"X-Name": "a\r\nX-Other: b"}, b"application/json")
+
+    async with on_port(pipeline_to(split)) as port:
+        answer = await exchange(port, REQUEST + b"\r\n")
+    assert answer == b""

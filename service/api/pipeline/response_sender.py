@@ -16,7 +16,7 @@ from service.api import problems, responses
 from service.api.connection import WRITER_EXTENSION, ResponseWriter
 from service.api.headers import ROUTE, headers_of
 from service.api.responses import BytesResponse
-from service.core import metrics, server_timing
+from service.core import logs, metrics, server_timing
 from service.ratelimit.limiter import LimitDecision
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ class ResponseSender:
         method = "HEAD" if responses.HEAD in scope else scope["method"]
         label = method if method in METRIC_METHODS else "other"
         _seconds_of(label, scope.get(ROUTE, ""), self._status).observe(milliseconds / 1000)
-        logger.bind(method=method, path=scope["path"], status=self._status, milliseconds=round(milliseconds, 1)).debug(
-            "request handled"
-        )
+        if logs.is_read(logs.DEBUG):
+            fields = {"method": method, "path": scope["path"], "status": self._status}
+            logger.bind(**fields, milliseconds=round(milliseconds, 1)).debug("request handled")
 
 
 @lru_cache(MAX_HEADER_SETS)
