@@ -25,8 +25,8 @@ BYTES_ACKED_OFFSET = 120  # of `tcpi_bytes_acked` in Linux's struct tcp_info
 SEND_BUFFER_BYTES = 128 * 1024
 CONNECTION_EXTENSION = "service.connection"
 """The extension under which an ASGI scope carries its ClientConnection."""
-WRITER_EXTENSION = "service.writer"
-"""The extension under which an ASGI scope carries its ResponseWriter, if the server offers one."""
+CYCLE_EXTENSION = "service.cycle"
+"""The extension under which an ASGI scope carries its RequestCycle, if the server offers one."""
 
 
 def limit_send_buffer(listening: socket.socket) -> None:
@@ -37,8 +37,11 @@ def limit_send_buffer(listening: socket.socket) -> None:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES // 2)  # the kernel doubles it
 
 
-class ResponseWriter(Protocol):
-    """What writes a whole response to one request at once, in place of ASGI's messages."""
+class RequestCycle(Protocol):
+    """The server's side of one request: it reads a body and writes a response at once, in place of ASGI's messages."""
+
+    def pop_body(self) -> bytes | None:
+        """Return the whole body, if it has arrived and nobody has read of it."""
 
     def is_ready(self) -> bool:
         """Return whether the response can be written so."""

@@ -14,8 +14,8 @@ from websockets import http11
 
 from service.api.connection import (
     CONNECTION_EXTENSION,
+    CYCLE_EXTENSION,
     MAX_STALL_SECONDS,
-    WRITER_EXTENSION,
     ClientConnection,
     ConnectionPoller,
 )
@@ -32,16 +32,28 @@ OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGN
 http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES  # of a handshake: HttpProtocol has bounded its head already
 
 
-class CycleWriter:
-    """Writes the response to one request at once: uvicorn's two messages, with a check of each header, take 20 µs more.
+class DirectCycle:
+    """Reads a body and writes a response at once.
 
-    It is switched off by leaving it out of the scope's extensions.
+    uvicorn's two messages, with a check of each header, take 20 µs more, and waiting for a body that is there takes 10.
+    Both are switched off by leaving this out of the scope's extensions.
     """
 
     __slots__ = ("_cycle",)
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
+
+    def pop_body(self) -> bytes | None:
+        """Return the whole body, if it has arrived and nobody has read of it."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.response_complete or not cycle.message_event.is_set():
+            return None
+        cycle.message_event.clear()
+        cycle.waiting_for_100_continue = False
+        cycle.flow.resume_reading()
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
 
     def is_ready(self) -> bool:
         """Return whether the client can take a response now and reads on after it."""
@@ -148,7 +160,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["extensions"] = extensions
         self._in_body = True
         super().on_headers_complete()
-        extensions[WRITER_EXTENSION] = CycleWriter(self.cycle)
+        extensions[CYCLE_EXTENSION] = DirectCycle(self.cycle)
         self._client_connection.mark_written()  # until the response is complete
 
     @override

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope
 from typing_extensions import override
 
 from service.api.authentication import require_viewer
+from service.api.connection import CYCLE_EXTENSION, RequestCycle
 from service.api.headers import headers_of
 from service.api.pipeline.json_limits import MAX_VALUES, JsonValueCounter
 from service.api.request_checks import MERGE_PATCH, has_body, media_type
@@ -86,6 +87,7 @@ class BoundedBody:
         seconds_in_all: float | None = None,
     ) -> None:
         self._receive = receive
+        self._cycle: RequestCycle | None = request.scope.get("extensions", {}).get(CYCLE_EXTENSION)
         self._max_bytes = max_bytes
         self._ends_at = None if seconds_in_all is None else time.monotonic() + seconds_in_all
         self._size = 0
@@ -97,18 +99,25 @@ class BoundedBody:
         """Return the next message. Raises HTTPException 408 if it arrives too late, 413 if the body is too large."""
         if self._is_complete:  # the next message is the client's disconnect, which has no limit
             return await self._receive()
-        seconds = BODY_PART_TIMEOUT_SECONDS if self._ends_at is None else self._ends_at - time.monotonic()
-        try:
-            async with asyncio.timeout(seconds):
-                message = await self._receive()
-        except TimeoutError:
-            raise HTTPException(408) from None
+        message = self._arrived_body() or await self._receive_in_time()
         self._is_complete = not message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > self._max_bytes:
             raise HTTPException(413)
         self._check(message)
         return message
+
+    def _arrived_body(self) -> Message | None:
+        body = self._cycle.pop_body() if self._cycle else None
+        return None if body is None else {"type": "http.request", "body": body, "more_body": False}
+
+    async def _receive_in_time(self) -> Message:
+        seconds = BODY_PART_TIMEOUT_SECONDS if self._ends_at is None else self._ends_at - time.monotonic()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._receive()
+        except TimeoutError:
+            raise HTTPException(408) from None
 
     def _check(self, message: Message) -> None:
         """Check the content of the next part."""

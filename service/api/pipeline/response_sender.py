@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
 from service.api import problems, responses
-from service.api.connection import WRITER_EXTENSION, ResponseWriter
+from service.api.connection import CYCLE_EXTENSION, RequestCycle
 from service.api.headers import ROUTE, headers_of
 from service.api.responses import BytesResponse
 from service.core import logs, metrics, server_timing
@@ -81,8 +81,8 @@ class ResponseSender:
 
     def write(self, response: BytesResponse) -> bool:
         """Write a whole response at once, if the server's connection can; return whether it was written."""
-        writer: ResponseWriter | None = self._scope.get("extensions", {}).get(WRITER_EXTENSION)
-        if writer is None or not writer.is_ready():
+        cycle: RequestCycle | None = self._scope.get("extensions", {}).get(CYCLE_EXTENSION)
+        if cycle is None or not cycle.is_ready():
             return False
         headers = response.raw_headers
         lines = [*headers, *_headers_of_request(self._scope, self.request_id), self._server_timing()]
@@ -91,7 +91,7 @@ class ResponseSender:
             return False  # a line break in a value, which the server refuses
         self.started, self._status = True, response.status_code
         block = _default_block(frozenset([name for name, _ in headers]))
-        writer.write(response.status_code, head + block, bytes(response.body))
+        cycle.write(response.status_code, head + block, bytes(response.body))
         return True
 
     async def send(self, message: Message) -> None:
