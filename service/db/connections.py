@@ -21,6 +21,16 @@ class PooledConnection(asyncpg.Connection):
 
     pool: Collection[Any] = ()
 
+    def is_reusable(self) -> bool:
+        """Return whether the connection is open, and neither cancels a statement nor is inside a transaction."""
+        protocol = self._protocol  # type: ignore[attr-defined]
+        return not (
+            self._aborted  # type: ignore[attr-defined]
+            or protocol._is_cancelling()
+            or protocol.is_in_transaction()
+            or not protocol.is_connected()
+        )
+
     def is_cancelling(self) -> bool:
         """Return whether the server has yet to end a statement that its client has cancelled."""
         return bool(self._protocol._is_cancelling())  # type: ignore[attr-defined]
@@ -150,16 +160,17 @@ class ConnectionPool:
         One whose statement is being cancelled comes back afterwards. One that is closed or left inside a transaction is
         discarded.
         """
-        if connection.is_closed():
+        if connection.is_reusable():
+            if not (self._waiting and self._pass_on(connection)):
+                self._keep(connection)
+        elif connection.is_closed():
             self._discard(connection)
         elif connection.is_cancelling():
             task = self._loop.create_task(self._finish_cancelling(connection))
             self._cancelling.add(task)
             task.add_done_callback(self._cancelling.discard)
-        elif connection.is_in_transaction():
+        else:  # inside a transaction
             self._discard(connection)
-        elif not self._pass_on(connection):
-            self._keep(connection)
 
     async def _finish_cancelling(self, connection: PooledConnection) -> None:
         try:

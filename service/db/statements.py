@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -97,7 +97,7 @@ class Statement:
         raise TypeError(f"{self.name}: missing or unknown: {', '.join(sorted(values.keys() ^ names))}")
 
     async def _run(self, db: Executor, fetch: Fetch, text: str, arguments: list[Any]) -> Any:
-        """Run the statement, without context managers and partials.
+        """Run the statement, without context managers.
 
         With the pool's raw connections this takes 0.38 of the CPU time of before (174 and 71 µs).
         """
@@ -105,12 +105,14 @@ class Statement:
         try:
             if not isinstance(db, Database):
                 return await self._run_inside(db, fetch, text, arguments)
+            if db.transaction_settings:
+                fetch = partial(self._begin_and_fetch, db, fetch)
             connection = db.acquire_nowait() or await db.acquire()
             try:
-                result = await self._fetch_alone(db, connection, fetch, text, arguments)
+                result = await fetch(connection, text, arguments)
             except ROLLED_BACK:  # the statement left nothing, and the transaction that it conflicted with goes on
                 metrics.STATEMENT_ERRORS.labels(self.name, "rolled_back").inc()
-                result = await self._fetch_alone(db, connection, fetch, text, arguments)
+                result = await fetch(connection, text, arguments)
             finally:
                 db.release(connection)
             if self.header.notifies:
@@ -128,15 +130,8 @@ class Statement:
         db.notifies |= bool(self.header.notifies)
         return result
 
-    def _fetch_alone(
-        self, db: Database, connection: Connection, fetch: Fetch, text: str, arguments: list[Any]
-    ) -> Awaitable[Any]:
-        if db.transaction_settings:
-            return self._begin_and_fetch(db, connection, fetch, text, arguments)
-        return fetch(connection, text, arguments)
-
     async def _begin_and_fetch(
-        self, db: Database, connection: Connection, fetch: Fetch, text: str, arguments: list[Any]
+        self, db: Database, fetch: Fetch, connection: Connection, text: str, arguments: list[Any]
     ) -> Any:
         async with db.begin(connection, writes=self.writes):
             return await fetch(connection, text, arguments)

@@ -77,36 +77,31 @@ class RateLimiter:
             state = self._states[key]
         except KeyError:
             state = self._states[key] = LimiterState()
+        now = _monotonic()
         if self._scripts is None:
-            wait = self._step(state, use=True)
-        elif self._has_permit(state):  # most requests
-            wait = self._step(state, use=True)
+            wait = self._step(state, now, use=True)
+        elif self._has_permit(state, now):  # most requests
+            wait = self._step(state, now, use=True)
             state.leased -= not wait
         else:
-            wait = (
-                self._step(state, use=False)
-                or await self._wait_for_permit(self._scripts, key, state)
-                or self._step(state, use=True)
-            )
+            wait = self._step(state, now, use=False) or await self._wait_for_permit(self._scripts, key, state)
+            now = _monotonic()
+            wait = wait or self._step(state, now, use=True)
         (self._refused if wait else self._admitted).inc()
-        now = _monotonic()
         used = max(state.state[0] / 1000 - now, state.full_at - now - state.leased * self._emission, 0)
+        remaining = 0 if wait else max(0, self.per_minute - ceil(used / self._emission - ROUNDING))
         return LimitDecision(
-            policy=self.policy,
-            limit=self.per_minute,
-            remaining=0 if wait else max(0, self.per_minute - ceil(used / self._emission - ROUNDING)),
-            reset=ceil(max(wait, used) / 1000),
-            retry_after=ceil(wait / 1000),
+            self.policy, self.per_minute, remaining, reset=ceil(max(wait, used) / 1000), retry_after=ceil(wait / 1000)
         )
 
     def is_exhausted(self, key: str) -> bool:
         """Return whether the key has no permit left by this process's own count."""
         state = self._states.get(key)
-        return state is not None and self._step(state, use=False) > 0
+        return state is not None and self._step(state, _monotonic(), use=False) > 0
 
-    def _step(self, state: LimiterState, *, use: bool) -> int:
+    def _step(self, state: LimiterState, now: int, *, use: bool) -> int:
         """Return the milliseconds to wait by this process's own GCRA; 0 if it admits."""
-        after, decision = ALGORITHM.step(self._rates, state.state, _monotonic(), 1)
+        after, decision = ALGORITHM.step(self._rates, state.state, now, 1)
         if use:
             state.state = after
         return decision.retry_after_ms or 0
@@ -114,7 +109,7 @@ class RateLimiter:
     async def _wait_for_permit(self, scripts: Scripts, key: str, state: LimiterState) -> int:
         """Lease permits and use one; return the milliseconds to wait, 0 if there is a permit."""
         async with state.lock:
-            if self._has_permit(state):
+            if self._has_permit(state, _monotonic()):
                 state.leased -= 1
                 return 0
             wait = ceil(state.refused_until - _monotonic())
@@ -125,10 +120,10 @@ class RateLimiter:
             except RedisUnavailableError:
                 return 0
 
-    def _has_permit(self, state: LimiterState) -> bool:
+    def _has_permit(self, state: LimiterState, now: int) -> bool:
         """Return whether a leased permit is left; leased ones end when all that was leased before is refilled."""
         if state.leased > 0:
-            state.leased = max(0, min(state.leased, int((state.full_at - _monotonic()) / self._emission)))
+            state.leased = max(0, min(state.leased, int((state.full_at - now) / self._emission)))
         return state.leased > 0
 
     async def _lease(self, scripts: Scripts, key: str, state: LimiterState) -> int:
