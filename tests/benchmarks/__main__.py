@@ -1,9 +1,9 @@
 """Compares the service with other stacks: `make bench`, or `python -m tests.benchmarks [--only get,post] [--write]`.
 
-O is FastAPI with SQLAlchemy's ORM, P is FastAPI with asyncpg and response models, C is bare ASGI with the same statement
-and no authentication, hello is ASGI without a database. All have the same million tasks. The servers run on one core,
-PostgreSQL, Redis and wrk on the other. Blocks of requests are interleaved, and a goal compares medians of ratios within
-a repetition. `--profile` prints what the parts of a request cost instead.
+O is FastAPI with SQLAlchemy's ORM, P is FastAPI with asyncpg and response models, C is bare ASGI with the same
+statement and no authentication, hello is ASGI without a database. All have the same million tasks. The servers run on
+one core, PostgreSQL, Redis and wrk on the other. Blocks of requests are interleaved, and a goal compares medians of
+ratios within a repetition. `--profile` prints what the parts of a request cost instead.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 import psycopg
@@ -45,12 +46,19 @@ def measure_start(cluster: Cluster, redis_url: str, *, repetitions: int) -> Star
         command, variables = service(cluster.service_url, redis_url)
         begun = time.perf_counter()
         with started(f"{SERVICE}.start", command, variables) as server, httpx.Client(base_url=server.url) as client:
-            assert client.get("/healthz").is_success
+            until(partial(_answers, client, "/healthz"))
             seconds.append(time.perf_counter() - begun)
-            until(lambda client=client: client.get("/readyz").is_success)  # type: ignore[misc]
+            until(partial(_answers, client, "/readyz"))
             time.sleep(1)
             memory.append(server.resident_bytes() / 2**20)
     return Start(statistics.median(seconds[1:]), statistics.median(memory[1:]))
+
+
+def _answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).is_success
+    except httpx.TransportError:
+        return False
 
 
 def measure_subscribers(cluster: Cluster) -> tuple[Subscribers, Subscribers]:
@@ -61,7 +69,7 @@ def measure_subscribers(cluster: Cluster) -> tuple[Subscribers, Subscribers]:
 def _subscribers(module: str, url: str) -> Subscribers:
     with events.running(module, url) as server, psycopg.connect(url, autocommit=True) as connection:
         with httpx.Client(base_url=server.url) as client:
-            until(lambda: events.is_ready(client))
+            until(partial(_answers, client, "/readyz"))
             token = client.post("/auth/login", json=ADMIN).json()["access_token"]
         alone = server.idle(seconds=IDLE_SECONDS)
         with crowd(server.address, token, core=OTHERS_CORE) as listeners:

@@ -36,7 +36,7 @@ class Results:
     def ratio(self, endpoint: str, base: str, value: str) -> float:
         """Return the median of the service's ratio to another server within a repetition."""
         pairs = zip(self.of(SERVICE, endpoint), self.of(base, endpoint), strict=True)
-        return statistics.median(getattr(own, value) / getattr(other, value) for own, other in pairs)
+        return float(statistics.median(getattr(own, value) / getattr(other, value) for own, other in pairs))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def goals(results: Results) -> Iterator[Goal]:
         own, plain = results.subscribers
         message = own.message_microseconds / plain.message_microseconds
         yield Goal("1,000 idle WebSockets: share of a core that they add", own.added_share * 100, 0.5, True, " %")
-        yield Goal("fan-out, 1,000 × 20/s: CPU of a message / plain sending", message, 0.25, True)
+        yield Goal("fan-out, 1,000 x 20/s: CPU of a message / plain sending", message, 0.25, True)
         yield Goal("fan-out: memory of a connection", own.connection_kib, 28, True, " KiB")
     if results.start:
         yield Goal("resident memory, idle", results.start.resident_mib, 85, True, " MiB")
@@ -100,14 +100,15 @@ def machine() -> str:
         if line.startswith("model name")
     ]
     name = models[0] if models else platform.machine()
-    return f"{os.cpu_count()} cores of {name}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores of {name}, {system}"
 
 
 def markdown(results: Results) -> str:
     """Return the tables."""
+    load = f"The load average before the run was {results.load_average:.1f}; it is 0 on a quiet machine."
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, PostgreSQL {results.database}. "
-        f"The load average before the run was {results.load_average:.1f}: 0 is a quiet machine.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, PostgreSQL {results.database}. {load}",
         "",
         "| what | measured | goal | met |",
         "|---|---|---|---|",

@@ -18,6 +18,7 @@ import psycopg
 
 from service.accounts import passwords
 from tests.benchmarks.database import FOLDER, Cluster
+from tests.benchmarks.events import is_ready
 from tests.benchmarks.twins import common
 from tests.support.servers import ADDRESS, environment, until
 
@@ -26,7 +27,7 @@ SERVICE, ORM, MODELS, BARE, HELLO = "service", "O", "P", "C", "hello"
 TWINS = {ORM: "orm", MODELS: "asyncpg_models", BARE: "bare", HELLO: "hello"}
 TWINS_PYTHON = FOLDER / "venv" / "bin" / "python"
 PASSWORD, TWIN_SECRET_KEY = "correct horse battery", "bench-" + "k" * 32
-# One in 220 tasks is the reader's, some 370 of them of the last month. Another writes: the reader's lists stay the same.
+# The reader has 4,600 tasks, 370 of them of the last month. Another account writes, so that the lists stay the same.
 USERNAMES = {"reader": "load-20", "author": "load-21", "administrator": "load-1"}
 
 
@@ -63,7 +64,9 @@ def prepare_accounts(url: str) -> Accounts:
     with psycopg.connect(url, autocommit=True) as connection:
         names = list(USERNAMES.values())
         connection.execute("update users set password_hash = %s where username = any(%s)", [hashed, names])
-        rows = dict(connection.execute("select username, id from users where username = any(%s)", [names]).fetchall())
+        rows: dict[str, int] = dict(
+            connection.execute("select username, id from users where username = any(%s)", [names]).fetchall()
+        )
         ids = {part: rows[name] for part, name in USERNAMES.items()}
         tasks = connection.execute("select id from tasks where user_id = %s", [ids["reader"]]).fetchall()
     return Accounts(ids, [task_id for (task_id,) in tasks])
@@ -142,7 +145,7 @@ def _address(output: Path, process: subprocess.Popen[bytes]) -> str:
 def _log_in(url: str) -> dict[str, str]:
     """Return an access token of each account."""
     with httpx.Client(base_url=url, timeout=30) as client:
-        until(lambda: client.get("/readyz").is_success)
+        until(lambda: is_ready(client))
         return {
             part: client.post("/auth/login", json={"username": name, "password": PASSWORD}).json()["access_token"]
             for part, name in USERNAMES.items()

@@ -38,12 +38,15 @@ with counted as materialized (
     from tasks
     where ($1::bigint is null or user_id = $1) and created_at >= $2 and created_at < $3
     group by user_id, status
-)
+),
+
+by_status as (select status, sum(number) as number from counted group by status),
+
+by_user as (select user_id, sum(number) as number from counted group by user_id)
+
 select json_build_object(
-    'by_status',
-    (select coalesce(json_object_agg(status, n), '{}') from (select status, sum(number) as n from counted group by 1) s),
-    'by_user',
-    (select coalesce(json_object_agg(user_id, n), '{}') from (select user_id, sum(number) as n from counted group by 1) u)
+    'by_status', (select coalesce(json_object_agg(status, number), '{}') from by_status),
+    'by_user', (select coalesce(json_object_agg(user_id, number), '{}') from by_user)
 )::text
 """
 JSON = (b"content-type", b"application/json")

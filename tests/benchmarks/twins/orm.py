@@ -136,5 +136,5 @@ async def get_analytics(session: Session, user: CurrentUser, start_date: datetim
     counts = []
     for column in (Task.status, Task.user_id):
         counted = select(column, func.count()).where(*conditions).group_by(column)
-        counts.append({value: number for value, number in await session.execute(counted)})
+        counts.append(dict((await session.execute(counted)).tuples().all()))
     return Analytics(by_status=counts[0], by_user=counts[1])
