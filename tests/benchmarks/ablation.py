@@ -1,4 +1,4 @@
-"""What the parts of a request cost: CPU of blocks without a part, beside blocks with it, in turn and in process.
+"""What the parts of a request cost: CPU of blocks without a part, beside blocks with it, alternately, in process.
 
 A part is left out by replacing one attribute; what it promises is then missing, so this is for measuring alone. Parts
 overlap: their shares do not add up. A part that this version of the code does not have is named and left out.
