@@ -19,7 +19,7 @@ TAKEN_BACK := ban-drop-table,ban-drop-view,ban-drop-function,ban-drop-column
 # An index is dropped, where a try before left it, and made; "if not exists" would keep an invalid one.
 MADE_ANEW := $(TAKEN_BACK),prefer-robust-stmts
 
-.PHONY: help run dev test test-fast lint format check lock
+.PHONY: help run dev test test-fast bench lint format check lock
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -54,6 +54,15 @@ test-fast: .venv/dev-installed ## run the tests of units, statements and the API
 
 test: .venv/dev-installed ## run every test, with coverage
 	$(TEST) --cov=service tests/
+
+# The twins have packages of their own, which neither the service nor its tests need.
+.bench/venv/installed: tests/benchmarks/requirements.txt requirements.lock | $(BIN)/uv
+	$(UV) venv --clear --python $(BIN)/python .bench/venv
+	$(UV) pip install --python .bench/venv/bin/python --compile-bytecode -c requirements.lock -r $<
+	touch $@
+
+bench: .venv/dev-installed .bench/venv/installed ## compare the service with other stacks; BENCH="--only get,post --write"
+	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 lint: .venv/dev-installed ## look for mistakes without running anything
 	$(BIN)/ruff check .

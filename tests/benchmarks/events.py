@@ -61,10 +61,10 @@ class Service:
         """Return its own bytes."""
         return int(self._process.memory_full_info().uss)
 
-    def idle(self) -> float:
+    def idle(self, *, seconds: float = IDLE_SECONDS) -> float:
         """Return the share of the core that it takes when nothing happens."""
         begun, before = time.monotonic(), self.cpu()
-        time.sleep(IDLE_SECONDS)
+        time.sleep(seconds)
         return (self.cpu() - before) / (time.monotonic() - begun)
 
 
@@ -118,8 +118,8 @@ def latency(listeners: Crowd, what: str, write: Write, *, number: int) -> None:
     say(f"change to frame, idle, {what}", listeners.heard(number * FEW, seconds=10))
 
 
-def load(service: Service, listeners: Crowd, write: Write, *, number: int, seconds: int, idle: float) -> None:
-    """Measure twenty events a second to everyone."""
+def load(service: Service, listeners: Crowd, write: Write, *, number: int, seconds: int, idle: float) -> float:
+    """Measure twenty events a second to everyone; return the CPU seconds of a message."""
     every(0.05, write, number=20)
     listeners.heard(20 * number, seconds=30)
     before, begun = service.cpu(), time.monotonic()
@@ -128,6 +128,7 @@ def load(service: Service, listeners: Crowd, write: Write, *, number: int, secon
     cpu_seconds = service.cpu() - before - idle * (time.monotonic() - begun)
     say(f"{number} listeners, 20 events/s", late)
     print(f"  {'CPU of a message':44} {cpu_seconds / len(late) * 1e6:10.1f} µs", flush=True)
+    return cpu_seconds / len(late)
 
 
 def is_ready(client: httpx.Client) -> bool:

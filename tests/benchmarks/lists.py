@@ -132,7 +132,7 @@ async def seed(url: str, *, rows: int) -> None:
     """Fill an empty database."""
     connection = await asyncpg.connect(url)
     for statement in filter(str.strip, SEED.read_text().replace(":rows", str(rows)).split(";\n")):
-        await connection.execute(statement, timeout=600)
+        await connection.execute(statement, timeout=3600)
     await connection.close()
 
 

@@ -39,7 +39,7 @@ ALLOWED_SQL = {
     ("scratch_database.py", "drop database "),
 }
 ALLOWED_AT_THE_TOP = {
-    *("service", "sql", "tests", "migrations", "Dockerfile", "docker-compose.yml", "requirements.txt"),
+    *("service", "sql", "tests", "migrations", "docs", "Dockerfile", "docker-compose.yml", "requirements.txt"),
     *("requirements-dev.txt", "README.md", "Makefile", "pyproject.toml", "LICENSE"),
     *(f"requirements{name}.lock" for name in ("", "-embedded", "-s3", "-dev")),
 }

@@ -1,0 +1,199 @@
+"""What the parts of a request cost: CPU of blocks without a part, beside blocks with it, alternately, in process.
+
+A part is left out by replacing one attribute; what it promises is then missing, so this is for measuring alone. Parts
+overlap: their shares do not add up. A part that this version of the code does not have is named and left out.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from typing import Any
+
+import httpx
+import uvloop
+from fastapi import FastAPI
+
+from tests.benchmarks.database import Cluster
+from tests.benchmarks.in_process import Request, cpu_seconds, service_running
+from tests.benchmarks.load import NEW_TASK
+from tests.benchmarks.servers import PASSWORD, USERNAMES, Accounts, prepare_accounts
+
+ROUNDS, REQUESTS = 7, 160
+
+Replace = Callable[[Any], Any]
+
+
+def pass_through(_original: Any) -> Any:
+    """Return a middleware's `__call__` that does nothing."""
+
+    async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+    return call
+
+
+def remembered(original: Any) -> Any:
+    """Return a method that computes each answer once."""
+    answers: dict[Any, Any] = {}
+
+    def call(self: Any, argument: Any) -> Any:
+        if argument not in answers:
+            answers[argument] = original(self, argument)
+        return answers[argument]
+
+    return call
+
+
+def remembered_coroutine(original: Any) -> Any:
+    """Return a coroutine function that awaits each answer once."""
+    answers: dict[Any, Any] = {}
+
+    async def call(self: Any, argument: Any) -> Any:
+        if argument not in answers:
+            answers[argument] = await original(self, argument)
+        return answers[argument]
+
+    return call
+
+
+def solved_once(original: Any) -> Any:
+    """Return FastAPI's `solve_dependencies` with one answer for each route; all requests of a block are the same."""
+    answers: dict[int, Any] = {}
+
+    async def solve(**arguments: Any) -> Any:
+        key = id(arguments["dependant"])
+        if key not in answers:
+            answers[key] = await original(**arguments)
+        return answers[key]
+
+    return solve
+
+
+def nothing(_original: Any) -> Any:
+    """Return a function without effect, which serves as a context manager, too."""
+    return lambda *_arguments, **_options: nullcontext()
+
+
+def itself(_original: Any) -> Any:
+    """Return a method that returns its object."""
+    return lambda self, *_arguments, **_options: self
+
+
+METRICS = "prometheus_client.metrics"
+PARTS: dict[str, list[tuple[str, str, Replace]]] = {
+    "nothing left out (the noise)": [],
+    "verification of the token": [("service.accounts.tokens", "Tokens.verify", remembered)],
+    "verification and session": [("service.accounts.session_cache", "SessionCache.authenticate", remembered_coroutine)],
+    "steps of the rate limit": [("service.ratelimit.limiter", "RateLimiter.check", remembered_coroutine)],
+    "middleware: rate limit": [("service.api.pipeline.rate_limit", "RateLimitMiddleware.__call__", pass_through)],
+    "middleware: body limits": [("service.api.pipeline.body_limits", "BodyLimitMiddleware.__call__", pass_through)],
+    "middleware: slow readers": [
+        ("service.api.pipeline.backpressure", "BackpressureMiddleware.__call__", pass_through)
+    ],
+    "middleware: id, headers, metrics, errors": [
+        ("service.api.pipeline.request_context", "RequestContextMiddleware.__call__", pass_through)
+    ],
+    "dependencies and validation of parameters": [("fastapi.routing", "solve_dependencies", solved_once)],
+    "metrics": [
+        (METRICS, "Histogram.observe", nothing),
+        (METRICS, "Histogram.time", nothing),
+        (METRICS, "Counter.inc", nothing),
+        (METRICS, "Gauge.inc", nothing),
+        (METRICS, "Gauge.dec", nothing),
+        (METRICS, "Gauge.track_inprogress", nothing),
+        (METRICS, "MetricWrapperBase.labels", itself),
+    ],
+    "log lines": [("loguru._logger", "Logger._log", nothing)],
+}
+
+
+def target(module: str, path: str) -> tuple[Any, str] | None:
+    """Return the object that has an attribute and the attribute's name, or None if there is none."""
+    try:
+        holder: Any = import_module(module)
+        *parents, name = path.split(".")
+        for parent in parents:
+            holder = getattr(holder, parent)
+        return (holder, name) if hasattr(holder, name) else None
+    except (ImportError, AttributeError):
+        return None
+
+
+class Part:
+    """A part of a request's way that can be left out."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        found = [(target(module, path), replace) for module, path, replace in PARTS[title]]
+        self.is_present = all(place for place, _ in found)
+        self._changes = [
+            (*place, getattr(*place), replace(getattr(*place))) for place, replace in found if place is not None
+        ]
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Leave the part out for a while."""
+        for holder, name, _, replacement in self._changes:
+            setattr(holder, name, replacement)
+        try:
+            yield
+        finally:
+            for holder, name, original, _ in self._changes:
+                setattr(holder, name, original)
+
+
+async def measure(app: FastAPI, request: Request, parts: list[Part]) -> None:
+    """Print what each part saves of one kind of request."""
+    await cpu_seconds(app, request, number=REQUESTS)
+    saved: dict[str, list[float]] = {part.title: [] for part in parts}
+    whole = []
+    for _ in range(ROUNDS):
+        for part in parts:
+            before = await cpu_seconds(app, request, number=REQUESTS)
+            with part.left_out():
+                without = await cpu_seconds(app, request, number=REQUESTS)
+            both = (before + await cpu_seconds(app, request, number=REQUESTS)) / 2
+            whole.append(both)
+            saved[part.title].append(1 - without / both)
+    microseconds = statistics.median(whole) * 1e6
+    print(
+        f"{request.method} {request.path}: {microseconds:.0f} µs of CPU\n\n| without | saved | of all |\n|---|---|---|"
+    )
+    for title, shares in sorted(saved.items(), key=lambda item: -statistics.median(item[1])):
+        share = statistics.median(shares)
+        print(f"| {title} | {share * microseconds:.0f} µs | {share:.1%} |")
+    print(flush=True)
+
+
+async def _measure_all(database_url: str, redis_url: str, accounts: Accounts) -> None:
+    async with service_running(database_url, redis_url) as app:
+        tokens = {account: await _log_in(app, account) for account in ("reader", "author")}
+        task = f"/tasks/{accounts.task_ids[0]}"
+        requests = [
+            Request("GET", task, tokens["reader"]),
+            Request("GET", "/tasks", tokens["reader"], query=b"status=todo&limit=20"),
+            Request("POST", "/tasks", tokens["author"], body=json.dumps(NEW_TASK).encode()),
+            Request("PATCH", task, tokens["reader"], body=b'{"title":"A changed title"}'),
+        ]
+        parts = [Part(title) for title in PARTS]
+        for part in parts:
+            if not part.is_present:
+                print(f"not in this version: {part.title}")
+        for request in requests:
+            await measure(app, request, [part for part in parts if part.is_present])
+
+
+async def _log_in(app: Callable[[Any, Any, Any], Awaitable[None]], account: str) -> str:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        body = {"username": USERNAMES[account], "password": PASSWORD}
+        return str((await client.post("/auth/login", json=body)).json()["access_token"])
+
+
+def profile(cluster: Cluster, redis_url: str) -> None:
+    """Print the tables."""
+    uvloop.run(_measure_all(cluster.service_url, redis_url, prepare_accounts(cluster.service_url)))
