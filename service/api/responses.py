@@ -33,7 +33,7 @@ def _to_json_value(value: Any) -> Any:
     """Return a model or row as a dict. Raises TypeError for a value that is neither."""
     if isinstance(value, BaseModel):
         return value.model_dump()
-    return dict(value.items())
+    return dict(value)
 
 
 def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
