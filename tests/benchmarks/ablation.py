@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +17,8 @@ import httpx
 import uvloop
 from fastapi import FastAPI
 
+from service.api.authentication import IDENTITY
+from service.api.headers import headers_of
 from tests.benchmarks.database import Cluster
 from tests.benchmarks.in_process import Request, cpu_seconds, service_running
 from tests.benchmarks.load import NEW_TASK
@@ -27,80 +29,61 @@ ROUNDS, REQUESTS = 5, 96
 Replace = Callable[[Any], Any]
 
 
-def pass_through(_original: Any) -> Any:
-    """Return a middleware's `__call__` that does nothing."""
-
-    async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
-
-    return call
-
-
 def remembered(original: Any) -> Any:
-    """Return a method that computes each answer once."""
-    answers: dict[Any, Any] = {}
+    """Return a coroutine method that runs once for each object and returns that result from then on."""
+    results: dict[int, Any] = {}
 
-    def call(self: Any, argument: Any) -> Any:
-        if argument not in answers:
-            answers[argument] = original(self, argument)
-        return answers[argument]
-
-    return call
-
-
-def remembered_coroutine(original: Any) -> Any:
-    """Return a coroutine function that awaits each answer once."""
-    answers: dict[Any, Any] = {}
-
-    async def call(self: Any, argument: Any) -> Any:
-        if argument not in answers:
-            answers[argument] = await original(self, argument)
-        return answers[argument]
+    async def call(self: Any, *arguments: Any) -> Any:
+        if id(self) not in results:
+            results[id(self)] = await original(self, *arguments)
+        return results[id(self)]
 
     return call
 
 
-def solved_once(original: Any) -> Any:
-    """Return FastAPI's `solve_dependencies` with one answer for each route; all requests of a block are the same."""
-    answers: dict[int, Any] = {}
+def identified_once(original: Any) -> Any:
+    """Return `check_rate_limit` as a function that authenticates the first request of each token alone."""
+    identities: dict[bytes, Any] = {}
 
-    async def solve(**arguments: Any) -> Any:
-        key = id(arguments["dependant"])
-        if key not in answers:
-            answers[key] = await original(**arguments)
-        return answers[key]
+    async def call(request: Any) -> None:
+        token = headers_of(request.scope)[b"authorization"]
+        if token not in identities:
+            await original(request)
+            identities[token] = request.scope[IDENTITY]
+        request.scope[IDENTITY] = identities[token]
 
-    return solve
+    return call
+
+
+def unbounded(_original: Any) -> Any:
+    """Return `BodyLimits.bound` without any bound."""
+    return lambda _self, _scope, receive: (receive, None)
+
+
+def without_headers(_original: Any) -> Any:
+    """Return `ResponseSender._start` that adds no header."""
+
+    def start(self: Any, status: int, _headers: Any) -> None:
+        self.started, self._status = True, status
+
+    return start
 
 
 def nothing(_original: Any) -> Any:
-    """Return a function without effect, which serves as a context manager, too."""
-    return lambda *_arguments, **_options: nullcontext()
+    """Return a function without effect."""
+    return lambda *_arguments, **_options: None
 
 
-METRICS = "prometheus_client.metrics"
+PIPELINE = "service.api.pipeline"
 PARTS: dict[str, list[tuple[str, str, Replace]]] = {
     "nothing left out (the noise)": [],
-    "verification of the token": [("service.accounts.tokens", "Tokens.verify", remembered)],
-    "verification and session": [("service.accounts.session_cache", "SessionCache.authenticate", remembered_coroutine)],
-    "steps of the rate limit": [("service.ratelimit.limiter", "RateLimiter.check", remembered_coroutine)],
-    "middleware: rate limit": [("service.api.pipeline.rate_limit", "RateLimitMiddleware.__call__", pass_through)],
-    "middleware: body limits": [("service.api.pipeline.body_limits", "BodyLimitMiddleware.__call__", pass_through)],
-    "middleware: slow readers": [
-        ("service.api.pipeline.backpressure", "BackpressureMiddleware.__call__", pass_through)
-    ],
-    "middleware: id, headers, metrics, errors": [
-        ("service.api.pipeline.request_context", "RequestContextMiddleware.__call__", pass_through)
-    ],
-    "dependencies and validation of parameters": [("fastapi.routing", "solve_dependencies", solved_once)],
-    "metrics": [
-        (METRICS, "Histogram.observe", nothing),
-        (METRICS, "Histogram.time", nothing),
-        (METRICS, "Counter.inc", nothing),
-        (METRICS, "Gauge.inc", nothing),
-        (METRICS, "Gauge.dec", nothing),
-        (METRICS, "Gauge.track_inprogress", nothing),
-    ],
+    "rate limit": [("service.ratelimit.limiter", "RateLimiter.check", remembered)],
+    "rate limit and authentication": [(f"{PIPELINE}.request_pipeline", "check_rate_limit", identified_once)],
+    "bounds of the body": [(f"{PIPELINE}.body_limits", "BodyLimits.bound", unbounded)],
+    "arguments of the handler": [("service.api.endpoint", "Call.arguments", remembered)],
+    "statement, pool and driver": [("service.db.statements", "Statement._run", remembered)],
+    "headers of the response": [(f"{PIPELINE}.response_sender", "ResponseSender._start", without_headers)],
+    "metrics of the request": [(f"{PIPELINE}.response_sender", "ResponseSender.record", nothing)],
     "log lines": [("loguru._logger", "Logger._log", nothing)],
 }
 
