@@ -26,8 +26,7 @@ with walked as materialized (
             t.status,
             t.city,
             t.created_at,
-            t.updated_at,
-            t.words
+            t.updated_at
         from tasks as t
         where
             ($2 or t.user_id = $1)
@@ -42,12 +41,13 @@ with walked as materialized (
         order by /* sort */ t.created_at desc, t.id desc
         limit 3 * ($10::bigint + $11::bigint) + 2000
     ) as t
+    inner join task_search as w on t.id = w.task_id
     where
         ($4::text[] is null or t.status = any($4))
         and ($5::text is null or t.city = $5)
         and ($6::timestamptz is null or t.created_at >= $6)
         and ($7::timestamptz is null or t.created_at < $7)
-        and t.words @@ words_sought($12)
+        and w.words @@ words_sought($12)
     order by /* sort */ t.created_at desc, t.id desc
     limit $10 offset $11
 ),
@@ -62,6 +62,7 @@ sought as (
             t.created_at,
             t.updated_at
         from tasks as t
+        inner join task_search as w on t.id = w.task_id
         where
             ($2 or t.user_id = $1)
             and ($3::bigint is null or t.user_id = $3)
@@ -69,7 +70,7 @@ sought as (
             and ($5::text is null or t.city = $5)
             and ($6::timestamptz is null or t.created_at >= $6)
             and ($7::timestamptz is null or t.created_at < $7)
-            and t.words @@ words_sought($12)
+            and w.words @@ words_sought($12)
             and /* after */ ($9::bigint is null or (t.created_at, t.id, 1) <= ($8::text::timestamptz, $9::bigint, 0))
         offset 0 -- noqa: ambiguous.order_by_limit
     ) as t

@@ -70,6 +70,7 @@ insert into users (username, password_hash) select 'Member' || n, '' from genera
 """
 LARGE = (
     "tasks",
+    "task_search",
     "users",
     "task_events",
     "tickets",
@@ -217,7 +218,7 @@ async def test_a_rare_word_is_found_by_its_index(large: Database, sort: str, who
         word = await connection.fetchval("select title from tasks order by id desc limit 1")
         values = {**ALL_TASKS_VIEWER, **FIRST, **await someone(connection, who), "sought": word}
         plan = await explain(connection, STATEMENTS["tasks.search"], values, sort=sort)
-    assert "tasks_words_idx" in {node.get("Index Name") for node in plan}
+    assert "task_search_words_idx" in {node.get("Index Name") for node in plan}
     assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
 
 

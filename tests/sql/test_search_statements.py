@@ -148,7 +148,7 @@ async def test_text_that_strains_the_parser_is_a_valid_search(database: Database
     | st.text(" \u3000\"-!&|()<>:*\\'/@.,aZ1éЯ日\u0301", max_size=300),
 )
 async def test_any_text_is_a_valid_search(sql: Session, title: str, text: str) -> None:
-    assert await sql.fetchval("select task_words($1, $2) @@ words_sought($2)", title, text) in {True, False}
+    assert await sql.fetchval("select search_words($1, $2) @@ words_sought($2)", title, text) in {True, False}
 
 
 # Each is in what PostgreSQL's parser of texts takes for one word: tags, entities, addresses, paths, numbers.
@@ -180,7 +180,7 @@ ATOMS = [
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(atoms=st.lists(st.sampled_from(ATOMS), max_size=16))
 async def test_a_title_is_found_by_itself(sql: Session, atoms: list[str]) -> None:
-    sought = "select numnode(words_sought($1)) = 0 or task_words($1, null) @@ words_sought($1)"
+    sought = "select numnode(words_sought($1)) = 0 or search_words($1, null) @@ words_sought($1)"
     assert await sql.fetchval(sought, "".join(atoms))
 
 
