@@ -9,6 +9,7 @@
 -- sort: title: t.title text, t.id bigint
 -- sort: status: t.status text, t.id bigint
 -- sort: id: t.id bigint, t.id bigint
+-- scans: tasks
 -- planned: each time
 -- why: a common word is met soon in most orders, a rare one read off the index of words at once; the planner
 --   often takes one for the other: it knows no phrase, and nothing of words that go with a time or begin
@@ -17,6 +18,7 @@
 --   walking there again. Both give the same rows. The walk goes within the period, where the order goes with
 --   time: between the bounds of tasks.period_bounds. Titles do not, and a walk through theirs would pass the whole
 --   table to find a day's.
+--   A common word of a period in the order of titles reads the index of titles as a whole: it alone has both.
 with walked as materialized (
     select t.id
     from (
