@@ -262,7 +262,7 @@ async def test_a_search_returns_what_python_finds_among_all_tasks(
             created_at=DAY + timedelta(hours=6 * chance.randrange(32)),
             updated_at=DAY + timedelta(hours=6 * chance.randrange(32)),
         )
-    await make.sql.execute("analyze tasks")
+    await make.sql.execute("analyze tasks, task_search")
     rows = await all_tasks(make)
     viewers: list[Viewer] = [root.viewer, bob.viewer, ada.viewer]
     for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
