@@ -173,7 +173,7 @@ CATALOGUE = {
         from pg_class as c join pg_attribute as a on a.attrelid = c.oid
         left join pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum
         where {OWN} and a.attnum > 0 and not a.attisdropped
-        order by 1, case when c.relkind = 'v' then a.attnum end, a.attname""",  # a column that comes back is the last one
+        order by 1, case when c.relkind = 'v' then a.attnum end, a.attname""",  # one that comes back is the last
     "constraints": f"""select c.relname, o.conname, o.contype, o.convalidated, pg_get_constraintdef(o.oid)
         from pg_constraint as o join pg_class as c on o.conrelid = c.oid where {OWN} order by 1, 2""",
     "indexes": f"""select c.relname, pg_get_indexdef(c.oid) from pg_class as c
