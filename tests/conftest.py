@@ -50,7 +50,8 @@ ROLE = os.environ.get("TEST_DATABASE_ROLE", "")
 EMPTY = """
 set session_replication_role = replica;
 delete from attachments; delete from removed_attachments; update attachment_store set sweep_due_at = 'infinity';
-delete from tasks; delete from sessions; delete from api_keys; delete from tickets; delete from idempotency_keys;
+delete from task_search; delete from tasks;
+delete from sessions; delete from api_keys; delete from tickets; delete from idempotency_keys;
 delete from users;
 delete from task_events; update task_event_horizon set expired_id = 0 where expired_id > 0;
 reset session_replication_role

@@ -56,6 +56,14 @@ begin
         where
             p.pronamespace = current_schema()::regnamespace
             and not exists (select from pg_depend as d where d.objid = p.oid and d.deptype = 'e')
+        union all
+        select 'text search configuration', c.oid::regconfig::text
+        from pg_ts_config as c
+        where c.cfgnamespace = current_schema()::regnamespace
+        union all
+        select 'text search dictionary', d.oid::regdictionary::text
+        from pg_ts_dict as d
+        where d.dictnamespace = current_schema()::regnamespace
     loop
         execute format('alter %s %s owner to tasks_owner', one.kind, one.name);
     end loop;

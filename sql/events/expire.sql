@@ -3,8 +3,10 @@
 -- params: days integer, row_limit bigint
 -- index: task_events_pkey
 -- why: one replica at a time, the others skip the horizon's row. Ids rise with time, so that the oldest are the first.
+--   The scan starts at the horizon: before it lie the index entries of deleted events, which stay as long as any
+--   snapshot is held (47 ms a batch; from the horizon 5).
 with turn as materialized (
-    select h.one
+    select h.expired_id
     from task_event_horizon as h
     for update skip locked
 ),
@@ -14,7 +16,7 @@ oldest as materialized (
         e.id,
         e.at
     from turn
-    cross join task_events as e
+    inner join task_events as e on turn.expired_id < e.id
     order by e.id
     limit $2
 ),

@@ -5,6 +5,7 @@
 -- scans: tasks
 select count(*) as total
 from tasks as t
+left join task_search as w on t.id = w.task_id
 where
     ($2 or t.user_id = $1)
     and ($3::bigint is null or t.user_id = $3)
@@ -12,4 +13,4 @@ where
     and ($5::text is null or t.city = $5)
     and ($6::timestamptz is null or t.created_at >= $6)
     and ($7::timestamptz is null or t.created_at < $7)
-    and ($8::text is null or t.words @@ words_sought($8));
+    and ($8::text is null or w.words @@ words_sought($8));

@@ -9,6 +9,7 @@
 -- sort: title: t.title text, t.id bigint
 -- sort: status: t.status text, t.id bigint
 -- sort: id: t.id bigint, t.id bigint
+-- scans: tasks
 -- planned: each time
 -- why: a common word is met soon in most orders, a rare one read off the index of words at once; the planner
 --   often takes one for the other: it knows no phrase, and nothing of words that go with a time or begin
@@ -17,6 +18,7 @@
 --   walking there again. Both give the same rows. The walk goes within the period, where the order goes with
 --   time: between the bounds of tasks.period_bounds. Titles do not, and a walk through theirs would pass the whole
 --   table to find a day's.
+--   A common word of a period in the order of titles reads the index of titles as a whole: it alone has both.
 with walked as materialized (
     select t.id
     from (
@@ -26,8 +28,7 @@ with walked as materialized (
             t.status,
             t.city,
             t.created_at,
-            t.updated_at,
-            t.words
+            t.updated_at
         from tasks as t
         where
             ($2 or t.user_id = $1)
@@ -42,12 +43,13 @@ with walked as materialized (
         order by /* sort */ t.created_at desc, t.id desc
         limit 3 * ($10::bigint + $11::bigint) + 2000
     ) as t
+    inner join task_search as w on t.id = w.task_id
     where
         ($4::text[] is null or t.status = any($4))
         and ($5::text is null or t.city = $5)
         and ($6::timestamptz is null or t.created_at >= $6)
         and ($7::timestamptz is null or t.created_at < $7)
-        and t.words @@ words_sought($12)
+        and w.words @@ words_sought($12)
     order by /* sort */ t.created_at desc, t.id desc
     limit $10 offset $11
 ),
@@ -62,6 +64,7 @@ sought as (
             t.created_at,
             t.updated_at
         from tasks as t
+        inner join task_search as w on t.id = w.task_id
         where
             ($2 or t.user_id = $1)
             and ($3::bigint is null or t.user_id = $3)
@@ -69,7 +72,7 @@ sought as (
             and ($5::text is null or t.city = $5)
             and ($6::timestamptz is null or t.created_at >= $6)
             and ($7::timestamptz is null or t.created_at < $7)
-            and t.words @@ words_sought($12)
+            and w.words @@ words_sought($12)
             and /* after */ ($9::bigint is null or (t.created_at, t.id, 1) <= ($8::text::timestamptz, $9::bigint, 0))
         offset 0 -- noqa: ambiguous.order_by_limit
     ) as t

@@ -120,7 +120,7 @@ async def test_search_results_are_counted_and_estimated(make: Factory, sql: asyn
             user.id,
             number,
         )
-    await sql.execute("analyze tasks")
+    await sql.execute("analyze tasks, task_search")
     cases: list[tuple[User, dict[str, Any], int]] = [
         (ada, {}, 75),
         (admin, {}, 250),

@@ -43,3 +43,25 @@ def test_search_words_are_rewritten_only_for_titles_with_markup(empty_database_u
         assert connection.execute("select count(*) from task_events").fetchone() == (0,)
     migrations.rollback(empty_database_url, count=1)
     assert [row[1:3] for row in kept(empty_database_url)] == [row[1:3] for row in before]
+
+
+def test_words_of_existing_tasks_move_to_their_own_table_without_an_event(empty_database_url: str) -> None:
+    migrations.migrate(empty_database_url, to="0022.key_use")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("insert into users (username, password_hash) values ('ada', '!')")
+        connection.execute("""
+            insert into tasks (id, user_id, title) overriding system value
+            select n, u.id, 'Reports ' || abs(n) from users as u, generate_series(-12000, 12000, 3) as n
+        """)
+        connection.execute("delete from task_events")
+    before = kept(empty_database_url)
+    migrations.migrate(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        found = connection.execute("""
+            select count(*) from task_search as s join tasks as t on s.task_id = t.id
+            where s.words @@ words_sought(t.title) and s.words @@ words_sought('report')
+        """)
+        assert found.fetchone() == (len(before),)
+        assert connection.execute("select count(*) from task_events").fetchone() == (0,)
+    # The statements of before read `t.words`, which a function now is.
+    assert [row[:3] for row in kept(empty_database_url)] == [row[:3] for row in before]

@@ -132,7 +132,10 @@ async def test_rows_are_copied_in_with_an_empty_path(sql: Session, session: Sess
     assert await other.copy_records_to_table("tasks", schema_name="public", records=rows, columns=columns) == "COPY 3"
     found = await sql.fetch("select e.task ->> 'title' as title from task_events as e order by e.id")
     assert [row["title"] for row in found] == ["Task 0", "Task 1", "Task 2"]
-    searched = "select count(*) from tasks where words @@ words_sought('task') and completed_at is not null"
+    searched = (
+        "select count(*) from tasks as t join task_search as s on t.id = s.task_id"
+        " where s.words @@ words_sought('task') and t.completed_at is not null"
+    )
     assert await sql.fetchval(searched) == 3
 
 

@@ -67,6 +67,10 @@ VIOLATIONS: dict[str, tuple[str, type[errors.ServiceError] | None]] = {
     "tasks_updated_at_not_null": ("insert into tasks (user_id, title, updated_at) values (:u, 'x', null)", None),
     "tasks_version_not_null": ("insert into tasks (user_id, title, version) values (:u, 'x', null)", None),
     "tasks_weather_due_at_not_null": ("update tasks set weather_due_at = null", None),
+    "task_search_pkey": ("insert into task_search (task_id, words) values (:t, '')", None),
+    "task_search_task_id_fkey": ("insert into task_search (task_id, words) values (:t + 1, '')", None),
+    "task_search_task_id_not_null": ("update task_search set task_id = null", None),
+    "task_search_words_not_null": ("update task_search set words = null", None),
     "task_events_pkey": (
         f"{COPY} select id, type, task_id, user_id, task, size from task_events",
         None,
@@ -168,7 +172,8 @@ CATALOGUE = {
         pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
         from pg_class as c join pg_attribute as a on a.attrelid = c.oid
         left join pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum
-        where {OWN} and a.attnum > 0 and not a.attisdropped order by 1, a.attnum""",
+        where {OWN} and a.attnum > 0 and not a.attisdropped
+        order by 1, case when c.relkind = 'v' then a.attnum end, a.attname""",  # one that comes back is the last
     "constraints": f"""select c.relname, o.conname, o.contype, o.convalidated, pg_get_constraintdef(o.oid)
         from pg_constraint as o join pg_class as c on o.conrelid = c.oid where {OWN} order by 1, 2""",
     "indexes": f"""select c.relname, pg_get_indexdef(c.oid) from pg_class as c

@@ -134,6 +134,19 @@ async def test_a_search_follows_every_change(database: Database, make: Factory) 
     assert [await finds(database, ada, word) for word in ("first", "second", "thirds")] == [0, 1, 1]
 
 
+async def test_a_row_of_words_is_written_only_with_title_or_description(sql: Session, make: Factory) -> None:
+    await make.task(await make.user(), title="First")
+    written = "select ctid::text || xmin::text from task_search"
+    before = await sql.fetchval(written)
+    for change in ("status = 'done'", "city = 'Oslo'", "weather_due_at = now()", "title = title"):
+        await sql.execute(f"update tasks set {change}")
+        assert await sql.fetchval(written) == before
+    await sql.execute("update tasks set description = 'Third'")
+    assert await sql.fetchval(written) != before
+    await sql.execute("delete from tasks")
+    assert await sql.fetchval("select count(*) from task_search") == 0
+
+
 @pytest.mark.parametrize(
     "text", ["-" * 10_000, "- " * 5000, '-"" ' * 2500, "<-" * 5000, "a@" * 5000, "ﷺ" * 10_000, "x" * 10_000]
 )
@@ -148,7 +161,7 @@ async def test_text_that_strains_the_parser_is_a_valid_search(database: Database
     | st.text(" \u3000\"-!&|()<>:*\\'/@.,aZ1éЯ日\u0301", max_size=300),
 )
 async def test_any_text_is_a_valid_search(sql: Session, title: str, text: str) -> None:
-    assert await sql.fetchval("select task_words($1, $2) @@ words_sought($2)", title, text) in {True, False}
+    assert await sql.fetchval("select search_words($1, $2) @@ words_sought($2)", title, text) in {True, False}
 
 
 # Each is in what PostgreSQL's parser of texts takes for one word: tags, entities, addresses, paths, numbers.
@@ -180,8 +193,42 @@ ATOMS = [
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(atoms=st.lists(st.sampled_from(ATOMS), max_size=16))
 async def test_a_title_is_found_by_itself(sql: Session, atoms: list[str]) -> None:
-    sought = "select numnode(words_sought($1)) = 0 or task_words($1, null) @@ words_sought($1)"
+    sought = "select numnode(words_sought($1)) = 0 or search_words($1, null) @@ words_sought($1)"
     assert await sql.fetchval(sought, "".join(atoms))
+
+
+# Of the release before: each word as it is, and as its English stem.
+TWO_PASSES = """
+    with old as (
+        select
+            to_tsvector('pg_catalog.english', p.text) || tsvector ''' '':100'
+                || to_tsvector('pg_catalog.simple', p.text) as words,
+            websearch_to_tsquery('pg_catalog.english', p.query) as stems,
+            websearch_to_tsquery('pg_catalog.simple', p.query) as plain
+        from (select plain_words($1) as text, plain_words($2) as query) as p
+    )
+    select
+        old.words @@ case when numnode(old.stems) > 0 then old.stems else old.plain end as was_found,
+        search_words($1, null) @@ words_sought($2) as is_found
+    from old
+"""
+STEMS = ["report", "connect", "the", "be", "hav", "univers", "easi", "отчёт", "日本", "v2", "non-profit"]
+ENDINGS = ["", "s", "ed", "ing", "ion", "ity", "ness", "ational"]
+FORMS = st.builds(str.__add__, st.sampled_from(STEMS), st.sampled_from(ENDINGS))
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), text=st.lists(FORMS, min_size=1, max_size=6))
+async def test_a_text_is_found_by_its_words_as_by_two_passes(
+    sql: Session, data: st.DataObject, text: list[str]
+) -> None:
+    first = data.draw(st.integers(0, len(text) - 1))
+    last = data.draw(st.integers(first + 1, len(text)))
+    sought = " ".join(text[first:last])
+    for query in (sought, f'"{sought}"'):
+        row = await sql.fetchrow(TWO_PASSES, " ".join(text), query)
+        assert row is not None
+        assert row["is_found"] or not row["was_found"], query
 
 
 async def test_the_search_column_causes_no_change_and_is_not_sent(sql: Session, make: Factory) -> None:
@@ -215,7 +262,7 @@ async def test_a_search_returns_what_python_finds_among_all_tasks(
             created_at=DAY + timedelta(hours=6 * chance.randrange(32)),
             updated_at=DAY + timedelta(hours=6 * chance.randrange(32)),
         )
-    await make.sql.execute("analyze tasks")
+    await make.sql.execute("analyze tasks, task_search")
     rows = await all_tasks(make)
     viewers: list[Viewer] = [root.viewer, bob.viewer, ada.viewer]
     for viewer, sort, values in questions(rows, viewers, list(get_args(schemas.Sort)), number=250):
