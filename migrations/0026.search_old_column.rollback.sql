@@ -40,8 +40,8 @@ return (
     from plain_words(title || E'\n' || coalesce(description, '')) as p (words)
 );
 
--- squawk-ignore adding-field-with-default
 alter table tasks
+-- squawk-ignore adding-field-with-default
 add column words tsvector generated always as (task_words(title, description)) stored;
 
 comment on column tasks.words is 'Of title and description, as they are and as English stems; `words_sought` makes a query.';

@@ -51,9 +51,8 @@ def credential_of(request: HTTPConnection) -> str | None:
 async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceError | None:
     if credential is None:
         return None
-    cache = state.session_cache
     try:
-        return cache.find(credential) or await cache.authenticate(credential)
+        return state.session_cache.find(credential) or await state.session_cache.authenticate(credential)
     except (UnauthorizedError, UnavailableError) as error:
         return error
 

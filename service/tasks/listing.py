@@ -90,7 +90,7 @@ async def fetch_rows(
         async with db.snapshot() as snapshot:
             values |= await fetch_bounds(snapshot, column, values)
             return await q.tasks.search(snapshot, sort=sort, sought=sought, within_period=column != "title", **values)
-    if has_period and column in BOUNDS:
+    if has_period and covers_all_users and column in BOUNDS:
         async with db.snapshot() as snapshot:
             values |= await fetch_bounds(snapshot, column, values)
             return await q.tasks.list_index_only(snapshot, sort=sort, **values)
@@ -100,9 +100,7 @@ async def fetch_rows(
         )
         if fraction is None or fraction < WIDE_PERIOD_FRACTION:
             return await q.tasks.list_period_by_title(db, sort=sort, **values)
-    # A user's tasks in these orders are sorted from the entries of tasks_user_created_idx, without the rows.
-    is_sorted = not covers_all_users and column in BOUNDS
-    if values["row_offset"] or is_sorted or (has_period and column != "created_at"):
+    if values["row_offset"] or (has_period and column != "created_at"):
         return await q.tasks.list_index_only(db, sort=sort, **values, **NO_BOUNDS)
     return await q.tasks.list(db, sort=sort, **values)
 
