@@ -116,25 +116,27 @@ class RequestPipeline:
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit a request and send its response; an error that is raised before becomes a problem."""
+        request = Request(scope, receive)
         try:
-            await check_rate_limit(Request(scope))
+            await check_rate_limit(request)
             if has_body(scope):
-                receive, slot = self._body_limits.bound(scope, receive)
+                bounded, slot = self._body_limits.bound(scope, receive)
                 async with slot or nullcontext():
-                    await self._answer(scope, receive, send)
+                    await self._answer(Request(scope, bounded), send)
             else:
-                await self._answer(scope, receive, send)
+                await self._answer(request, send)
         except (ServiceError, HTTPException, RequestValidationError) as error:
             if scope[SENDER].started:
                 raise
             await problems.of_error(error)(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, request: Request, send: Send) -> None:
+        scope, receive = request.scope, request.receive
         endpoint = self._find_endpoint(scope)
         if endpoint is None:
             await self._documents(scope, receive, self._backpressure.bounded(scope, receive, _document_sender(send)))
             return
-        response = await endpoint(Request(scope, receive))
+        response = await endpoint(request)
         sender: ResponseSender = scope[SENDER]
         if len(response.body) > PIECE_BYTES:
             send = self._backpressure.bounded(scope, receive, send)
