@@ -118,7 +118,7 @@ def _fill(connection: psycopg.Connection[tuple[object, ...]], url: str, filled: 
     connection.execute("create database filling")
     migrations.migrate(at(url, "filling"))
     asyncio.run(seed(at(url, "filling"), rows=tasks))
-    if not connection.execute("select from pg_roles where rolname = %s", [TWINS_ROLE]).fetchone():
+    if not connection.execute("select 1 from pg_roles where rolname = %s", [TWINS_ROLE]).fetchone():
         connection.execute(f"create role {TWINS_ROLE} login superuser".encode())
         connection.execute(f"alter role {TWINS_ROLE} set search_path = {TWINS_ROLE}".encode())
     with psycopg.connect(at(url, "filling"), autocommit=True) as filling:
