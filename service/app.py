@@ -1,4 +1,7 @@
-"""The application: its routes and middleware, and what its lifespan opens in order and closes in reverse."""
+"""The application: its routes, and what its lifespan opens in order and closes in reverse.
+
+`cli.serve` has checked the settings, migrated and bound the socket by then.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 FastAPI declares a route and describes it. Its own way solves the dependencies in each request, which takes several
 times as long. Checks, their order and their errors are FastAPI's: the body is parsed, then dependencies run in order,
-then path, query, headers and body are validated together.
+then path, query, headers and body are validated together. Other than there, a dependency runs each time that it is
+declared, and one without `async` runs on the event loop. What a declaration has beyond that is refused at the start.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction
 from typing import Any, TypeAlias
 
 from fastapi import Request, Response
@@ -35,6 +36,8 @@ class Endpoint:
     """One route, compiled: a callable that returns the response to a request."""
 
     def __init__(self, route: APIRoute) -> None:
+        if not iscoroutinefunction(route.endpoint):
+            raise TypeError(f"{route.endpoint}: a handler is declared with `async def`")
         self._handler = Call(route.dependant)
         self._has_json_body = bool(route.dependant.body_params)
 
@@ -61,6 +64,7 @@ class Call:
 
     def __init__(self, dependant: Dependant) -> None:
         assert dependant.call is not None
+        _refuse_unknown(dependant)
         documented = {str(one.name): None for one in dependant.dependencies if isinstance(one.call, SecurityBase)}
         self.function: Callable[..., Any] = partial(dependant.call, **documented) if documented else dependant.call
         self._is_async = iscoroutinefunction(dependant.call)
@@ -77,8 +81,9 @@ class Call:
             *[(field.name, JsonBody(field)) for field in dependant.body_params],
         ]
         # Most dependencies: called without the work of collecting arguments (2 us each).
-        self.takes_request_alone = not (self._is_async or self._dependencies or self._sources)
-        _refuse_unknown(dependant)
+        self.takes_request_alone = self._request_name is not None and not (
+            self._is_async or self._dependencies or self._sources
+        )
 
     async def arguments(self, request: Request, body: Any, errors: Errors) -> dict[str, Any]:
         """Return the arguments by name; what is invalid is added to `errors`."""
@@ -180,6 +185,8 @@ class JsonBody(Source):
 
     def __init__(self, field: ModelField) -> None:
         super().__init__(field, "body")
+        if not field.field_info.is_required():
+            raise TypeError(f"{field.name}: a body is declared as required")
 
     @override
     def value(self, request: Request, body: Any, errors: Errors) -> Any:
@@ -199,6 +206,9 @@ def _refuse_unknown(dependant: Dependant) -> None:
         or dependant.security_scopes_param_name
         or len(dependant.query_params) > 1
         or len(dependant.body_params) > 1
+        or not isfunction(dependant.call)
+        or isgeneratorfunction(dependant.call)
+        or isasyncgenfunction(dependant.call)
     )
     if unknown:
         raise TypeError(f"{dependant.call}: a parameter of a kind that endpoints do not support")

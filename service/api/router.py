@@ -14,6 +14,8 @@ from service.api.endpoint import Endpoint
 from service.api.headers import ROUTE
 
 PARAMETER = re.compile(r"\{(\w+)\}")
+SEGMENT = re.compile(rf"{PARAMETER.pattern}|[\w-]*")
+MATCHES_NOTHING = "(?!)"
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,23 @@ class Router:
         self._exact: dict[str, Path] = {}
         self._parametric: dict[str, Path] = {}
         self._by_group: list[Path] = []
-        self._pattern = re.compile("(?!)")
+        self._pattern = re.compile(MATCHES_NOTHING)
 
     def add(self, routes: APIRouter) -> None:
         """Compile the routes of a router. Raises: TypeError for a parameter that `Endpoint` does not support."""
         for route in routes.routes:
             assert isinstance(route, APIRoute)
+            _refuse_unknown(route.path)
             table = self._parametric if PARAMETER.search(route.path) else self._exact
             path = table.setdefault(route.path, Path.of(route.path))
+            if path.endpoints.keys() & (route.methods or set()):
+                raise TypeError(f"{route.path}: declared twice for one method")
             path.endpoints.update(dict.fromkeys(route.methods or (), Endpoint(route)))
         self._by_group = list(self._parametric.values())
-        self._pattern = re.compile("|".join(f"({PARAMETER.sub('[^/]+', path)})" for path in self._parametric) or "(?!)")
+        patterns = [f"({PARAMETER.sub('[^/]+', path)})" for path in self._parametric]
+        if len(set(patterns)) < len(patterns):
+            raise TypeError(f"{list(self._parametric)}: two paths of one form")
+        self._pattern = re.compile("|".join(patterns) or MATCHES_NOTHING)
 
     def find(self, scope: Scope) -> Endpoint | None:
         """Return the endpoint of a request, and put its route and path parameters into the scope.
@@ -82,3 +90,8 @@ class Router:
             segments = text.split("/")
             scope["path_params"] = {name: segments[index] for name, index in path.parameters.items()}
         return path
+
+
+def _refuse_unknown(template: str) -> None:
+    if not all(SEGMENT.fullmatch(segment) for segment in template.split("/")):
+        raise TypeError(f"{template}: a segment of a path is a word or a parameter")

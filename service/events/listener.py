@@ -1,4 +1,4 @@
-"""The process's LISTEN connection: it polls for new events and notifies the other processes."""
+"""The process's LISTEN connection: polls for new events, notifies the other processes, and forgets ended sessions."""
 
 from __future__ import annotations
 

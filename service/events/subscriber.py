@@ -102,7 +102,10 @@ class Subscriber:
         return event.id <= self.seen.newest_id and event.position.seen.is_older_than(self.seen)
 
     def overflow(self) -> None:
-        """Drop the queue, so that the subscriber reads the table again from its position."""
+        """Drop the queue, so that the subscriber reads the table again from its position.
+
+        A client that takes no byte is ended by its connection: `api.websocket_protocol`.
+        """
         self._queue.clear()
         self._queued_bytes, self.overflowed, self._idle = 0, True, False
         self._wake()

@@ -12,7 +12,8 @@ from service.core.validation import AS_DIGITS, VISIBLE, Id, Input, Period, Text,
 
 Status = Literal["todo", "in_progress", "done"]
 """The statuses. A new one also changes `tasks_status_check` (a migration), its text in `db/errors.py`, the counts in
-`sql/analytics/summary.sql` and `analytics/schemas.py`, and the seed in `sql/plans/seed.sql`."""
+`sql/analytics/summary.sql` (whose `done` is the rest) and `analytics/schemas.py`, the seed in `sql/plans/seed.sql`, and
+`cli/demo.py`."""
 Count = Literal["none", "exact", "estimated"]
 Sort = Literal[
     "created_at",

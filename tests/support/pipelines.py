@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from starlette.applications import Starlette
 
 from service.api.pipeline.body_limits import BodyLimits
-from service.api.pipeline.request_pipeline import Endpoint, RequestPipeline
+from service.api.pipeline.request_pipeline import RequestHandler, RequestPipeline
 from service.api.routes import websocket
 from service.ratelimit.login_limiter import Limits
 
 
-def pipeline_to(endpoint: Endpoint) -> RequestPipeline:
+def pipeline_to(endpoint: RequestHandler) -> RequestPipeline:
     """Return a pipeline whose requests are all answered by one endpoint."""
     app = Starlette()
     app.state.services = SimpleNamespace(limits=Limits(requests=None, logins=None))

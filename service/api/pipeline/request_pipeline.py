@@ -1,4 +1,8 @@
-"""What every request passes, once: its id and clock, its limits, its route, its headers, the last handler of errors."""
+"""What every request passes, once, on its way from `api.protocols` to its endpoint and back.
+
+In this order: an id and a clock, CORS, authentication and the rate limit, the bounds of a body, the route, the
+endpoint, the headers. So a request to an unknown path is counted, too. The last handler of errors is around all of it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ from service.core.errors import RateLimitedError, ServiceError
 
 SENDER = "service.sender"
 """Where a request's scope keeps its ResponseSender."""
-Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+RequestHandler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 DOCUMENT_POLICY = (
@@ -64,7 +68,7 @@ class RequestPipeline:
         self,
         app: Starlette,
         *,
-        find_endpoint: Callable[[Scope], Endpoint | None],
+        find_endpoint: Callable[[Scope], RequestHandler | None],
         documents: ASGIApp,
         serve_websocket: Callable[[WebSocket], Awaitable[None]],
         body_limits: BodyLimits,
@@ -76,7 +80,7 @@ class RequestPipeline:
         self._serve_websocket = serve_websocket
         self._body_limits = body_limits
         self._backpressure = Backpressure()
-        # It answers a preflight before the rate limit: a browser takes a 429 for a refusal.
+        # CORS answers a preflight before the rate limit: a browser takes a 429 for a refusal.
         self._cors = CORSMiddleware(self._respond, **cors) if cors else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +119,7 @@ class RequestPipeline:
             logs.request_id.reset(token)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Admit a request and send its response; an error that is raised before becomes a problem."""
+        """Admit a request and send its response; an error before the start of the response becomes a problem."""
         request = Request(scope, receive)
         try:
             await check_rate_limit(request)
@@ -141,7 +145,7 @@ class RequestPipeline:
         if len(response.body) > PIECE_BYTES:
             send = self._backpressure.bounded(scope, receive, send)
         elif isinstance(response, responses.BytesResponse) and send == sender.send and sender.write(response):
-            return
+            return  # written at once; CORS, which adds headers of its own, has another `send`
         await response(scope, receive, send)
 
     async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The WebSocket's route, and the middleware that serves it."""
+"""The WebSocket's route, and what serves it."""
 
 from __future__ import annotations
 
