@@ -58,22 +58,15 @@ class SessionCache:
         self._forget_count = 0
         self._key_uses = KeyUseWriter(db)
 
-    def find(self, credential: str) -> Viewer | None:
-        """Return the viewer of an access token whose session is cached, which most requests have.
-
-        Raises: UnauthorizedError.
-        """
-        if credential.startswith(KEY_PREFIX) or not self.is_current():
-            return None
-        viewer = self._tokens.verify(credential)
-        current = self._sessions.get(viewer.session_id)
-        return None if current is None else _confirmed(viewer, current)
-
     async def authenticate(self, credential: str) -> Viewer:
         """Return the viewer of an access token or API key. Raises: UnauthorizedError, UnavailableError."""
         if credential.startswith(KEY_PREFIX):
             return await self._authenticate_key(hash_secret(credential))
-        return await self.revalidate(self._tokens.verify(credential))
+        viewer = self._tokens.verify(credential)
+        current = self._sessions.get(viewer.session_id) if self.is_current() else None
+        if current is not None:  # of most requests
+            return _confirmed(viewer, current)
+        return await self.revalidate(viewer)
 
     def is_uncached_key(self, credential: str) -> bool:
         """Return whether only the database can verify a credential: an API key without an entry.

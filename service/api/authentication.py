@@ -52,7 +52,7 @@ async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceEr
     if credential is None:
         return None
     try:
-        return state.session_cache.find(credential) or await state.session_cache.authenticate(credential)
+        return await state.session_cache.authenticate(credential)
     except (UnauthorizedError, UnavailableError) as error:
         return error
 

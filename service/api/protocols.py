@@ -62,6 +62,7 @@ class DirectCycle:
             cycle.response_started
             or cycle.disconnected
             or cycle.flow.write_paused
+            or cycle.transport.is_closing()
             or not cycle.keep_alive
             or cycle.scope["method"] == "HEAD"
         )

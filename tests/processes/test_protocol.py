@@ -15,6 +15,7 @@ from service.api import protocols
 from service.api.pipeline import body_limits
 from service.api.protocols import MAX_HEAD_BYTES, HttpProtocol
 from service.api.responses import BytesResponse
+from service.api.streaming.subscriptions import client_connection_of
 from tests.support.pipelines import pipeline_to
 from tests.support.problems import MEMBERS
 from tests.support.sockets import on_port
@@ -259,3 +260,23 @@ async def test_a_line_break_in_a_header_never_reaches_the_client() -> None:
     async with on_port(pipeline_to(split)) as port:
         answer = await exchange(port, REQUEST + b"\r\n")
     assert answer == b""
+
+
+async def test_a_connection_that_ends_before_its_first_response_causes_no_error(logged: list[str]) -> None:
+    async def aborted(request: Request) -> Response:
+        if request.url.path == "/aborted":
+            connection = client_connection_of(request.scope)
+            assert connection is not None
+            connection._transport.abort()  # as after a stall
+            for _ in range(10):  # the loop closes it
+                await asyncio.sleep(0)
+        return BytesResponse(b"{}", 200, {}, b"application/json")
+
+    async def leave() -> bytes:
+        async with asyncio.timeout(10), on_port(pipeline_to(aborted)) as port:
+            assert await exchange(port, b"GET /aborted HTTP/1.1\r\nHost: test\r\n\r\n" * 2) == b""
+            return await exchange(port, REQUEST, b"Connection: close\r\n\r\n")
+
+    # On the loop that the service runs on: it raises where asyncio's own keeps silent.
+    assert b"200 OK" in await asyncio.to_thread(uvloop.run, leave())
+    assert not [line for line in logged if line.startswith("ERROR")]
