@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-
-from cachetools import LRUCache
 
 from service.accounts.api_keys import KEY_PREFIX, KeyUseWriter
 from service.accounts.tokens import Tokens, hash_secret
@@ -21,27 +20,43 @@ from service.db.queries import q
 MAX_CACHED = 50_000
 
 
-class _ViewerCache(LRUCache[Any, Viewer]):
+class _ViewerCache:
     """An LRU cache of viewers with an index by account: `forget` visits only the entries of one account."""
 
     def __init__(self) -> None:
-        super().__init__(MAX_CACHED)
+        self._viewers: OrderedDict[Any, Viewer] = OrderedDict()
         self._names: dict[int, set[Any]] = {}
 
-    def __setitem__(self, name: Any, viewer: Viewer, *args: Any) -> None:
-        super().__setitem__(name, viewer, *args)
+    def __len__(self) -> int:
+        return len(self._viewers)
+
+    def __contains__(self, name: Any) -> bool:
+        return name in self._viewers
+
+    def get(self, name: Any) -> Viewer | None:
+        viewer = self._viewers.get(name)
+        if viewer is not None:
+            self._viewers.move_to_end(name)
+        return viewer
+
+    def put(self, name: Any, viewer: Viewer) -> None:
+        self.remove(name)
+        if len(self._viewers) == MAX_CACHED:
+            self.remove(next(iter(self._viewers)))
+        self._viewers[name] = viewer
         self._names.setdefault(viewer.id, set()).add(name)
 
-    def __delitem__(self, name: Any, *args: Any) -> None:
-        names = self._names[self[name].id]
-        names.discard(name)
-        if not names:
-            del self._names[self[name].id]
-        super().__delitem__(name, *args)
+    def remove(self, name: Any) -> None:
+        viewer = self._viewers.pop(name, None)
+        if viewer is not None:
+            names = self._names[viewer.id]
+            names.discard(name)
+            if not names:
+                del self._names[viewer.id]
 
     def forget(self, user_id: int) -> None:
         for name in list(self._names.get(user_id, ())):
-            del self[name]
+            self.remove(name)
 
 
 class SessionCache:
@@ -97,7 +112,7 @@ class SessionCache:
         row = rows[0]
         viewer = Viewer(row["user_id"], row["role"] == "admin", session_id=session_id)
         if forget_count == self._forget_count:  # else the row may be older than the change that was announced
-            self._sessions[session_id] = viewer
+            self._sessions.put(session_id, viewer)
         return viewer
 
     async def _authenticate_key(self, key_hash: bytes) -> Viewer:
@@ -123,7 +138,7 @@ class SessionCache:
             expires_at=_timestamp(row["expires_at"]),
         )
         if forget_count == self._forget_count:
-            self._keys[key_hash] = viewer
+            self._keys.put(key_hash, viewer)
         return viewer
 
     async def find_ended(self, viewers: Sequence[Viewer], *, db: Executor | None = None) -> list[Viewer]:
@@ -148,7 +163,7 @@ class SessionCache:
     def forget_session(self, session_id: int) -> None:
         """Remove the entry of a session."""
         self._forget_count += 1
-        self._sessions.pop(session_id, None)
+        self._sessions.remove(session_id)
 
 
 def _confirmed(viewer: Viewer, current: Viewer) -> Viewer:

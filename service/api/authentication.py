@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from service.api.client_address import client_address
 from service.api.headers import headers_of
-from service.api.state import AppState, state_of
+from service.api.state import state_of
 from service.core.errors import ForbiddenError, ServiceError, UnauthorizedError, UnavailableError
 from service.core.viewer import Viewer
 
@@ -34,7 +34,13 @@ async def identity_of(request: HTTPConnection) -> Viewer | ServiceError | None:
     """
     scope = request.scope
     if IDENTITY not in scope:
-        scope[IDENTITY] = await _verify(state_of(request), credential_of(request))
+        credential = credential_of(request)
+        try:
+            scope[IDENTITY] = None
+            if credential is not None:
+                scope[IDENTITY] = await state_of(request).session_cache.authenticate(credential)
+        except (UnauthorizedError, UnavailableError) as error:
+            scope[IDENTITY] = error
     identity: Viewer | ServiceError | None = scope[IDENTITY]
     return identity
 
@@ -46,15 +52,6 @@ def credential_of(request: HTTPConnection) -> str | None:
         return None
     scheme, _, credential = authorization.decode("latin-1").partition(" ")
     return credential.strip() if scheme.lower() == "bearer" else ""
-
-
-async def _verify(state: AppState, credential: str | None) -> Viewer | ServiceError | None:
-    if credential is None:
-        return None
-    try:
-        return await state.session_cache.authenticate(credential)
-    except (UnauthorizedError, UnavailableError) as error:
-        return error
 
 
 def _permitted_identity(request: HTTPConnection) -> Viewer | None:

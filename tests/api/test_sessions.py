@@ -384,7 +384,7 @@ async def test_forgetting_one_account_does_not_scan_the_others(make: Factory, mo
     ada = await make.user()
     await sessions.authenticate(ada.token)
     for n in range(MAX_CACHED):  # what is remembered is a part of it that none of the statements has a say in
-        sessions._sessions[-n] = Viewer(-n, False, session_id=-n)
+        sessions._sessions.put(-n, Viewer(-n, False, session_id=-n))
     assert len(sessions._sessions) == MAX_CACHED
     assert ada.viewer.session_id not in sessions._sessions
     took = []

@@ -254,7 +254,7 @@ async def test_a_request_cancelled_by_the_stop_returns_503() -> None:
 
 async def test_a_line_break_in_a_header_never_reaches_the_client() -> None:
     async def split(_request: Request) -> Response:
-        return BytesResponse(b"{}", 200, {"X-Name": "a\r\nX-Other: b"}, b"application/json")
+        return BytesResponse(b"{}", 200, {"X-Name": "a\r\nX-Other: b"}, "application/json")
 
     async with on_port(pipeline_to(split)) as port:
         answer = await exchange(port, REQUEST + b"\r\n")
@@ -264,7 +264,7 @@ async def test_a_line_break_in_a_header_never_reaches_the_client() -> None:
 async def test_a_client_that_leaves_before_its_responses_causes_no_error(logged: list[str]) -> None:
     async def slow(_request: Request) -> Response:
         await asyncio.sleep(0.05)  # as a statement takes; meanwhile the server learns that the client has left
-        return BytesResponse(b"{}", 200, {}, b"application/json")
+        return BytesResponse(b"{}", 200, {}, "application/json")
 
     async def leave() -> bytes:
         async with asyncio.timeout(10), on_port(pipeline_to(slow)) as port:

@@ -29,16 +29,15 @@ LIMIT_DECISIONS = "service.limits"
 METRIC_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 DEFAULT_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
 }
 MAX_HEADER_SETS = 1000
-RAW_DEFAULT_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DEFAULT_HEADERS.items()]
 PROBLEM_TYPE = (b"content-type", problems.MEDIA_TYPE.encode())
 
 
@@ -52,18 +51,19 @@ def request_id_of(scope: Scope) -> str:
 
 def add_headers(scope: Scope, headers: list[tuple[bytes, bytes]], *, request_id: str) -> None:
     """Add the headers of every response: defaults that it does not set itself, the limits, and the request's id."""
-    headers += _defaults_beside(frozenset([name for name, _ in headers]))
-    headers += _headers_of_request(scope, request_id)
+    fields = _defaults_beside(frozenset([name.decode("latin-1") for name, _ in headers]))
+    fields += _fields_of_request(scope, request_id)
+    headers += [(name.encode(), value.encode()) for name, value in fields]
 
 
-def _headers_of_request(scope: Scope, request_id: str) -> list[tuple[bytes, bytes]]:
+def _fields_of_request(scope: Scope, request_id: str) -> list[tuple[str, str]]:
     decisions: dict[str, LimitDecision] | None = scope.get(LIMIT_DECISIONS)
-    headers = [(b"x-request-id", request_id.encode())]
+    fields = [("x-request-id", request_id)]
     if decisions:  # the IETF draft "RateLimit header fields for HTTP"
         policies = ", ".join([f'"{one.policy}";q={one.limit};w=60' for one in decisions.values()])
         states = ", ".join([f'"{one.policy}";r={one.remaining};t={one.reset}' for one in decisions.values()])
-        headers += [(b"ratelimit-policy", policies.encode()), (b"ratelimit", states.encode())]
-    return headers
+        fields += [("ratelimit-policy", policies), ("ratelimit", states)]
+    return fields
 
 
 class ResponseSender:
@@ -84,14 +84,14 @@ class ResponseSender:
         cycle: RequestCycle | None = self._scope.get("extensions", {}).get(CYCLE_EXTENSION)
         if cycle is None or not cycle.is_ready():
             return False
-        headers = response.raw_headers
-        lines = [*headers, *_headers_of_request(self._scope, self.request_id), self._server_timing()]
-        head = b"".join([b"%b: %b\r\n" % line for line in lines])
-        if not head.count(b"\n") == head.count(b"\r") == len(lines):
+        fields = response.fields
+        lines = [*fields.items(), *_fields_of_request(self._scope, self.request_id), self._server_timing()]
+        head = "".join([f"{name}: {value}\r\n" for name, value in lines])
+        if not head.count("\n") == head.count("\r") == len(lines):
             return False  # a line break in a value, which the server refuses
         self.started, self._status = True, response.status_code
-        block = _default_block(frozenset([name for name, _ in headers]))
-        cycle.write(response.status_code, head + block, bytes(response.body))
+        head += _default_lines(tuple(fields))
+        cycle.write(response.status_code, head.encode("latin-1"), bytes(response.body))
         return True
 
     async def send(self, message: Message) -> None:
@@ -127,11 +127,12 @@ class ResponseSender:
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started, self._status = True, status
         add_headers(self._scope, headers, request_id=self.request_id)
-        headers.append(self._server_timing())
+        name, value = self._server_timing()
+        headers.append((name.encode(), value.encode()))
 
-    def _server_timing(self) -> tuple[bytes, bytes]:
+    def _server_timing(self) -> tuple[str, str]:
         timings = "".join([f"{part};dur={milliseconds:.1f}, " for part, milliseconds in self._timings.items()])
-        return b"server-timing", f"{timings}total;dur={self._milliseconds():.1f}".encode()
+        return "server-timing", f"{timings}total;dur={self._milliseconds():.1f}"
 
     def _milliseconds(self) -> float:
         return (time.perf_counter() - self._started_at) * 1000
@@ -148,15 +149,15 @@ class ResponseSender:
             logger.bind(**fields, milliseconds=round(milliseconds, 1)).debug("request handled")
 
 
-@lru_cache(MAX_HEADER_SETS)
-def _defaults_beside(names: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
+def _defaults_beside(names: frozenset[str]) -> list[tuple[str, str]]:
     """Return the default headers that a response with these headers does not set itself."""
-    return [header for header in RAW_DEFAULT_HEADERS if header[0] not in names]
+    return [field for field in DEFAULT_HEADERS.items() if field[0] not in names]
 
 
 @lru_cache(MAX_HEADER_SETS)
-def _default_block(names: frozenset[bytes]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % header for header in _defaults_beside(names)])
+def _default_lines(names: tuple[str, ...]) -> str:
+    fields = _defaults_beside(frozenset([name.lower() for name in names]))
+    return "".join([f"{name}: {value}\r\n" for name, value in fields])
 
 
 @cache

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -36,7 +36,7 @@ LOGIN_BODY = {
 router = APIRouter(prefix="/auth", tags=["accounts"])
 
 
-async def _credentials(request: Request) -> Credentials:
+async def _read_credentials(request: Request) -> Credentials:
     content_type = media_type(request)
     if content_type in JSON:
         fields = await _parse_json(request)
@@ -88,11 +88,12 @@ async def register(request: Request, state: State, viewer: OptionalUser, new: Re
     openapi_extra=LOGIN_BODY,
     responses=problems(401, 413),
 )
-async def login(request: Request, state: State, credentials: Annotated[Credentials, Depends(_credentials)]) -> Response:
+async def login(request: Request, state: State) -> Response:
     """Log in with a username and a password, and return an access token and a refresh token.
 
     The body is JSON or a form.
     """
+    credentials = await _read_credentials(request)
     attempt = await attempt_of(request, account=credentials.username)
     user_agent = request.headers.get("user-agent")
     logging_in = state.sessions.log_in(state.db, credentials, payer=attempt, user_agent=user_agent)
