@@ -70,7 +70,8 @@ class Call:
     def __init__(self, dependant: Dependant) -> None:
         assert dependant.call is not None
         _refuse_unknown(dependant)
-        documented = {str(one.name): None for one in dependant.dependencies if isinstance(one.call, SecurityBase)}
+        schemes = [one for one in dependant.dependencies if isinstance(one.call, SecurityBase)]
+        documented: dict[str, Any] = {one.name: None for one in schemes if one.name}
         self.function: Callable[..., Any] = partial(dependant.call, **documented) if documented else dependant.call
         self._dependencies = [
             (dependency.name, _compile_dependency(dependency))

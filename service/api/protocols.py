@@ -32,6 +32,14 @@ OTHER_UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)", re.IGN
 http11.MAX_LINE_LENGTH = MAX_HEAD_BYTES  # of a handshake: HttpProtocol has bounded its head already
 
 
+class Trailers(list[tuple[bytes, bytes]]):
+    """The trailer fields of a chunked body, which no route defines: none is kept (RFC 9110, section 6.5.1)."""
+
+    @override
+    def append(self, field: tuple[bytes, bytes]) -> None:
+        """Drop a field."""
+
+
 class DirectCycle:
     """Reads a body and writes a response at once.
 
@@ -161,6 +169,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["extensions"] = extensions
         self._in_body = True
         super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self.headers = Trailers()  # what the parser appends to from now on; the scope has the header fields
         extensions[CYCLE_EXTENSION] = DirectCycle(self.cycle)
         self._client_connection.mark_written()  # until the response is complete
 

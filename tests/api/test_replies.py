@@ -29,13 +29,14 @@ async def failing(_request: Request) -> Response:
 
 
 async def test_an_unexpected_error_is_only_logged() -> None:
-    transport = httpx.ASGITransport(app=pipeline_to(failing))
+    transport = httpx.ASGITransport(app=pipeline_to(failing, cors={"allow_origins": [ORIGIN]}))
     lines: list[str] = []
     sink = logger.add(lines.append, level="ERROR")
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        answer = await client.get("/failing")
+        answer = await client.get("/failing", headers={"Origin": ORIGIN})
     logger.remove(sink)
     assert problem(answer, 500)["code"] == "internal"
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert "ingredient" not in answer.text
     assert answer.headers.items() >= {name.lower(): value for name, value in SECURITY.items()}.items()
     (line,) = lines

@@ -83,6 +83,16 @@ async def test_a_malformed_chunked_body_gets_a_problem(body: bytes) -> None:
         writer.close()
 
 
+async def test_trailer_fields_are_no_header_fields() -> None:
+    async def names(request: Request) -> Response:
+        await request.body()
+        return Response(",".join(request.headers))
+
+    async with on_port(pipeline_to(names)) as port:
+        answer = await exchange(port, CHUNKED + b"2\r\n{}\r\n0\r\nAuthorization: Bearer x\r\n\r\n")
+    assert answer.endswith(b"host,transfer-encoding")
+
+
 async def test_a_body_that_is_no_http_does_not_answer_the_request_before(port: int) -> None:
     assert b"HTTP/1.1 400" not in await exchange(port, REQUEST + b"\r\n" + CHUNKED + b"zz\r\n")
 
@@ -243,12 +253,15 @@ async def test_a_request_cancelled_by_the_stop_returns_503() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
-    request = asyncio.create_task(pipeline_to(slow)(scope, receive, send))
+    headers = [(b"origin", b"https://a.example")]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "query_string": b""}
+    pipeline = pipeline_to(slow, cors={"allow_origins": ["*"]})
+    request = asyncio.create_task(pipeline(scope, receive, send))
     await begun.wait()
     request.cancel()
     await asyncio.wait([request])
     assert sent[0]["status"] == 503
+    assert (b"access-control-allow-origin", b"*") in sent[0]["headers"]
     assert orjson.loads(sent[1]["body"])["code"] == "unavailable"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from starlette.applications import Starlette
 
@@ -12,7 +13,7 @@ from service.api.routes import websocket
 from service.ratelimit.login_limiter import Limits
 
 
-def pipeline_to(endpoint: RequestHandler) -> RequestPipeline:
+def pipeline_to(endpoint: RequestHandler, *, cors: dict[str, Any] | None = None) -> RequestPipeline:
     """Return a pipeline whose requests are all answered by one endpoint."""
     app = Starlette()
     app.state.services = SimpleNamespace(limits=Limits(requests=None, logins=None))
@@ -22,5 +23,5 @@ def pipeline_to(endpoint: RequestHandler) -> RequestPipeline:
         documents=app,
         serve_websocket=websocket.serve,
         body_limits=BodyLimits(max_attachment_bytes=0),
-        cors=None,
+        cors=cors,
     )

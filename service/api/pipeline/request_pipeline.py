@@ -102,18 +102,6 @@ class RequestPipeline:
                 await self._cors(scope, receive, sender.send)
             else:
                 await self._respond(scope, receive, sender.send)
-        except ClientDisconnect:
-            logger.debug("client disconnected")
-        except asyncio.CancelledError:  # by the server, at the end of its shutdown timeout
-            logger.warning("request cancelled")
-            if not sender.started:
-                stopping = problems.problem("unavailable", "The service is stopping.", headers={"Retry-After": "1"})
-                await stopping(scope, receive, sender.send)
-        except Exception:
-            logger.opt(exception=True).error("request failed")
-            if sender.started:
-                raise
-            await problems.problem("internal")(scope, receive, sender.send)
         finally:
             sender.record()
             logs.request_id.reset(token)
@@ -121,6 +109,7 @@ class RequestPipeline:
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit a request and send its response; an error before the start of the response becomes a problem."""
         request = Request(scope, receive)
+        sender: ResponseSender = scope[SENDER]
         try:
             await check_rate_limit(request)
             if has_body(scope):
@@ -129,10 +118,17 @@ class RequestPipeline:
                     await self._answer(Request(scope, bounded), send)
             else:
                 await self._answer(request, send)
-        except (ServiceError, HTTPException, RequestValidationError) as error:
-            if scope[SENDER].started:
+        except asyncio.CancelledError:  # by the server, at the end of its shutdown timeout
+            logger.warning("request cancelled")
+            if not sender.started:
+                stopping = problems.problem("unavailable", "The service is stopping.", headers={"Retry-After": "1"})
+                await stopping(scope, receive, send)
+        except Exception as error:
+            problem = _problem_of(error)
+            if sender.started:
                 raise
-            await problems.of_error(error)(scope, receive, send)
+            if problem:
+                await problem(scope, receive, send)
 
     async def _answer(self, request: Request, send: Send) -> None:
         scope, receive = request.scope, request.receive
@@ -165,6 +161,17 @@ class RequestPipeline:
             await socket.send_denial_response(problems.of_error(error))
         finally:
             logs.request_id.reset(token)
+
+
+def _problem_of(error: Exception) -> Response | None:
+    """Return the response to an error, None for a client that has left; log an error that nobody expects."""
+    if isinstance(error, ClientDisconnect):
+        logger.debug("client disconnected")
+        return None
+    if isinstance(error, (ServiceError, HTTPException, RequestValidationError)):
+        return problems.of_error(error)
+    logger.opt(exception=error).error("request failed")
+    return problems.problem("internal")
 
 
 def _document_sender(send: Send) -> Send:
