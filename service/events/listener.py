@@ -39,8 +39,8 @@ REPAIR_LOCK_TIMEOUT = "100ms"  # while the repair waits for a lock, the listener
 class Listener:
     """The task that reads new events and dispatches them to this process's subscribers.
 
-    It polls after every NOTIFY, after every commit of this process, and at least every POLL_SECONDS. A NOTIFY carries
-    no data: a lost one delays an event by POLL_SECONDS and loses none.
+    It polls at least every POLL_SECONDS; while there are subscribers, also after every NOTIFY and after every commit of
+    this process. A NOTIFY carries no data: a lost one delays an event by POLL_SECONDS and loses none.
     """
 
     def __init__(
@@ -112,18 +112,24 @@ class Listener:
             connection.terminate()
 
     async def _round(self, connection: Connection) -> None:
-        await self._poll_signal.wait(POLL_SECONDS)
+        polls_at = self._polled_at + POLL_SECONDS
+        await self._poll_signal.wait(max(0.0, polls_at - time.monotonic()))
         started_at = time.monotonic()
         if self._changed_accounts:
             changed, self._changed_accounts = self._changed_accounts, set()
             await self._end_revoked(connection, [one for one in self._hub.subscribers if one.viewer.id in changed])
-        await self._poll(connection)
-        if self._poll_signal.pop_commit():
+        # Without subscribers nobody waits for events: a poll for each commit would take 3 % of the CPU time of writes.
+        polls = self._hub.has_live_subscribers or started_at + MIN_ROUND_SECONDS >= polls_at
+        if polls:
+            await self._poll(connection)
+            self._polled_at = time.monotonic()
+            metrics.LISTENER_POLLED.set_to_current_time()
+        notifies = self._poll_signal.pop_commit()
+        if notifies:
             await connection.execute(NOTIFY)
-        self._polled_at = time.monotonic()
-        self._heartbeat.renew(started_at)
-        metrics.LISTENER_POLLED.set_to_current_time()
-        await asyncio.sleep(max(0.0, started_at + MIN_ROUND_SECONDS - self._polled_at))
+        if polls or notifies:  # what was announced before has arrived with the reply
+            self._heartbeat.renew(started_at)
+        await asyncio.sleep(max(0.0, started_at + MIN_ROUND_SECONDS - time.monotonic()))
 
     async def _poll(self, connection: Connection) -> None:
         await self._repair_future_xids(connection)
