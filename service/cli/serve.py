@@ -41,7 +41,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
     with embedded.database(settings) as url:
         if settings.embedded:
-            logger.bind(url=url).warning("embedded PostgreSQL started for development only")
+            logger.bind(url=url).warning("serving from an embedded PostgreSQL for development only")
         if settings.migrates_on_start:
             _migrate(url)
         try:
