@@ -25,6 +25,7 @@ from service.api.websocket_protocol import WebSocketProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_SECONDS = 10
+REST_OF_BODY_SECONDS = 30.0  # that nobody reads, because the response came first
 INCOMPLETE_RESPONSE = "ASGI callable returned without completing response."  # ours end so on purpose, and log why
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != INCOMPLETE_RESPONSE)
 UPGRADE = re.compile(rb"\n[uU][pP]")
@@ -177,7 +178,14 @@ class HttpProtocol(HttpToolsProtocol):
     @override
     def on_message_complete(self) -> None:
         self._in_body = False
+        self._stop_head_timer()  # of a body whose response came first
         super().on_message_complete()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and self._head_timer is None:
+            self._head_timer = self.loop.call_later(REST_OF_BODY_SECONDS, self.transport.close)
 
     @override
     def _unsupported_upgrade_warning(self) -> None:
@@ -201,6 +209,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _end_head(self) -> None:
         self._in_head = False
+        self._stop_head_timer()
+
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

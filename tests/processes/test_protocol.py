@@ -83,6 +83,18 @@ async def test_a_malformed_chunked_body_gets_a_problem(body: bytes) -> None:
         writer.close()
 
 
+async def test_a_body_that_goes_on_after_its_response_ends_in_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocols, "REST_OF_BODY_SECONDS", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(10):
+        writer.write(CHUNKED)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")
+        while not reader.at_eof():
+            writer.write(b"1\r\nx\r\n")
+            await reader.read(10_000)
+    writer.close()
+
+
 async def test_trailer_fields_are_no_header_fields() -> None:
     async def names(request: Request) -> Response:
         await request.body()
