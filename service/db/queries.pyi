@@ -572,12 +572,47 @@ class _TasksSearch:
         row_limit: int,
         row_offset: int,
         sought: str,
+        within_period: bool,
+        walk_limit: int,
+    ) -> Sequence[TasksSearchRow]: ...
+
+class TasksSearchWalkRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str | None
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksSearchWalk:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-created_at", "created_at", "-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+        sought: str,
         first_id: int | None,
         last_id: int | None,
         changed_from: datetime | None,
         changed_before: datetime | None,
         within_period: bool,
-    ) -> Sequence[TasksSearchRow]: ...
+        walk_limit: int,
+    ) -> Sequence[TasksSearchWalkRow]: ...
 
 class TasksUpdateRow(TypedDict):
     id: int
@@ -1095,7 +1130,19 @@ class _Tasks:
         city: str | None,
         created_from: datetime | None,
         created_before: datetime | None,
-        sought: str | None,
+    ) -> int: ...
+    async def count_search(
+        self,
+        db: Executor,
+        *,
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        sought: str,
     ) -> int: ...
     async def create(
         self,
@@ -1180,6 +1227,7 @@ class _Tasks:
         viewer_is_admin: bool,
     ) -> TasksRestoreRow | None: ...
     search: _TasksSearch
+    search_walk: _TasksSearchWalk
     async def update(
         self,
         db: Executor,

@@ -14,7 +14,7 @@ import orjson
 
 from service.core.errors import NotFoundError, StartError
 from service.db.headers import Parameter
-from service.db.pool import Connection
+from service.db.pool import PLANNED_EACH_TIME, Connection
 from service.db.queries import q
 from service.db.statements import Statement, read_all
 
@@ -137,7 +137,8 @@ async def fetch_plan(
     """
     async with prepared(connection, statement, sort, types=types) as call:
         mode = "force_generic_plan" if generic or values is None else "force_custom_plan"
-        await q.dba.set_for_transaction(connection, name="plan_cache_mode", value=mode)
+        for name, value in {**(PLANNED_EACH_TIME if statement.header.planned else {}), "plan_cache_mode": mode}.items():
+            await q.dba.set_for_transaction(connection, name=name, value=value)
         options = f"analyze {analyze}, buffers {analyze}, format {form}"
         rows = await connection.fetch(f"explain ({options}) {await call(values)}")
     if form == "text":

@@ -15,6 +15,10 @@ from service.tasks.schemas import ExportParams, Sort, TaskFilters, TaskListParam
 
 # From this fraction of all tasks on, sorting a period's tasks costs more than an index scan that skips all others.
 WIDE_PERIOD_FRACTION = 0.4
+# tasks.search_walk passes at most three pages and so many tasks. It goes far where tasks.search would look up the last
+# change or status of each match: the first page of a word of 6,000 in a million tasks takes 13 ms in place of 40.
+PAGES_WALKED = 3
+SHORT_WALK, LONG_WALK = 1000, 4000
 BOUNDS = {
     "id": ("first_id", "last_id"),
     "status": ("first_id", "last_id"),  # the second column of its index is the id
@@ -70,13 +74,21 @@ def _filters(viewer: Viewer, params: TaskFilters) -> dict[str, Any]:
     }
 
 
-async def _total(db: Executor, params: TaskListParams, filters: dict[str, Any], *, shown: int) -> int | None:
+async def _total(db: Database, params: TaskListParams, filters: dict[str, Any], *, shown: int) -> int | None:
     """Return the total that `count` asks for; an estimate is at least the number of rows shown so far."""
     if params.count == "exact":
-        return int(await q.tasks.count(db, **filters))
+        return await count_rows(db, filters)
     if params.count == "estimated":
         return max(shown, await q.tasks.export.estimate(db, **filters))
     return None
+
+
+async def count_rows(db: Database, filters: dict[str, Any]) -> int:
+    """Return the number of tasks that match the filters."""
+    if filters["sought"] is not None:
+        async with db.snapshot() as snapshot:
+            return int(await q.tasks.count_search(snapshot, **filters))
+    return int(await q.tasks.count(db, **{name: filters[name] for name in filters if name != "sought"}))
 
 
 async def fetch_rows(
@@ -87,9 +99,20 @@ async def fetch_rows(
     has_period = bool(values["created_from"] or values["created_before"])
     covers_all_users = values["viewer_is_admin"] and values["user_id"] is None
     if sought is not None:
+        long_walk = covers_all_users and not has_period and column in {"status", "updated_at"}
+        pages_length = PAGES_WALKED * (values["row_limit"] + values["row_offset"])
+        search = {
+            **values,
+            "sought": sought,
+            "within_period": column != "title",
+            "walk_limit": pages_length + (LONG_WALK if long_walk else SHORT_WALK),
+        }
         async with db.snapshot() as snapshot:
-            values |= await fetch_bounds(snapshot, column, values)
-            return await q.tasks.search(snapshot, sort=sort, sought=sought, within_period=column != "title", **values)
+            bounds = await fetch_bounds(snapshot, column, values)
+            rows = await q.tasks.search_walk(snapshot, sort=sort, **search, **bounds)
+            if len(rows) == values["row_limit"]:
+                return rows
+            return await q.tasks.search(snapshot, sort=sort, **search) or rows
     if has_period and covers_all_users and column in BOUNDS:
         async with db.snapshot() as snapshot:
             values |= await fetch_bounds(snapshot, column, values)

@@ -60,6 +60,7 @@ def test_words_of_existing_tasks_move_to_their_own_table_without_an_event(empty_
         found = connection.execute("""
             select count(*) from task_search as s join tasks as t on s.task_id = t.id
             where s.words @@ words_sought(t.title) and s.words @@ words_sought('report')
+                and (s.user_id, s.created_at, s.title) = (t.user_id, t.created_at, t.title)
         """)
         assert found.fetchone() == (len(before),)
         assert connection.execute("select count(*) from task_events").fetchone() == (0,)

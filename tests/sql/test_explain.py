@@ -154,7 +154,7 @@ async def test_an_analyzed_statement_is_rolled_back(sql: Session, ada: int, sess
     assert [notification[3] for notification in heard] == ["first", "last"]
 
 
-@pytest.mark.parametrize("name", ["accounts.credentials", "tasks.count", "tasks.search"])
+@pytest.mark.parametrize("name", ["accounts.credentials", "tasks.count_search", "tasks.search"])
 @pytest.mark.parametrize("value", [HOSTILE, "", "\\", "$1", "x" * 1_000_000, "'); select pg_sleep(10); --"])
 async def test_a_value_is_never_part_of_the_statement(sql: Session, ada: int, name: str, value: str) -> None:
     statement = get(name)

@@ -228,6 +228,12 @@ async def test_a_snapshot_sees_one_moment_and_changes_nothing(database: Database
             await q.accounts.expire_sessions(moment, row_limit=1)
 
 
+async def test_a_statement_that_is_planned_each_time_has_no_parallel_workers(database: Database) -> None:
+    async with database.snapshot() as moment:
+        assert await moment.fetchval("select current_setting('plan_cache_mode')") == "force_custom_plan"
+        assert await moment.fetchval("select current_setting('max_parallel_workers_per_gather')") == "0"
+
+
 async def test_a_share_is_what_the_statistics_say(database: Database, make: Factory) -> None:
     ada = await make.user()
 

@@ -15,7 +15,7 @@ from service.core.viewer import Viewer
 from service.db.pool import Database
 from service.db.queries import q
 from service.tasks import listing, schemas
-from tests.sql.test_lists_statements import DAY, all_tasks, bounded, found, questions
+from tests.sql.test_lists_statements import DAY, all_tasks, found, questions
 from tests.support.factories import Factory, User
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -24,16 +24,19 @@ EVERYTHING: dict[str, Any] = {
     "row_limit": 100,
     "row_offset": 0,
 }
-WALK: dict[str, Any] = {**listing.NO_BOUNDS, "within_period": False}
+PAGE = ("after_value", "after_id", "row_limit", "row_offset")
 WORDS = ["report", "reports", "отчёт", "the", "日本語"]
 
 
 async def finds(database: Database, owner: User, sought: str) -> int:
-    arguments: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought}
-    rows = await q.tasks.search(database, sort="id", **arguments, **EVERYTHING, **WALK)
-    filters: dict[str, Any] = dict.fromkeys(("user_id", "status", "city", "created_from", "created_before"))
-    assert await q.tasks.count(database, **arguments, **filters) == len(rows)
+    values: dict[str, Any] = {"viewer_id": owner.id, "viewer_is_admin": False, "sought": sought, **EVERYTHING}
+    rows = await listing.fetch_rows(database, sort="id", **values)
+    assert await q.tasks.count_search(database, **filters_of(values)) == len(rows)
     return len(rows)
+
+
+def filters_of(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in PAGE}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +150,30 @@ async def test_a_row_of_words_is_written_only_with_title_or_description(sql: Ses
     assert await sql.fetchval("select count(*) from task_search") == 0
 
 
+async def test_a_search_follows_a_change_of_owner_and_of_creation(
+    database: Database, make: Factory, sql: Session
+) -> None:
+    ada, bob = await make.user(), await make.user()
+    await make.task(ada, title="First", created_at=DAY)
+    written = "select s.user_id = $1 and s.created_at = t.created_at from task_search as s, tasks as t"
+    for owner, change in ((bob, f"user_id = {bob.id}"), (bob, "created_at = now()"), (ada, f"user_id = {ada.id}")):
+        await sql.execute(f"update tasks set {change}")
+        assert [await finds(database, user, "first") for user in (ada, bob)] == [owner is ada, owner is bob]
+        assert await sql.fetchval(written, owner.id)
+
+
+async def test_a_search_reads_no_index_of_words_once_a_walk_has_passed_all(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    for title in ("First", "Second"):
+        await make.task(ada, title=title)
+    values: dict[str, Any] = {**EVERYTHING, "viewer_id": ada.id, "viewer_is_admin": False, "sought": "second"}
+    values["within_period"] = True
+    walk = {**values, **listing.NO_BOUNDS}
+    for walk_limit, walked, sought in ((1, 0, 1), (2, 1, 1), (3, 1, 0)):
+        assert len(await q.tasks.search_walk(database, sort="id", **walk, walk_limit=walk_limit)) == walked
+        assert len(await q.tasks.search(database, sort="id", **values, walk_limit=walk_limit)) == sought
+
+
 @pytest.mark.parametrize(
     "text", ["-" * 10_000, "- " * 5000, '-"" ' * 2500, "<-" * 5000, "a@" * 5000, "ﷺ" * 10_000, "x" * 10_000]
 )
@@ -241,15 +268,14 @@ async def test_the_search_column_causes_no_change_and_is_not_sent(sql: Session, 
     assert "words" not in dict(await sql.fetchrow("select * from task_view") or {})
 
 
-# Of the walk: all, as these tasks are few; some, so that its pages are short; none.
-@pytest.mark.parametrize("bound", ["", "limit 40 --", "limit 0 --"])
+# The walk passes all, as these tasks are few; some, so that its pages are short; none.
+@pytest.mark.parametrize("walk_limit", [10_000, 40, 0])
 @pytest.mark.parametrize("number", [12, 300])
 async def test_a_search_returns_what_python_finds_among_all_tasks(
-    database: Database, make: Factory, monkeypatch: pytest.MonkeyPatch, number: int, bound: str
+    database: Database, make: Factory, monkeypatch: pytest.MonkeyPatch, number: int, walk_limit: int
 ) -> None:
-    search: Any = q.tasks.search
-    for sort in search.texts:
-        monkeypatch.setitem(search.texts, sort, bounded(search, sort, bound).texts[sort])
+    for name, value in (("PAGES_WALKED", 0), ("SHORT_WALK", walk_limit), ("LONG_WALK", walk_limit)):
+        monkeypatch.setattr(listing, name, value)
     ada, bob, root = await make.user(), await make.user(), await make.admin()
     chance = random.Random(number)
     for _ in range(number):
@@ -274,3 +300,6 @@ async def test_a_search_returns_what_python_finds_among_all_tasks(
         page = [row["id"] for row in await listing.fetch_rows(database, sort=sort, **arguments)]
         whole = found([*having, *(row for row in after if row not in having)], viewer, sort, values)
         assert page == whole, (sort, values)
+        every = {**values, "after_id": None, "row_limit": number, "row_offset": 0}
+        total = await listing.count_rows(database, filters_of(arguments))
+        assert total == len(found(having, viewer, sort, every)), values

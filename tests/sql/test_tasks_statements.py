@@ -84,7 +84,6 @@ async def listed(db: Database, viewer: Viewer, *, sort: Any = "id", **values: An
         db,
         viewer_id=viewer.id,
         viewer_is_admin=viewer.is_admin,
-        sought=None,
         **{name: value for name, value in {**NEWEST, **values}.items() if name not in PAGE},
     )
     if not values.keys() & set(PAGE):
