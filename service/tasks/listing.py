@@ -94,7 +94,9 @@ async def fetch_rows(
         async with db.snapshot() as snapshot:
             values |= await fetch_bounds(snapshot, column, values)
             return await q.tasks.list_index_only(snapshot, sort=sort, **values)
-    if has_period and (sort == "title" or sort == "-title"):  # noqa: PLR1714 - mypy narrows the literal by == alone
+    if not covers_all_users and sort != "created_at" and sort != "-created_at":  # noqa: PLR1714 - mypy narrows by == alone
+        return await q.tasks.list_of_user(db, sort=sort, **values)
+    if has_period and (sort == "title" or sort == "-title"):  # noqa: PLR1714
         fraction = await q.tasks.period_fraction(
             db, created_from=values["created_from"], created_before=values["created_before"]
         )

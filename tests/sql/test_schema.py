@@ -324,7 +324,7 @@ async def test_a_new_tasks_weather_is_its_citys(
     assert new["weather_city"] == (city if weather else None)
 
 
-# Each branch of tasks_prepare for weather, for a task in Moscow where it snows: what was changed, and then its weather, the
+# What tasks_prepare makes of a task in Moscow where it snows: what was changed, and then its weather, the
 # city that it is of, and how far the version moved.
 @pytest.mark.parametrize(
     ("change", "outcome"),
