@@ -89,7 +89,9 @@ async def fetch_rows(
     if sought is not None:
         async with db.snapshot() as snapshot:
             values |= await fetch_bounds(snapshot, column, values)
-            return await q.tasks.search(snapshot, sort=sort, sought=sought, within_period=column != "title", **values)
+            # A user's tasks of a period are sorted from tasks_user_created_idx, in the order of titles as well.
+            within_period = column != "title" or not covers_all_users
+            return await q.tasks.search(snapshot, sort=sort, sought=sought, within_period=within_period, **values)
     if has_period and covers_all_users and column in BOUNDS:
         async with db.snapshot() as snapshot:
             values |= await fetch_bounds(snapshot, column, values)
