@@ -492,6 +492,37 @@ class _TasksListIndexOnly:
         changed_before: datetime | None,
     ) -> Sequence[TasksListIndexOnlyRow]: ...
 
+class TasksListOfUserRow(TypedDict):
+    id: int
+    title: str
+    description: str | None
+    status: str | None
+    city: str | None
+    weather: Fragment | None
+    user_id: int
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+class _TasksListOfUser:
+    async def __call__(
+        self,
+        db: Executor,
+        *,
+        sort: Literal["-updated_at", "updated_at", "-title", "title", "-status", "status", "-id", "id"],
+        viewer_id: int,
+        viewer_is_admin: bool,
+        user_id: int | None,
+        status: Sequence[str] | None,
+        city: str | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+        after_value: str | None,
+        after_id: int | None,
+        row_limit: int,
+        row_offset: int,
+    ) -> Sequence[TasksListOfUserRow]: ...
+
 class TasksListPeriodByTitleRow(TypedDict):
     id: int
     title: str
@@ -1197,6 +1228,7 @@ class _Tasks:
     ) -> Sequence[TasksHistoryRow]: ...
     list: _TasksList
     list_index_only: _TasksListIndexOnly
+    list_of_user: _TasksListOfUser
     list_period_by_title: _TasksListPeriodByTitle
     async def lock_restoration(
         self,

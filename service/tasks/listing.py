@@ -99,25 +99,14 @@ async def fetch_rows(
     has_period = bool(values["created_from"] or values["created_before"])
     covers_all_users = values["viewer_is_admin"] and values["user_id"] is None
     if sought is not None:
-        long_walk = covers_all_users and not has_period and column in {"status", "updated_at"}
-        pages_length = PAGES_WALKED * (values["row_limit"] + values["row_offset"])
-        search = {
-            **values,
-            "sought": sought,
-            "within_period": column != "title",
-            "walk_limit": pages_length + (LONG_WALK if long_walk else SHORT_WALK),
-        }
-        async with db.snapshot() as snapshot:
-            bounds = await fetch_bounds(snapshot, column, values)
-            rows = await q.tasks.search_walk(snapshot, sort=sort, **search, **bounds)
-            if len(rows) == values["row_limit"]:
-                return rows
-            return await q.tasks.search(snapshot, sort=sort, **search) or rows
+        return await _search(db, sort, sought, covers_all_users=covers_all_users, **values)
     if has_period and covers_all_users and column in BOUNDS:
         async with db.snapshot() as snapshot:
             values |= await fetch_bounds(snapshot, column, values)
             return await q.tasks.list_index_only(snapshot, sort=sort, **values)
-    if has_period and (sort == "title" or sort == "-title"):  # noqa: PLR1714 - mypy narrows the literal by == alone
+    if not covers_all_users and sort != "created_at" and sort != "-created_at":  # noqa: PLR1714 - mypy narrows by == alone
+        return await q.tasks.list_of_user(db, sort=sort, **values)
+    if has_period and (sort == "title" or sort == "-title"):  # noqa: PLR1714
         fraction = await q.tasks.period_fraction(
             db, created_from=values["created_from"], created_before=values["created_before"]
         )
@@ -126,6 +115,29 @@ async def fetch_rows(
     if values["row_offset"] or (has_period and column != "created_at"):
         return await q.tasks.list_index_only(db, sort=sort, **values, **NO_BOUNDS)
     return await q.tasks.list(db, sort=sort, **values)
+
+
+async def _search(
+    db: Database, sort: Sort, sought: str, *, covers_all_users: bool, **values: Any
+) -> Sequence[Mapping[str, Any]]:
+    """Return the rows of a bounded walk along the order, or of all matches where the walk fills no page."""
+    column = sort.removeprefix("-")
+    has_period = bool(values["created_from"] or values["created_before"])
+    long_walk = covers_all_users and not has_period and column in {"status", "updated_at"}
+    pages_length = PAGES_WALKED * (values["row_limit"] + values["row_offset"])
+    search = {
+        **values,
+        "sought": sought,
+        # A user's tasks of a period are sorted from tasks_user_created_idx, in the order of titles as well.
+        "within_period": column != "title" or not covers_all_users,
+        "walk_limit": pages_length + (LONG_WALK if long_walk else SHORT_WALK),
+    }
+    async with db.snapshot() as snapshot:
+        bounds = await fetch_bounds(snapshot, column, values)
+        rows = await q.tasks.search_walk(snapshot, sort=sort, **search, **bounds)
+        if len(rows) == values["row_limit"]:
+            return rows
+        return await q.tasks.search(snapshot, sort=sort, **search) or rows
 
 
 async def fetch_bounds(db: Executor, column: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 -- returns: row
 -- params: viewer_id bigint, viewer_is_admin boolean, user_id bigint?, created_from timestamptz?,
 --   created_before timestamptz?
--- scans: tasks, users
--- why: the table is read once, off the index alone, and grouped by a number and not by a text as well. What is neither
---   to do nor in progress is done: two counts instead of three are a tenth faster (2.1 times for two years), and too
---   cheap for parallel workers, which take two processors for one month's figures. json and not jsonb keeps the names
---   in their order.
+-- scans: tasks
+-- why: the table is read once, off the narrow tasks_block_idx alone, and grouped by a number and not by a text as well.
+--   What is neither to do nor in progress is done: two counts instead of three are a tenth faster (2.1 times for two
+--   years), and too cheap for parallel workers, which take two processors for one month's figures. The names are read
+--   owner by owner, as a join reads all accounts. json and not jsonb keeps the names in their order.
+--   CPU time of everyone's month, 80,000 of a million tasks: 16 ms. With the join 17.5, off tasks_created_idx 20.6;
+--   grouping sets 19.4; a skip scan by owner 20.
 with counted as materialized (
     select
         t.user_id,
@@ -33,7 +35,15 @@ select
         from counted
     ) as by_status,
     (
-        select coalesce(json_object_agg(u.username, counted.number order by u.username), '{}')
-        from counted
-        inner join users as u on counted.user_id = u.id
+        select coalesce(json_object_agg(named.username, named.number order by named.username), '{}')
+        from (
+            select
+                counted.number,
+                (
+                    select u.username
+                    from users as u
+                    where u.id = counted.user_id
+                ) as username
+            from counted
+        ) as named
     ) as by_user;

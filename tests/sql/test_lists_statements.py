@@ -166,6 +166,8 @@ async def test_every_form_of_the_list_returns_the_same_page(
         assert page == [dict(row) for row in await q.tasks.list(database, sort=sort, **arguments)]
         if sort in ("title", "-title"):
             assert page == [dict(row) for row in await q.tasks.list_period_by_title(database, sort=sort, **arguments)]
+        if sort.removeprefix("-") != "created_at":
+            assert page == [dict(row) for row in await q.tasks.list_of_user(database, sort=sort, **arguments)]
         assert [row["id"] for row in page] == found(rows, viewer, sort, values), (sort, values)
 
 
