@@ -27,7 +27,6 @@ ALLOWED_SQL = {
     ("pool.py", "set local "),  # the settings that a pooler refuses for a session
     ("pool.py", "set local transaction_read_only = off; "),
     ("pool.py", "set local idle_in_transaction_session_timeout = 0"),
-    ("pool.py", "set local plan_cache_mode = force_custom_plan"),
     ("pool.py", "set local transaction_read_only = off; "),  # PgBouncer refuses them for a session
     ("pool.py", "set local "),
     ("migrations.py", "select migration_id from _yoyo_migration"),  # the tables are yoyo's, and absent at first
