@@ -138,13 +138,15 @@ def logged_raw_problem(code: str, detail: str | None = None) -> bytes:
     return raw_problem(code, detail, request_id=request_id)
 
 
-def of_error(error: ServiceError | HTTPException | RequestValidationError) -> Response:
-    """Return the response of an error that a route, a check or a limit raised."""
+def of_error(error: Exception) -> Response:
+    """Return the response of an error that a route, a check or a limit raised, or that nobody expects."""
     if isinstance(error, ServiceError):
         return _of_service_error(error)
     if isinstance(error, RequestValidationError):
         return _of_invalid_request(error)
-    return _of_http_exception(error)
+    if isinstance(error, HTTPException):
+        return _of_http_exception(error)
+    return problem("internal")
 
 
 def _of_service_error(error: ServiceError) -> Response:

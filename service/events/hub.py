@@ -55,6 +55,7 @@ class Hub:
         self._event_log = event_log
         self._readers = asyncio.Semaphore(MAX_READERS)
         self.subscribers: set[Subscriber] = set()
+        self._position: Position | None = None
         self._live_administrators: set[Subscriber] = set()
         self._live_owners: dict[int, set[Subscriber]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -63,6 +64,15 @@ class Hub:
     def has_live_subscribers(self) -> bool:
         """Whether a subscriber needs the events of the next poll."""
         return bool(self._live_administrators or self._live_owners)
+
+    @property
+    def position(self) -> Position | None:
+        """The position up to which events were dispatched; None if those who subscribe first must read the table."""
+        return self._position
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._position = position if self.subscribers else None
 
     async def dispatch(self, events: Iterable[Event]) -> None:
         """Offer events to the live subscribers that may see them; other tasks run between two events."""
@@ -100,6 +110,8 @@ class Hub:
         finally:
             self.subscribers.discard(subscriber)
             self._leave(subscriber)
+            if not self.subscribers:
+                self._position = None
 
     def _check_times(self) -> None:
         """Stop subscribers from waiting past their time: one timer in place of one each, which took KiB and CPU."""

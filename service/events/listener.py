@@ -21,7 +21,6 @@ from service.db.pool import CONNECT_SECONDS, Connection
 from service.db.queries import q
 from service.events.hub import Hub
 from service.events.log import EventLog
-from service.events.position import Position
 from service.events.signals import Heartbeat, PollSignal
 from service.events.subscriber import Subscriber
 
@@ -59,7 +58,6 @@ class Listener:
         self._sessions = sessions
         self._poll_signal = poll_signal
         self._heartbeat = heartbeat
-        self._position: Position | None = None
         self._changed_accounts: set[int] = set()
         self._polled_at = float("-inf")
         self._pid = 0
@@ -133,20 +131,23 @@ class Listener:
 
     async def _poll(self, connection: Connection) -> None:
         await self._repair_future_xids(connection)
-        if self._position is None or not self._hub.has_live_subscribers:
+        if not self._hub.subscribers:
+            return
+        start = self._hub.position
+        if start is None or not self._hub.has_live_subscribers:
             position = await self._event_log.current_position(connection)
-            if self._position is None:
+            if start is None:
                 self._hub.reread()  # those who subscribed before this first poll may have read less
-            if self._position is None or not self._hub.has_live_subscribers:  # none joined during the statement
-                self._position = position
+            if start is None or not self._hub.has_live_subscribers:  # none joined during the statement
+                self._hub.position = position
                 return
-        page = await self._event_log.page(connection, self._position, max_bytes=MAX_PAGE_BYTES)
+        page = await self._event_log.page(connection, start, max_bytes=MAX_PAGE_BYTES)
         if page.reset:
             logger.warning("event history replaced")
             self._poll_signal.set()
             self._hub.reset()
         await self._hub.dispatch(page.events)
-        self._position = page.position
+        self._hub.position = page.position
         if page.more:  # in the next round, which first ends the subscriptions whose session has ended
             self._poll_signal.set()
 

@@ -123,12 +123,14 @@ class RequestPipeline:
             if not sender.started:
                 stopping = problems.problem("unavailable", "The service is stopping.", headers={"Retry-After": "1"})
                 await stopping(scope, receive, send)
+        except ClientDisconnect:
+            logger.debug("client disconnected")
         except Exception as error:
-            problem = _problem_of(error)
+            if sender.started or not isinstance(error, (ServiceError, HTTPException, RequestValidationError)):
+                logger.opt(exception=error).error("request failed")
             if sender.started:
                 raise
-            if problem:
-                await problem(scope, receive, send)
+            await problems.of_error(error)(scope, receive, send)
 
     async def _answer(self, request: Request, send: Send) -> None:
         scope, receive = request.scope, request.receive
@@ -161,17 +163,6 @@ class RequestPipeline:
             await socket.send_denial_response(problems.of_error(error))
         finally:
             logs.request_id.reset(token)
-
-
-def _problem_of(error: Exception) -> Response | None:
-    """Return the response to an error, None for a client that has left; log an error that nobody expects."""
-    if isinstance(error, ClientDisconnect):
-        logger.debug("client disconnected")
-        return None
-    if isinstance(error, (ServiceError, HTTPException, RequestValidationError)):
-        return problems.of_error(error)
-    logger.opt(exception=error).error("request failed")
-    return problems.problem("internal")
 
 
 def _document_sender(send: Send) -> Send:
