@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from service.api.problems import PROBLEM_TYPES
 from service.app import create_app
@@ -68,7 +69,7 @@ def test_every_close_code_is_in_the_table() -> None:
 
 def test_every_route_for_clients_is_in_a_document() -> None:
     described = PARAMETER.sub("{}", text_of("docs/api.md") + text_of("docs/events.md"))
-    routes = create_app(Settings(secret_key=SECRET_KEY, sql_admin=True)).openapi()["paths"]
+    routes = create_app(Settings(secret_key=SecretStr(SECRET_KEY), sql_admin=True)).openapi()["paths"]
     names = {f"{method.upper()} {PARAMETER.sub('{}', path)}" for path, methods in routes.items() for method in methods}
 
     assert {name for name in names if f"`{name}`" not in described} == OPERATORS_ROUTES | {"GET /ws"}
