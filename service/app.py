@@ -135,6 +135,7 @@ def create_app(settings: Settings, *, passwords: Passwords | None = None) -> App
         version=VERSION,
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
+        generate_unique_id_function=openapi.operation_id,
         lifespan=lifespan,
     )
     router = _add_routes(app, settings)

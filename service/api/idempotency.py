@@ -22,6 +22,7 @@ from service.db.pool import Database, Executor
 from service.db.queries import q
 
 HEADER = "idempotency-key"
+FIRST_REQUEST_RUNS = "The first request with this Idempotency-Key is still running."
 REPLAYED = {"Idempotency-Replayed": "true"}
 SAVED_HEADERS = ("location", "etag", "cache-control", "content-type")
 
@@ -57,7 +58,7 @@ class IdempotentRequest:
             self.state.db, **row_id, fingerprint=_fingerprint(body), holder=holder, seconds=seconds
         )
         if claim is None or claim["verdict"] == "running":
-            raise ConflictError("The first request with this Idempotency-Key is still running.")
+            raise ConflictError(FIRST_REQUEST_RUNS)
         if claim["verdict"] == "other":
             raise InvalidError("was sent before, with another body", pointer=f"/header/{HEADER}")
         if claim["verdict"] == "answered":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from fastapi import Response
@@ -79,13 +79,22 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
-    type: Annotated[str, Field(examples=["about:blank"])] = "about:blank"
+    type: Literal["about:blank"]
     title: Annotated[str, Field(examples=["Not Found"])]
     status: Annotated[int, Field(examples=[404])]
     detail: Annotated[str, Field(examples=["There is no such task."])]
-    code: Annotated[str, Field(description="A stable name for programs.", examples=["not_found"])]
-    request_id: str
-    errors: Annotated[list[FieldError] | None, Field(description="On 422: every invalid value.")] = None
+    code: Annotated[
+        str,
+        Field(
+            description="A stable name for programs.",
+            examples=["not_found"],
+            json_schema_extra={"enum": list(PROBLEM_TYPES)},
+        ),
+    ]
+    request_id: Annotated[str, Field(description="The value of `X-Request-ID`, which the log has too.")]
+    errors: Annotated[
+        list[FieldError], Field(default_factory=list, description="The invalid values; present if the status is 422.")
+    ]
 
 
 def content(code: str, detail: str | None = None, *, request_id: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ PageCursor: TypeAlias = Annotated[
     str | None, Field(max_length=2000, description="The `next_cursor` of the previous page.")
 ]
 NextCursor: TypeAlias = Annotated[
-    str | None, Field(description="The `cursor` of the next page; null on the last page.")
+    str | None, Field(description="The `cursor` of the next page; null on the last page.", examples=["WyIyMDI2LTAz…"])
 ]
 
 

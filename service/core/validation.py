@@ -71,10 +71,20 @@ AS_DIGITS = BeforeValidator(_check_digits)  # after Field: the OpenAPI document 
 Id: TypeAlias = Annotated[int, Field(ge=1, le=MAX_ID), AS_DIGITS]
 
 
+def omit_defaults(schema: dict[str, Any]) -> None:
+    """Remove the defaults from the JSON schema of a model: client generators demand a member that has one."""
+    for member in schema.get("properties", {}).values():
+        member.pop("default", None)
+
+
+ALWAYS_SENT = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=omit_defaults)
+"""The configuration of a response whose members with a default are always sent: its schema requires them."""
+
+
 class Input(BaseModel):
     """The base of all input models; it refuses unknown fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=omit_defaults)
 
     @model_validator(mode="before")
     @classmethod

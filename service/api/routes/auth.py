@@ -28,7 +28,6 @@ LOGIN_BODY = {
         "required": True,
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/Credentials"}},
-            FORM: {"schema": {"$ref": "#/components/schemas/Credentials"}},
         },
     }
 }
@@ -68,10 +67,19 @@ async def _parse_json(request: Request) -> Any:
 
 @router.post(
     "/register",
+    summary="Register an account",
     status_code=201,
     response_model=Account,
     dependencies=[no_query, json_body],
-    responses=LOCATION | problems(401, 403, 409, 413),
+    responses=LOCATION
+    | problems(
+        *(401, 403, 409, 413),
+        details={
+            401: "The token is not valid.",
+            403: "Only an administrator may register an administrator.",
+            409: "This username is taken.",
+        },
+    ),
     openapi_extra={"security": [{}]},
 )
 async def register(request: Request, state: State, viewer: OptionalUser, new: Registration) -> Response:
@@ -83,12 +91,13 @@ async def register(request: Request, state: State, viewer: OptionalUser, new: Re
 
 @router.post(
     "/login",
+    summary="Log in",
     response_model=Token,
     dependencies=[no_query],
     openapi_extra=LOGIN_BODY,
-    responses=problems(401, 413),
+    responses=problems(401, 413, details={401: "Wrong username or password."}),
 )
-async def login(request: Request, state: State) -> Response:
+async def log_in(request: Request, state: State) -> Response:
     """Log in with a username and a password, and return an access token and a refresh token.
 
     The body is JSON or a form.
@@ -104,20 +113,21 @@ async def login(request: Request, state: State) -> Response:
 
 
 @router.get(
-    "/me", response_model=Account, summary="Get Current Account", dependencies=[no_query], responses=problems(401)
+    "/me", summary="Read your own account", response_model=Account, dependencies=[no_query], responses=problems(401)
 )
-async def me(state: State, viewer: CurrentUser) -> Response:
+async def get_current_account(state: State, viewer: CurrentUser) -> Response:
     """Return the account that the token or API key belongs to."""
     return responses.json(await state.users.get_own(state.db, viewer))
 
 
 @router.post(
     "/refresh",
+    summary="Refresh the tokens",
     response_model=Token,
     dependencies=[no_query, json_body],
-    responses=problems(401, 413),
+    responses=problems(401, 413, details={401: "The refresh token is not valid."}),
 )
-async def refresh(state: State, token: Refresh) -> Response:
+async def refresh_tokens(state: State, token: Refresh) -> Response:
     """Exchange a refresh token for a new access token and the next refresh token.
 
     For ten seconds more, the used refresh token returns the same successor, so that parallel requests of one client all
@@ -128,10 +138,11 @@ async def refresh(state: State, token: Refresh) -> Response:
 
 @router.put(
     "/password",
+    summary="Change your password",
     status_code=204,
     response_class=Response,
     dependencies=[no_query, json_body],
-    responses=problems(401, 403, 409, 413),
+    responses=problems(401, 403, 409, 413, details={409: "Another request has changed the password."}),
 )
 async def change_password(request: Request, state: State, viewer: CurrentUser, change: PasswordChange) -> Response:
     """Change the own password, and end all other sessions of the account.
