@@ -25,13 +25,18 @@ def example_of(schema: Schema, schemas: dict[str, Schema]) -> Any:
             return schema[name][0]
     if "const" in schema:
         return schema["const"]
-    if "anyOf" in schema:
-        return example_of(schema["anyOf"][0], schemas)
-    if schema["type"] == "object":
-        members = schema.get("properties", {}).items()
-        return {name: example_of(member, schemas) for name, member in members}
-    if schema["type"] == "array":
-        return [example_of(schema["items"], schemas)]
+    return _assembled(schema, schemas)
+
+
+def _assembled(schema: Schema, schemas: dict[str, Schema]) -> Any:
+    match schema.get("type"):
+        case None:
+            return example_of(schema["anyOf"][0], schemas)
+        case "object":
+            members = schema.get("properties", {}).items()
+            return {name: example_of(member, schemas) for name, member in members}
+        case "array":
+            return [example_of(schema["items"], schemas)]
     return _example_of_scalar(schema)
 
 

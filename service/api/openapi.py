@@ -56,6 +56,8 @@ DETAILS = {
     403: "This API key may only read.",
     404: "There is no such task.",
 }
+# In place of FastAPI's "Successful Response".
+DONE = {"101": "The WebSocket is open.", "200": "The result.", "201": "Created.", "204": "Done. There is no body."}
 EXAMPLE_REQUEST_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 # The IETF draft "RateLimit header fields for HTTP".
 HEADERS = {
@@ -112,7 +114,7 @@ DOWNLOAD: dict[int | str, dict[str, Any]] = {
         "headers": _FILE_HEADERS | _CONTENT_RANGE,
         "content": _FILE_CONTENT,
     },
-    304: {"description": "Not Modified", "headers": {"ETag": _FILE_HEADERS["ETag"]}},
+    304: {"description": "The client has the present version.", "headers": {"ETag": _FILE_HEADERS["ETag"]}},
 }
 _FILE = {"type": "string", "format": "binary", "description": "The file; its part of the form has a `filename`."}
 _UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": _FILE}, "additionalProperties": False}
@@ -132,7 +134,7 @@ REPLAYED: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 TASK_HEADERS: dict[int, dict[int | str, dict[str, Any]]] = {
     200: {200: {"headers": _ETAG}},
     201: {201: {"headers": _ETAG | _LOCATION | _REPLAYED}},
-    304: {304: {"description": "Not Modified", "headers": _ETAG}},
+    304: {304: {"description": "The client has the present version.", "headers": _ETAG}},
 }
 _RETRY_AFTER = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
 _PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
@@ -222,7 +224,9 @@ def describe(app: FastAPI) -> None:
                 if path not in UNLIMITED_PATHS:
                     _add_rate_limit(operation)
                 _add_examples(operation, schemas)
-                for response in operation["responses"].values():
+                for status, response in operation["responses"].items():
+                    if response["description"] == "Successful Response":
+                        response["description"] = DONE[status]
                     response["headers"] = response.get("headers", {}) | _references("X-Request-ID", "Server-Timing")
             app.openapi_schema = document
         return app.openapi_schema

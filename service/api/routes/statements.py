@@ -15,7 +15,7 @@ from service.api.state import State
 from service.dba import admin_view
 
 router = APIRouter(prefix="/admin/queries", tags=["administration"], dependencies=[no_query])
-DETAILS = {403: "Only administrators may do this.", 404: "There is no statement 'tasks.gett': is it tasks.get?"}
+DETAILS = {403: "Only administrators may do this.", 404: "There is no statement 'reports.none'."}
 
 
 class TypedName(BaseModel):
