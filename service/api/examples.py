@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from service.core.errors import InvalidError
+from service.api.problems import FIELD_REQUIRED, UNKNOWN_NAME
 
 Schema: TypeAlias = dict[str, Any]
 _BY_FORMAT = {"date-time": "2026-03-02T09:30:00Z", "date": "2026-03-02"}
 _BY_TYPE: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "null": None}
-MISSING, UNKNOWN = "Field required", "is not known here"
 TOO_SMALL = "Input should be greater than or equal to 1"
 
 
 def example_of(schema: Schema, schemas: dict[str, Schema]) -> Any:
     """Return an example of a schema. `schemas` are those that it may refer to.
 
-    Raises: InvalidError for a text without an example.
+    Raises: ValueError for a text without an example.
     """
     if "$ref" in schema:
         return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
@@ -43,7 +42,7 @@ def _assembled(schema: Schema, schemas: dict[str, Schema]) -> Any:
 def _example_of_scalar(schema: Schema) -> Any:
     if schema["type"] == "string":
         if schema.get("format") not in _BY_FORMAT:
-            raise InvalidError(f"{schema.get('title', 'A text')} has no example.")
+            raise ValueError(f"{schema.get('title', 'A text')} has no example.")
         return _BY_FORMAT[schema["format"]]
     return _BY_TYPE[schema["type"]]
 
@@ -58,11 +57,11 @@ def invalid_values(operation: dict[str, Any], schemas: dict[str, Schema]) -> lis
     for media_type, content in contents.items():
         if media_type != "multipart/form-data":
             required = schemas[content["schema"]["$ref"].rpartition("/")[2]].get("required", ["unknown"])
-            return [_error(f"/{required[0]}", UNKNOWN if required == ["unknown"] else MISSING)]
+            return [_error(f"/{required[0]}", UNKNOWN_NAME if required == ["unknown"] else FIELD_REQUIRED)]
     for parameter in operation.get("parameters", []):
         if parameter["schema"].get("minimum") == 1 and (parameter["in"] == "path" or parameter["name"] == "limit"):
             return [_error(f"/{parameter['in']}/{parameter['name']}", TOO_SMALL)]
-    return [_error("/query/unknown", UNKNOWN)]
+    return [_error("/query/unknown", UNKNOWN_NAME)]
 
 
 def _error(pointer: str, message: str) -> dict[str, str]:

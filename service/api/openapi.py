@@ -14,19 +14,25 @@ from pydantic.json_schema import JsonSchemaMode
 from service.accounts.schemas import Credentials
 from service.api import examples
 from service.api.pipeline.rate_limit import UNLIMITED_PATHS
-from service.api.problems import CODES, MEDIA_TYPE, PROBLEM_TYPES, Problem, content
+from service.api.problems import CODES, MEDIA_TYPE, Problem, content
 
 DESCRIPTION = f"""\
-Tasks, their owners, and statistics over them.
+A task manager: tasks with their files, history and events, accounts, and statistics.
 
-**Errors** are `application/problem+json` (RFC 9457) with a stable `code`: `{" ".join(PROBLEM_TYPES)}`.
+**To begin**, register, log in, and create a task. Every other request carries the access token of `POST /auth/login`,
+or an API key of `POST /auth/keys`, as `Authorization: Bearer …`.
 
-**Requests**: unknown members and parameters return 422, and so does a repeated parameter other than `status`. The
-service takes the request's `X-Request-ID`, or makes one. It returns the id and logs it with every line of the request.
+**Errors** have the media type `application/problem+json` (RFC 9457). Programs compare `code`, which is stable; `detail`
+is a sentence for people. `errors` names each invalid value of a 422 response.
 
-**Rate limit**: each user, or each address without a user, has N requests at once and N a minute, evenly. A request over
-the limit returns 429 with `Retry-After`. `RateLimit-Policy` states the limit, and `RateLimit` what is left of it.
-{", ".join(f"`{path}`" for path in sorted(UNLIMITED_PATHS))} are not limited.
+**Requests**: an unknown member or parameter returns 422. So does a repeated parameter; only `status` may be repeated.
+Every response has an `X-Request-ID`, which the log has too. A request may set it.
+
+**Lists** are pages. The `next_cursor` of a page is the `cursor` of the next one, and null on the last page.
+
+**Rate limit**: a user may send N requests at once, and N a minute. Requests without a user count for their address. A
+request over the limit returns 429 with `Retry-After`. `RateLimit-Policy` has the limit, and `RateLimit` what is left.
+{", ".join(f"`{path}`" for path in sorted(UNLIMITED_PATHS))} have no limit.
 """
 TAGS = [
     {"name": "accounts", "description": "Start here: register, log in, and read your own account."},

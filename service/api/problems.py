@@ -20,6 +20,9 @@ from service.core.errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 100
+# In the style of pydantic's messages, which stand beside them.
+UNKNOWN_NAME, FIELD_REQUIRED, BODY_REQUIRED = "Unknown name", "Field required", "Body required"
+NOT_AN_OBJECT = "Input should be a JSON object"
 
 
 class ProblemType(NamedTuple):
@@ -198,11 +201,11 @@ def _pointer(location: Sequence[Any]) -> str:
 
 def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
-        return "is not known here"
+        return UNKNOWN_NAME
     if error["type"] == "missing" and error["loc"] == ("body",):
-        return "a body is needed"
+        return BODY_REQUIRED
     if error["type"] in {"model_attributes_type", "model_type", "dict_type"}:
-        return "takes a JSON object"
+        return NOT_AN_OBJECT
     message = str(error["msg"]).removeprefix("Value error, ")
     if isinstance(error.get("input"), str):  # pydantic counts "items" if a validator of ours follows the length check
         message = message.replace(" items after validation", " characters").replace(

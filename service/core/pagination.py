@@ -60,7 +60,7 @@ class Cursors:
         opened = self.open(cursor, bound_to=bound_to)
         if opened is None:
             raise InvalidError(
-                "takes a cursor of this very list: same viewer, sort and filters", pointer="/query/cursor"
+                "Input should be a cursor of this list, with the same viewer, sort and filters", pointer="/query/cursor"
             )
         value, key = opened
         return value, key

@@ -10,8 +10,7 @@ import httpx
 import jsonschema
 import pytest
 
-from service.api.examples import MISSING
-from service.api.problems import PROBLEM_TYPES
+from service.api.problems import FIELD_REQUIRED, PROBLEM_TYPES
 from service.api.routes import (
     analytics,
     attachments,
@@ -97,7 +96,7 @@ async def test_the_example_of_invalid_values_is_what_the_route_returns(make: Fac
     _, place, name = [*error["pointer"].split("/"), ""][:3]
     path, parameters, body = operation.path, {}, None
     if operation.fields:
-        body = {} if error["message"] == MISSING else {place: 1}
+        body = {} if error["message"] == FIELD_REQUIRED else {place: 1}
     elif place == "path":
         path = operation.template.replace(f"{{{name}}}", "0")
         path = re.sub(r"\{\w+\}", "1", path)

@@ -26,9 +26,9 @@ FORBIDDEN = {403: "Only an administrator sees another's statistics."}
     responses=problems(401, 403, details=FORBIDDEN),
 )
 async def get_analytics(state: State, viewer: CurrentUser, query: Annotated[AnalyticsParams, Query()]) -> Response:
-    """Count the tasks created in a period, by status and by owner.
+    """Count the tasks that were created in a period, by status and by owner.
 
-    A user's own tasks are counted; for an administrator, everyone's are.
+    The counts of a user cover their own tasks, and those of an administrator all tasks.
     """
     return responses.json(await operations.summary(state.reports, viewer, query))
 

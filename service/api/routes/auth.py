@@ -42,7 +42,7 @@ async def _read_credentials(request: Request) -> Credentials:
     elif content_type == FORM:
         fields = {name: value for name, value in await _parse_form(request) if name not in OAUTH_FIELDS}
     else:
-        raise HTTPException(415, f"The body takes Content-Type: application/json or {FORM}.")
+        raise HTTPException(415, f"The Content-Type of the body should be application/json or {FORM}.")
     try:
         return Credentials.model_validate(fields)
     except ValidationError as error:
@@ -83,7 +83,10 @@ async def _parse_json(request: Request) -> Any:
     openapi_extra={"security": [{}]},
 )
 async def register(request: Request, state: State, viewer: OptionalUser, new: Registration) -> Response:
-    """Create an account. Only an administrator may set the role `admin`."""
+    """Create an account.
+
+    Everyone may register a user. Only an administrator may register an administrator.
+    """
     registering = state.users.register(state.db, viewer, new, payer=await attempt_of(request))
     row = await while_connected(request.receive, registering)
     return responses.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
@@ -98,9 +101,9 @@ async def register(request: Request, state: State, viewer: OptionalUser, new: Re
     responses=problems(401, 413, details={401: "Wrong username or password."}),
 )
 async def log_in(request: Request, state: State) -> Response:
-    """Log in with a username and a password, and return an access token and a refresh token.
+    """Return an access token and a refresh token for a username and a password.
 
-    The body is JSON or a form.
+    The route also accepts the form of an OAuth 2 password request, which Swagger UI's Authorize sends.
     """
     credentials = await _read_credentials(request)
     attempt = await attempt_of(request, account=credentials.username)
@@ -130,8 +133,8 @@ async def get_current_account(state: State, viewer: CurrentUser) -> Response:
 async def refresh_tokens(state: State, token: Refresh) -> Response:
     """Exchange a refresh token for a new access token and the next refresh token.
 
-    For ten seconds more, the used refresh token returns the same successor, so that parallel requests of one client all
-    succeed. If it is used later, its session ends, because two clients have it.
+    A refresh token is valid once. For ten more seconds it returns the same successor, so that parallel requests of one
+    client succeed. If it is used later, two clients have it, and its session ends.
     """
     return responses.json(await state.sessions.refresh(state.db, token.refresh_token))
 
@@ -145,10 +148,9 @@ async def refresh_tokens(state: State, token: Refresh) -> Response:
     responses=problems(401, 403, 409, 413, details={409: "Another request has changed the password."}),
 )
 async def change_password(request: Request, state: State, viewer: CurrentUser, change: PasswordChange) -> Response:
-    """Change the own password, and end all other sessions of the account.
+    """Change your password, and end all other sessions of the account.
 
-    The request verifies one password and hashes another. Each counts as a log-in of the client address and of the
-    account towards the log-in limit.
+    The request counts as two log-ins towards the log-in limits of the account and of the client address.
     """
     account = await state.users.get_own(state.db, viewer)
     attempt = await attempt_of(request, account=account["username"])

@@ -78,10 +78,10 @@ async def end_session(state: State, viewer: CurrentUser, session_id: RowId) -> R
     ),
 )
 async def create_key(state: State, viewer: CurrentUser, new: NewKey) -> Response:
-    """Create an API key for a machine, and return it.
+    """Create an API key for a program, and return it.
 
-    The key works wherever an access token does. The service stores only its hash and cannot show it again. Only a
-    log-in session creates keys: a request with an API key returns 403.
+    The key works wherever an access token works. The service stores only its hash and cannot show it again. Only a
+    log-in session creates keys. A request with an API key returns 403.
     """
     return responses.json(await state.api_keys.create(state.db, viewer, new), status=201)
 

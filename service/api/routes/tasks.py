@@ -38,7 +38,10 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
     responses=TASK_HEADERS[201] | problems(401, 403, 409, 413, details={409: FIRST_REQUEST_RUNS}),
 )
 async def create_task(state: State, viewer: CurrentUser, new: NewTask, idempotent: Idempotent) -> Response:
-    """Create a task, which the caller owns."""
+    """Create a task of your own.
+
+    With `Idempotency-Key` the request is safe to repeat.
+    """
 
     async def create(db: Executor) -> Response:
         row = await operations.create(db, viewer, new, weather=state.weather)
@@ -78,7 +81,10 @@ async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, idempot
 async def list_tasks(
     state: State, viewer: CurrentUser, request: Request, query: Annotated[TaskListParams, Query()]
 ) -> Response:
-    """List the caller's tasks that match the filters; for an administrator, everyone's tasks."""
+    """List the tasks that match the filters.
+
+    A user sees their own tasks, and an administrator all tasks.
+    """
     is_search = query.q is not None
     slot = state.searches.slot_within(SEARCH_SLOT_TIMEOUT_SECONDS, viewer.id) if is_search else nullcontext()
     async with slot:
@@ -130,7 +136,7 @@ async def get_task(state: State, viewer: CurrentUser, task_id: RowId, cached: If
 async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: NewTask, versions: IfMatch) -> Response:
     """Replace a task's title, description, status and city.
 
-    An absent field is set to its default: `description` and `city` to null, `status` to `todo`.
+    An absent `description` or `city` becomes null, and an absent `status` becomes `todo`.
     """
     return responses.task(
         await operations.replace(state.db, viewer, task_id, new, versions=versions, weather=state.weather)
@@ -148,9 +154,9 @@ async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: N
 async def change_task(
     state: State, viewer: CurrentUser, task_id: RowId, changes: TaskPatch, versions: IfMatch
 ) -> Response:
-    """Change the fields that the body contains, as a merge patch (RFC 7396).
+    """Change the members that the body contains, as a merge patch (RFC 7396).
 
-    An absent field stays as it is; null clears a field.
+    An absent member stays unchanged. Null clears a member.
     """
     return responses.task(
         await operations.patch(state.db, viewer, task_id, changes, versions=versions, weather=state.weather)

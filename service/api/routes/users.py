@@ -31,7 +31,7 @@ DETAILS = {
 async def list_users(
     state: State, _viewer: Administrator, request: Request, query: Annotated[UserListParams, Query()]
 ) -> Response:
-    """List all accounts by username."""
+    """List all accounts in the order of their usernames."""
     page = await state.users.list(state.db, query, cursors=state.cursors)
     return responses.json(page, headers=responses.next_link(request, page["next_cursor"]))
 
@@ -56,9 +56,10 @@ async def get_user(state: State, _viewer: Administrator, user_id: RowId) -> Resp
     responses=problems(401, 403, 404, 409, 413, details=DETAILS),
 )
 async def change_user(state: State, viewer: Administrator, user_id: RowId, change: AccountChange) -> Response:
-    """Change an account's role, or deactivate or reactivate it, from the account's next request on.
+    """Change an account's role, deactivate it, or reactivate it.
 
-    The last active administrator can be neither demoted nor deactivated: the request returns 409.
+    The change applies from the account's next request. To demote or deactivate the last active administrator returns
+    409.
     """
     account = await state.users.change(state.db, viewer, user_id, change)
     state.session_cache.forget(user_id)
