@@ -14,12 +14,12 @@ from pydantic.json_schema import JsonSchemaMode
 from service.accounts.schemas import Credentials
 from service.api import examples
 from service.api.pipeline.rate_limit import UNLIMITED_PATHS
-from service.api.problems import CODES, MEDIA_TYPE, Problem, content
+from service.api.problems import CODES, MEDIA_TYPE, NOT_JSON, PROBLEM_TYPES, Problem, content
 
 DESCRIPTION = f"""\
 A task manager: tasks with their files, history and events, accounts, and statistics.
 
-**To begin**, register, log in, and create a task. Every other request carries the access token of `POST /auth/login`,
+**To begin**, register, log in, and create a task. Other requests carry the access token of `POST /auth/login`,
 or an API key of `POST /auth/keys`, as `Authorization: Bearer …`.
 
 **Errors** have the media type `application/problem+json` (RFC 9457). Programs compare `code`, which is stable; `detail`
@@ -150,8 +150,12 @@ _PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
     429: _RETRY_AFTER,
     503: _RETRY_AFTER,
 }
-_PATCH_BODY = {"schema": {"$ref": "#/components/schemas/TaskPatch"}}
-MERGE_PATCH = {"requestBody": {"content": {"application/merge-patch+json": _PATCH_BODY}}}
+
+
+def merge_patch(schema: str) -> dict[str, Any]:
+    """Return the second media type of a PATCH route's body, for its `openapi_extra`."""
+    body = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    return {"requestBody": {"content": {"application/merge-patch+json": body}}}
 
 
 def problems(*statuses: int, details: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
@@ -191,8 +195,19 @@ def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         for media_type, part in body.get("content", {}).items():
             if media_type in JSON_TYPES:
                 part.setdefault("example", examples.example_of(part["schema"], schemas))
+    content_types = operation.get("requestBody", {}).get("content", {}).keys() & JSON_TYPES
+    if content_types:
+        _set_detail(operation, "400", NOT_JSON)
+        _set_detail(operation, "415", f"The Content-Type of the body should be {' or '.join(sorted(content_types))}.")
     invalid = operation["responses"]["422"]["content"][MEDIA_TYPE]["example"]
     invalid["errors"] = examples.invalid_values(operation, schemas)
+
+
+def _set_detail(operation: dict[str, Any], status: str, detail: str) -> None:
+    """Set the detail of an error's example, unless the route has one of its own."""
+    example = operation["responses"][status]["content"][MEDIA_TYPE]["example"]
+    if example["detail"] == PROBLEM_TYPES[example["code"]].detail:
+        example["detail"] = detail
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -23,6 +23,7 @@ MAX_ERRORS = 100
 # In the style of pydantic's messages, which stand beside them.
 UNKNOWN_NAME, FIELD_REQUIRED, BODY_REQUIRED = "Unknown name", "Field required", "Body required"
 NOT_AN_OBJECT = "Input should be a JSON object"
+NOT_JSON = "The body is not JSON."
 
 
 class ProblemType(NamedTuple):
@@ -187,7 +188,7 @@ def _of_invalid_request(error: RequestValidationError) -> Response:
     """Return 400 for a body that is not JSON, and else 422 with a pointer to each invalid value."""
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
-        return problem("malformed", "The body is not JSON.")
+        return problem("malformed", NOT_JSON)
     fields = [{"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:MAX_ERRORS]]
     return problem("invalid", fields=fields)
 

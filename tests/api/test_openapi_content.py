@@ -129,6 +129,17 @@ async def test_the_example_of_an_error_is_what_the_route_returns(
     assert refused | {"request_id": ""} == example | {"request_id": ""}
 
 
+@pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.fields or one.takes_file], ids=str)
+async def test_the_example_of_an_unreadable_body_is_what_the_route_returns(make: Factory, operation: Operation) -> None:
+    client = (await make.admin()).client
+    media_type = "multipart/form-data" if operation.takes_file else "application/json"
+    for status, kind in ((400, media_type), (415, "text/plain")):
+        path = operation.template.replace("{task_id}", str(await make.task(await make.user())))
+        refused = await client.request(operation.method, filled(path), content=b"{", headers={"Content-Type": kind})
+        example = operation.spec["responses"][str(status)]["content"]["application/problem+json"]["example"]
+        assert problem(refused, status)["detail"] == example["detail"]
+
+
 # Schemas
 
 

@@ -13,7 +13,7 @@ from service.api.openapi import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems
 from service.api.request_checks import RowId, each_once, no_query, whole_body
 from service.api.state import State
 from service.api.streaming.download import Download, RequestedRange
-from service.api.streaming.multipart import FileBody
+from service.api.streaming.multipart import WRONG_UPLOAD_TYPE, FileBody
 from service.attachments.schemas import Attachment, AttachmentListParams, AttachmentPage
 
 router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
@@ -28,7 +28,14 @@ NO_ATTACHMENT = {404: "The task has no such attachment."}
     response_model=Attachment,
     dependencies=[no_query],
     openapi_extra=UPLOAD_BODY,
-    responses=LOCATION | problems(401, 403, 404, 413, details=FORBIDDEN),
+    responses=LOCATION
+    | problems(
+        401,
+        403,
+        404,
+        413,
+        details=FORBIDDEN | {413: "The file is too large: 26214400 bytes at most.", 415: WRONG_UPLOAD_TYPE},
+    ),
 )
 async def add_attachment(state: State, viewer: CurrentUser, request: Request, task_id: RowId) -> Response:
     """Add a file to a task, as multipart/form-data with one field, `file`.

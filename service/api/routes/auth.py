@@ -15,6 +15,7 @@ from service.api import responses
 from service.api.authentication import CurrentUser, OptionalUser
 from service.api.openapi import LOCATION, problems
 from service.api.pipeline.rate_limit import attempt_of
+from service.api.problems import NOT_JSON
 from service.api.request_checks import JSON, json_body, media_type, no_query
 from service.api.state import State
 from service.api.streaming.subscriptions import while_connected
@@ -23,6 +24,7 @@ from service.core.validation import MAX_FIELDS
 FORM = "application/x-www-form-urlencoded"
 # An OAuth 2 client, such as Swagger UI's Authorize, sends these with the username and password. They have no effect.
 OAUTH_FIELDS = frozenset({"grant_type", "scope", "client_id", "client_secret"})
+WRONG_LOGIN_TYPE = f"The Content-Type of the body should be application/json or {FORM}."
 LOGIN_BODY = {
     "requestBody": {
         "required": True,
@@ -42,7 +44,7 @@ async def _read_credentials(request: Request) -> Credentials:
     elif content_type == FORM:
         fields = {name: value for name, value in await _parse_form(request) if name not in OAUTH_FIELDS}
     else:
-        raise HTTPException(415, f"The Content-Type of the body should be application/json or {FORM}.")
+        raise HTTPException(415, WRONG_LOGIN_TYPE)
     try:
         return Credentials.model_validate(fields)
     except ValidationError as error:
@@ -62,7 +64,7 @@ async def _parse_json(request: Request) -> Any:
     try:
         return await request.json()
     except (ValueError, RecursionError):
-        raise HTTPException(400, "The body is not JSON.") from None
+        raise HTTPException(400, NOT_JSON) from None
 
 
 @router.post(
@@ -98,7 +100,7 @@ async def register(request: Request, state: State, viewer: OptionalUser, new: Re
     response_model=Token,
     dependencies=[no_query],
     openapi_extra=LOGIN_BODY,
-    responses=problems(401, 413, details={401: "Wrong username or password."}),
+    responses=problems(401, 413, details={401: "Wrong username or password.", 415: WRONG_LOGIN_TYPE}),
 )
 async def log_in(request: Request, state: State) -> Response:
     """Return an access token and a refresh token for a username and a password.

@@ -11,7 +11,7 @@ from service.api import responses
 from service.api.authentication import CurrentUser
 from service.api.conditional import IfMatch, IfNoneMatch
 from service.api.idempotency import FIRST_REQUEST_RUNS, Idempotent
-from service.api.openapi import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
+from service.api.openapi import PAGE, REPLAYED, TASK_HEADERS, merge_patch, problems
 from service.api.request_checks import RowId, each_once, json_body, no_query, whole_body
 from service.api.state import State
 from service.api.streaming import export
@@ -148,7 +148,7 @@ async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: N
     summary="Change a task",
     response_model=Task,
     dependencies=[no_query, json_body],
-    openapi_extra=MERGE_PATCH,
+    openapi_extra=merge_patch("TaskPatch"),
     responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413, details=FORBIDDEN),
 )
 async def change_task(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.accounts.schemas import AccountChange, Member, MemberPage, UserListParams
 from service.api import responses
 from service.api.authentication import Administrator
-from service.api.openapi import PAGE, problems
+from service.api.openapi import PAGE, merge_patch, problems
 from service.api.request_checks import RowId, each_once, json_body, no_query
 from service.api.state import State
 
@@ -53,6 +53,7 @@ async def get_user(state: State, _viewer: Administrator, user_id: RowId) -> Resp
     summary="Change an account",
     response_model=Member,
     dependencies=[no_query, json_body],
+    openapi_extra=merge_patch("AccountChange"),
     responses=problems(401, 403, 404, 409, 413, details=DETAILS),
 )
 async def change_user(state: State, viewer: Administrator, user_id: RowId, change: AccountChange) -> Response:

@@ -15,6 +15,7 @@ from service.api.problems import FIELD_REQUIRED, UNKNOWN_NAME
 from service.core.errors import InvalidError
 
 FIELD = "file"
+WRONG_UPLOAD_TYPE = "The Content-Type of the body should be multipart/form-data."
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 MAX_POINTER_CHARACTERS = 200
 # An honest file has next to no lines that begin like the boundary. The parser compares each of them byte by byte, which
@@ -35,7 +36,7 @@ class FileBody:
     def __init__(self, request: Request) -> None:
         media_type, options = parse_options_header(request.headers.get("content-type"))
         if media_type != b"multipart/form-data":
-            raise HTTPException(415, "The Content-Type of the body should be multipart/form-data.")
+            raise HTTPException(415, WRONG_UPLOAD_TYPE)
         boundary = options.get(b"boundary", b"")
         if not 0 < len(boundary) <= MAX_BOUNDARY_BYTES:
             raise HTTPException(400)
