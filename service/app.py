@@ -18,7 +18,6 @@ from threading import Thread
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from loguru import logger
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
@@ -30,7 +29,7 @@ from service.accounts.sessions import Sessions
 from service.accounts.tickets import Tickets
 from service.accounts.tokens import RefreshTokens, Tokens
 from service.accounts.users import Users
-from service.api import connection_limits, openapi
+from service.api import connection_limits, openapi, pages
 from service.api.connection_limits import SubscriptionLimits
 from service.api.pipeline.body_limits import BodyLimits
 from service.api.pipeline.request_pipeline import RequestPipeline
@@ -57,7 +56,7 @@ from service.ratelimit.login_limiter import Limits
 from service.weather import backfill, client
 
 TITLE, VERSION = "Task Manager", "0.1.0"
-DOCUMENT_PREFIXES = ("/openapi.json", "/docs", "/redoc", "/static-offline-docs")
+DOCUMENT_PREFIXES = ("/openapi.json", "/docs", "/redoc", pages.STATIC_PATH)
 # New objects before the garbage collector looks for cycles. Thirty requests in progress have more than Python's 700, so
 # that it ran for each wave of requests: 8 % of a GET's CPU time.
 GC_THRESHOLD = 10_000
@@ -135,6 +134,7 @@ def create_app(settings: Settings, *, passwords: Passwords | None = None) -> App
         version=VERSION,
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
+        generate_unique_id_function=openapi.operation_id,
         lifespan=lifespan,
     )
     router = _add_routes(app, settings)
@@ -142,7 +142,7 @@ def create_app(settings: Settings, *, passwords: Passwords | None = None) -> App
     app.pipeline = RequestPipeline(
         app,
         find_endpoint=router.find,
-        documents=_documents(app),
+        documents=pages.pages(app),
         serve_websocket=websocket.serve,
         body_limits=BodyLimits(max_attachment_bytes=settings.attachment_max_bytes),
         cors={**CORS, "allow_origins": settings.cors_origins} if settings.cors_origins else None,
@@ -160,15 +160,6 @@ def _add_routes(app: FastAPI, settings: Settings) -> Router:
         app.include_router(module.router)
         router.add(module.router)
     return router
-
-
-def _documents(app: FastAPI) -> FastAPI:
-    """Return the application of the documentation's pages, which need no other server."""
-    documents: FastAPI = FastAPIOffline(
-        title=TITLE, redirect_slashes=False, swagger_ui_parameters={"persistAuthorization": True}
-    )
-    documents.openapi = app.openapi  # type: ignore[method-assign]  # FastAPI documents this as the way
-    return documents
 
 
 async def _open_services(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from service.core.pagination import NextCursor, PageCursor, PageLimit
-from service.core.validation import VISIBLE, Future, Input, Text, not_blank
+from service.core.validation import ALWAYS_SENT, VISIBLE, Future, Input, Text, not_blank
 
 USERNAME = r"^[A-Za-z0-9._-]{3,50}$"
 PASSWORD_LENGTH = range(8, 257)
@@ -34,7 +34,7 @@ class Registration(Input):
 
     username: Annotated[str, Field(pattern=USERNAME, description="Unique without regard to case.", examples=["ada"])]
     password: Annotated[Password, Field(description="Any script.", examples=["correct horse battery staple"])]
-    role: Annotated[Role, Field(description="Only an administrator may set `admin`.")] = "user"
+    role: Annotated[Role, Field(description="Only an administrator may set `admin`. The default is `user`.")] = "user"
 
 
 class PasswordChange(Input):
@@ -61,16 +61,16 @@ class UserListParams(Input):
 
 
 class Account(BaseModel):
-    """An account as every user sees it."""
+    """An account."""
 
     id: int
-    username: str
+    username: Annotated[str, Field(examples=["ada"])]
     role: Role
     created_at: datetime
 
 
 class Member(Account):
-    """An account as administrators see it."""
+    """An account and whether it is active."""
 
     active: Annotated[
         bool, Field(description="An inactive account cannot log in, and its sessions, keys and tickets are not valid.")
@@ -85,7 +85,7 @@ class MemberPage(BaseModel):
 
 
 class Credentials(Input):
-    """A username and a password."""
+    """The username and password of an account."""
 
     username: Annotated[Text, Field(max_length=256, examples=["ada"])]
     password: AnyPassword
@@ -99,6 +99,8 @@ class Refresh(Input):
 
 class Token(BaseModel):
     """An access token, sent as `Authorization: Bearer …`, and the refresh token for the next one."""
+
+    model_config = ALWAYS_SENT
 
     access_token: Annotated[str, Field(examples=["eyJhbGciOiJIUzI1NiIs…"])]
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - RFC 6750's word
@@ -116,8 +118,8 @@ class Session(BaseModel):
     created_at: datetime
     last_used_at: Annotated[datetime, Field(description="When its refresh token was last used.")]
     expires_at: datetime
-    client_address: str | None
-    user_agent: str | None
+    client_address: Annotated[str | None, Field(examples=["203.0.113.7"])]
+    user_agent: Annotated[str | None, Field(examples=["Mozilla/5.0 (X11; Linux x86_64)"])]
     current: Annotated[bool, Field(description="Whether this request belongs to the session.")]
 
 
@@ -134,23 +136,25 @@ class NewKey(Input):
         Text, Field(min_length=1, max_length=100, examples=["nightly report"]), AfterValidator(not_blank), VISIBLE
     ]
     expires_at: Annotated[
-        Future | None, Field(description="Null: the key does not expire.", examples=["2030-01-01T00:00:00Z"])
+        Future | None,
+        Field(description="A key without one, or with null, does not expire.", examples=["2030-01-01T00:00:00Z"]),
     ] = None
-    read_only: Annotated[bool, Field(strict=True, description="Whether the key may only read.", examples=[True])] = (
-        False
-    )
+    read_only: Annotated[
+        bool, Field(strict=True, description="Whether the key may only read. The default is false.", examples=[True])
+    ] = False
 
 
 class Key(BaseModel):
     """An API key, without the key itself."""
 
     id: int
-    name: str
+    name: Annotated[str, Field(examples=["nightly report"])]
     read_only: bool
     created_at: datetime
     expires_at: datetime | None
     last_used_at: Annotated[
-        datetime | None, Field(description="When it was last used, written at most once an hour. Null: never.")
+        datetime | None,
+        Field(description="The last use, written at most once an hour. Null if the key was never used."),
     ]
 
 
@@ -169,5 +173,7 @@ class KeyList(BaseModel):
 class Ticket(BaseModel):
     """A ticket, valid once, for the URL of `/ws` or `/events`: `?ticket=…`."""
 
+    model_config = ALWAYS_SENT
+
     ticket: Annotated[str, Field(examples=["XkQ2mW9c…"])]
-    expires_in: Annotated[int, Field(description="The ticket's lifetime in seconds.")] = 30
+    expires_in: Annotated[int, Field(description="The ticket's lifetime in seconds.", examples=[30])] = 30

@@ -68,7 +68,7 @@ class Users:
         """
         verified_hash = await q.accounts.password(db, user_id=viewer.id)
         if not await self.passwords.verify(change.current_password, verified_hash, payer=payer):
-            raise InvalidError("is not the current password", pointer="/current_password")
+            raise InvalidError("Input should be the current password", pointer="/current_password")
         changed = await q.accounts.set_password(
             db,
             user_id=viewer.id,

@@ -55,7 +55,9 @@ async def timeseries(db: Executor, viewer: Viewer, params: TimeseriesParams) -> 
         islice(time_buckets.bucket_starts(first, before, unit=params.bucket, zone=params.zone), MAX_BUCKETS + 1)
     )
     if len(starts) > MAX_BUCKETS:
-        raise InvalidError(f"there would be more than {MAX_BUCKETS} buckets", pointer="/query/bucket")
+        raise InvalidError(
+            f"Input should divide the period into at most {MAX_BUCKETS} buckets", pointer="/query/bucket"
+        )
     rows = await q.analytics.timeseries(db, **visible, period_from=first, period_before=before, starts=starts)
     # The driver returns the first moment of the calendar without its zone.
     return {"buckets": [{**row, "start": start} for row, start in zip(rows, starts, strict=True)]}

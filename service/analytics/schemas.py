@@ -38,7 +38,7 @@ class Analytics(BaseModel):
 
 def _zone(name: str) -> str:
     if name not in time_buckets.zone_names():
-        raise ValueError("takes the name of a time zone: Europe/Berlin")
+        raise ValueError("Input should be the name of a time zone: Europe/Berlin")
     return name
 
 
@@ -64,7 +64,7 @@ class TimeseriesParams(Input):
         first, before = self.bounds
         # A day that the zone skipped is a valid period without length.
         if first and before and (first > before or (first == before and self.start_date != self.end_date)):
-            raise ValueError("start_date takes a moment that is not after end_date")
+            raise ValueError("start_date should not be after end_date")
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
 from starlette.requests import HTTPConnection
 
 from service.api.client_address import client_address
@@ -21,7 +21,12 @@ IDENTITY = "service.identity"
 _bearer = OAuth2PasswordBearer(
     "auth/login",
     scheme_name="Bearer",
-    description="The access token of `POST /auth/login`, or an API key of `POST /auth/keys`.",
+    description="A username and a password, which `POST /auth/login` exchanges for an access token.",
+    auto_error=False,
+)
+_api_key = HTTPBearer(
+    scheme_name="ApiKey",
+    description="An API key of `POST /auth/keys`, or an access token: `Authorization: Bearer …`.",
     auto_error=False,
 )
 
@@ -77,18 +82,20 @@ def require_viewer(request: HTTPConnection) -> Viewer:
 
 
 BearerToken: TypeAlias = Annotated[str | None, Depends(_bearer)]
-"""Documents the credential of a route; `endpoint` never runs it."""
+"""Documents that a route accepts an access token; `endpoint` never runs it."""
+ApiKey: TypeAlias = Annotated[HTTPAuthorizationCredentials | None, Depends(_api_key)]
+"""Documents that a route accepts an API key; `endpoint` never runs it."""
 
 
-def _optional_user(request: Request, _token: BearerToken) -> Viewer | None:
+def _optional_user(request: Request, _token: BearerToken, _key: ApiKey) -> Viewer | None:
     return _permitted_identity(request)
 
 
-def _current_user(request: Request, _token: BearerToken) -> Viewer:
+def _current_user(request: Request, _token: BearerToken, _key: ApiKey) -> Viewer:
     return require_viewer(request)
 
 
-def _administrator(request: Request, _token: BearerToken) -> Viewer:
+def _administrator(request: Request, _token: BearerToken, _key: ApiKey) -> Viewer:
     viewer = require_viewer(request)
     if not viewer.is_admin:
         raise ForbiddenError("Only administrators may do this.")

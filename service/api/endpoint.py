@@ -233,7 +233,7 @@ async def _parse_body(request: Request) -> Any:
     except json.JSONDecodeError as error:
         raise RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": error.msg}]) from None
     except (ValueError, RecursionError):
-        raise HTTPException(400, "There was an error parsing the body") from None
+        raise HTTPException(400, "The body cannot be read as JSON.") from None
 
 
 async def _read_body(request: Request) -> bytes:

@@ -16,12 +16,14 @@ from loguru import logger
 from pydantic import BaseModel
 
 from service.api.authentication import CurrentUser
+from service.api.request_checks import REPEATED
 from service.api.state import AppState, State
 from service.core.errors import ConflictError, InvalidError, ServiceError
 from service.db.pool import Database, Executor
 from service.db.queries import q
 
 HEADER = "idempotency-key"
+FIRST_REQUEST_RUNS = "The first request with this Idempotency-Key is still running."
 REPLAYED = {"Idempotency-Replayed": "true"}
 SAVED_HEADERS = ("location", "etag", "cache-control", "content-type")
 
@@ -57,9 +59,11 @@ class IdempotentRequest:
             self.state.db, **row_id, fingerprint=_fingerprint(body), holder=holder, seconds=seconds
         )
         if claim is None or claim["verdict"] == "running":
-            raise ConflictError("The first request with this Idempotency-Key is still running.")
+            raise ConflictError(FIRST_REQUEST_RUNS)
         if claim["verdict"] == "other":
-            raise InvalidError("was sent before, with another body", pointer=f"/header/{HEADER}")
+            raise InvalidError(
+                "Input should be a new key: this one came with another body", pointer=f"/header/{HEADER}"
+            )
         if claim["verdict"] == "answered":
             logger.bind(actor_id=self.user_id, route=self.route).info("response replayed")
             return Response(
@@ -111,7 +115,7 @@ def _idempotent_request(
     ] = None,
 ) -> IdempotentRequest:
     if idempotency_key is not None and len(request.headers.getlist(HEADER)) > 1:
-        error = {"type": "value_error", "loc": ("header", HEADER), "msg": "appears more than once"}
+        error = {"type": "value_error", "loc": ("header", HEADER), "msg": REPEATED}
         raise RequestValidationError([error])
     return IdempotentRequest(state, viewer.id, f"{request.method} {request.scope['path']}", idempotency_key)
 

@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode
 
 from service.accounts.schemas import Credentials
+from service.api import examples
 from service.api.pipeline.rate_limit import UNLIMITED_PATHS
-from service.api.problems import CODES, MEDIA_TYPE, PROBLEM_TYPES, Problem, content
+from service.api.problems import CODES, MEDIA_TYPE, NOT_JSON, PROBLEM_TYPES, Problem, content
 
 DESCRIPTION = f"""\
-Tasks, their owners, and statistics over them.
+A task manager: tasks with their files, history and events, accounts, and statistics.
 
-**Errors** are `application/problem+json` (RFC 9457) with a stable `code`: `{" ".join(PROBLEM_TYPES)}`.
+**To begin**, register, log in, and create a task. Other requests carry the access token of `POST /auth/login`,
+or an API key of `POST /auth/keys`, as `Authorization: Bearer …`.
 
-**Requests**: unknown members and parameters return 422, and so does a repeated parameter other than `status`. The
-service takes the request's `X-Request-ID`, or makes one. It returns the id and logs it with every line of the request.
+**Errors** have the media type `application/problem+json` (RFC 9457). Programs compare `code`, which is stable; `detail`
+is a sentence for people. `errors` names each invalid value of a 422 response.
 
-**Rate limit**: each user, or each address without a user, has N requests at once and N a minute, evenly. A request over
-the limit returns 429 with `Retry-After`. `RateLimit-Policy` states the limit, and `RateLimit` what is left of it.
-{", ".join(f"`{path}`" for path in sorted(UNLIMITED_PATHS))} are not limited.
+**Requests**: an unknown member or parameter returns 422. So does a repeated parameter; only `status` may be repeated.
+Every response has an `X-Request-ID`, which the log has too. A request may set it.
+
+**Lists** are pages. The `next_cursor` of a page is the `cursor` of the next one, and null on the last page.
+
+**Rate limit**: a user may send N requests at once, and N a minute. Requests without a user count for their address. A
+request over the limit returns 429 with `Retry-After`. `RateLimit-Policy` has the limit, and `RateLimit` what is left.
+{", ".join(f"`{path}`" for path in sorted(UNLIMITED_PATHS))} have no limit.
 """
 TAGS = [
-    {"name": "accounts", "description": "Register, log in, and read one's own account."},
-    {"name": "sessions", "description": "Log-in sessions, tickets for event streams, and API keys for programs."},
-    {"name": "administration", "description": "All accounts and SQL statements; for administrators."},
-    {"name": "tasks", "description": "Tasks of the user; an administrator sees and changes the tasks of all users."},
-    {"name": "attachments", "description": "Files of tasks, with the same permissions as their task."},
+    {"name": "accounts", "description": "Start here: register, log in, and read your own account."},
+    {
+        "name": "tasks",
+        "description": "A user works with their own tasks, an administrator with the tasks of all users.",
+    },
+    {"name": "attachments", "description": "Files of tasks. Who may see a task may see its files."},
     {"name": "events", "description": "Every committed change of a task, live or after any cursor."},
     {"name": "analytics", "description": "Statistics over tasks."},
-    {"name": "operations", "description": "Health and metrics, for those who run the service."},
+    {"name": "sessions", "description": "Log-in sessions, API keys for programs, and tickets for event streams."},
+    {"name": "administration", "description": "All accounts and SQL statements, for administrators."},
+    {"name": "operations", "description": "The index, health and metrics, for those who run the service."},
 ]
+SERVERS = [{"url": "/", "description": "The service that returns this document."}]
+LICENSE = {"name": "MIT", "identifier": "MIT"}
+JSON_TYPES = {"application/json", "application/merge-patch+json"}
+# The models that no route declares, so that FastAPI does not find them; and the direction in which they travel.
+UNDECLARED_MODELS: tuple[tuple[type[BaseModel], JsonSchemaMode], ...] = (
+    (Problem, "serialization"),
+    (Credentials, "validation"),
+)
 EVERY_ROUTE = (422, 431, 500, 503)
+# The details of errors, where most routes return another one than the default of its code.
+DETAILS = {
+    401: "A token is required: `Authorization: Bearer …`.",
+    403: "This API key may only read.",
+    404: "There is no such task.",
+}
+# In place of FastAPI's "Successful Response".
+DONE = {"101": "The WebSocket is open.", "200": "The result.", "201": "Created.", "204": "Done. There is no body."}
 EXAMPLE_REQUEST_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 # The IETF draft "RateLimit header fields for HTTP".
 HEADERS = {
@@ -76,16 +106,21 @@ _FILE_HEADERS = {
         "schema": {"type": "string"},
     },
 }
-_FILE_CONTENT = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+# The response has the media type of the file; clients read it as bytes.
+_FILE_CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _CONTENT_RANGE = {"Content-Range": {"schema": {"type": "string", "examples": ["bytes 0-1023/48213"]}}}
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The whole file.", "headers": _FILE_HEADERS, "content": _FILE_CONTENT},
+    200: {
+        "description": "The whole file, with its own media type.",
+        "headers": _FILE_HEADERS,
+        "content": _FILE_CONTENT,
+    },
     206: {
         "description": "The range that `Range` names.",
         "headers": _FILE_HEADERS | _CONTENT_RANGE,
         "content": _FILE_CONTENT,
     },
-    304: {"description": "Not Modified", "headers": {"ETag": _FILE_HEADERS["ETag"]}},
+    304: {"description": "The client has the present version.", "headers": {"ETag": _FILE_HEADERS["ETag"]}},
 }
 _FILE = {"type": "string", "format": "binary", "description": "The file; its part of the form has a `filename`."}
 _UPLOAD = {"type": "object", "required": ["file"], "properties": {"file": _FILE}, "additionalProperties": False}
@@ -105,7 +140,7 @@ REPLAYED: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 TASK_HEADERS: dict[int, dict[int | str, dict[str, Any]]] = {
     200: {200: {"headers": _ETAG}},
     201: {201: {"headers": _ETAG | _LOCATION | _REPLAYED}},
-    304: {304: {"description": "Not Modified", "headers": _ETAG}},
+    304: {304: {"description": "The client has the present version.", "headers": _ETAG}},
 }
 _RETRY_AFTER = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
 _PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
@@ -115,23 +150,29 @@ _PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
     429: _RETRY_AFTER,
     503: _RETRY_AFTER,
 }
-_PATCH_BODY = {"schema": {"$ref": "#/components/schemas/TaskPatch"}}
-MERGE_PATCH = {"requestBody": {"content": {"application/merge-patch+json": _PATCH_BODY}}}
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def merge_patch(schema: str) -> dict[str, Any]:
+    """Return the second media type of a PATCH route's body, for its `openapi_extra`."""
+    body = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    return {"requestBody": {"content": {"application/merge-patch+json": body}}}
+
+
+def problems(*statuses: int, details: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
     """Return the error responses of a route, for its `responses`: these statuses, and those that every route has.
 
-    413 says that the route has a body, and adds the other statuses of bodies.
+    413 says that the route has a body, and adds the other statuses of bodies. `details` are the details of the examples
+    that differ from those of most routes.
     """
     of_bodies = {400, 408, 415} if 413 in statuses else set()
-    return {status: _problem(status) for status in sorted({*statuses, *of_bodies, *EVERY_ROUTE})}
+    all_details = {**DETAILS, **(details or {})}
+    return {
+        status: _problem(status, all_details.get(status)) for status in sorted({*statuses, *of_bodies, *EVERY_ROUTE})
+    }
 
 
-def _problem(status: int) -> dict[str, Any]:
-    example = content(CODES[status], request_id=EXAMPLE_REQUEST_ID)
-    if status == 422:
-        example["errors"] = [{"pointer": "/title", "message": "takes a text that is not blank"}]
+def _problem(status: int, detail: str | None = None) -> dict[str, Any]:
+    example = content(CODES[status], detail, request_id=EXAMPLE_REQUEST_ID)
     schema = {"$ref": "#/components/schemas/Problem"}
     response = {"description": example["title"], "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
     return response | ({"headers": _PROBLEM_HEADERS[status]} if status in _PROBLEM_HEADERS else {})
@@ -148,6 +189,38 @@ def _add_rate_limit(operation: dict[str, Any]) -> None:
         response["headers"] = response.get("headers", {}) | _references("RateLimit-Policy", "RateLimit")
 
 
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Add an example to each JSON body that has none, and the invalid values to the example of 422."""
+    for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for media_type, part in body.get("content", {}).items():
+            if media_type in JSON_TYPES:
+                part.setdefault("example", examples.example_of(part["schema"], schemas))
+    content_types = operation.get("requestBody", {}).get("content", {}).keys() & JSON_TYPES
+    if content_types:
+        _set_detail(operation, "400", NOT_JSON)
+        _set_detail(operation, "415", f"The Content-Type of the body should be {' or '.join(sorted(content_types))}.")
+    invalid = operation["responses"]["422"]["content"][MEDIA_TYPE]["example"]
+    invalid["errors"] = examples.invalid_values(operation, schemas)
+
+
+def _set_detail(operation: dict[str, Any], status: str, detail: str) -> None:
+    """Set the detail of an error's example, unless the route has one of its own."""
+    example = operation["responses"][status]["content"][MEDIA_TYPE]["example"]
+    if example["detail"] == PROBLEM_TYPES[example["code"]].detail:
+        example["detail"] = detail
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            yield path, operation
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the id of a route's operation: the name of its handler."""
+    return route.name
+
+
 def describe(app: FastAPI) -> None:
     """Make `app.openapi()` return the whole document, built at its first call."""
 
@@ -159,18 +232,23 @@ def describe(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
                 tags=app.openapi_tags,
+                servers=SERVERS,
+                license_info=LICENSE,
             )
             schemas = document["components"]["schemas"]
-            for model in (Problem, Credentials):  # FastAPI does not find them: no route declares them
-                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            for model, mode in UNDECLARED_MODELS:
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode=mode)
                 schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
             document["components"]["headers"] = HEADERS
-            for path, operations in document["paths"].items():
-                for operation in operations.values():
-                    if path not in UNLIMITED_PATHS:
-                        _add_rate_limit(operation)
-                    for response in operation["responses"].values():
-                        response["headers"] = response.get("headers", {}) | _references("X-Request-ID", "Server-Timing")
+            for path, operation in _operations(document):
+                operation.setdefault("security", [])
+                if path not in UNLIMITED_PATHS:
+                    _add_rate_limit(operation)
+                _add_examples(operation, schemas)
+                for status, response in operation["responses"].items():
+                    if response["description"] == "Successful Response":
+                        response["description"] = DONE[status]
+                    response["headers"] = response.get("headers", {}) | _references("X-Request-ID", "Server-Timing")
             app.openapi_schema = document
         return app.openapi_schema
 

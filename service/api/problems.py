@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from fastapi import Response
@@ -20,6 +20,10 @@ from service.core.errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 100
+# In the style of pydantic's messages, which stand beside them.
+UNKNOWN_NAME, FIELD_REQUIRED, BODY_REQUIRED = "Unknown name", "Field required", "Body required"
+NOT_AN_OBJECT = "Input should be a JSON object"
+NOT_JSON = "The body is not JSON."
 
 
 class ProblemType(NamedTuple):
@@ -79,13 +83,22 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
-    type: Annotated[str, Field(examples=["about:blank"])] = "about:blank"
+    type: Literal["about:blank"]
     title: Annotated[str, Field(examples=["Not Found"])]
     status: Annotated[int, Field(examples=[404])]
     detail: Annotated[str, Field(examples=["There is no such task."])]
-    code: Annotated[str, Field(description="A stable name for programs.", examples=["not_found"])]
-    request_id: str
-    errors: Annotated[list[FieldError] | None, Field(description="On 422: every invalid value.")] = None
+    code: Annotated[
+        str,
+        Field(
+            description="A stable name for programs.",
+            examples=["not_found"],
+            json_schema_extra={"enum": list(PROBLEM_TYPES)},
+        ),
+    ]
+    request_id: Annotated[str, Field(description="The value of `X-Request-ID`, which the log has too.")]
+    errors: Annotated[
+        list[FieldError], Field(default_factory=list, description="The invalid values; present if the status is 422.")
+    ]
 
 
 def content(code: str, detail: str | None = None, *, request_id: str) -> dict[str, Any]:
@@ -177,7 +190,7 @@ def _of_invalid_request(error: RequestValidationError) -> Response:
     """Return 400 for a body that is not JSON, and else 422 with a pointer to each invalid value."""
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
-        return problem("malformed", "The body is not JSON.")
+        return problem("malformed", NOT_JSON)
     fields = [{"pointer": _pointer(one["loc"]), "message": _message(one)} for one in found[:MAX_ERRORS]]
     return problem("invalid", fields=fields)
 
@@ -191,11 +204,11 @@ def _pointer(location: Sequence[Any]) -> str:
 
 def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
-        return "is not known here"
+        return UNKNOWN_NAME
     if error["type"] == "missing" and error["loc"] == ("body",):
-        return "a body is needed"
+        return BODY_REQUIRED
     if error["type"] in {"model_attributes_type", "model_type", "dict_type"}:
-        return "takes a JSON object"
+        return NOT_AN_OBJECT
     message = str(error["msg"]).removeprefix("Value error, ")
     if isinstance(error.get("input"), str):  # pydantic counts "items" if a validator of ours follows the length check
         message = message.replace(" items after validation", " characters").replace(

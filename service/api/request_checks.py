@@ -14,6 +14,7 @@ from starlette.types import Scope
 from service.api.headers import headers_of, query_of
 from service.core.validation import Id
 
+REPEATED = "Input should appear once"
 REPEATABLE_PARAMETERS = {"status"}
 JSON = frozenset({"application/json"})
 MERGE_PATCH = JSON | {"application/merge-patch+json"}
@@ -32,7 +33,7 @@ def _each_once(request: Request) -> None:
     if len(names) > len(set(names)):
         raise RequestValidationError(
             [
-                {"type": "value_error", "loc": ("query", name), "msg": "appears more than once"}
+                {"type": "value_error", "loc": ("query", name), "msg": REPEATED}
                 for name, count in Counter(names).items()
                 if count > 1
             ]
@@ -53,7 +54,7 @@ def has_body(scope: Scope) -> bool:
 def _json_body(request: Request) -> None:
     if has_body(request.scope) and media_type(request) not in (MERGE_PATCH if request.method == "PATCH" else JSON):
         merge_patch = " or application/merge-patch+json" if request.method == "PATCH" else ""
-        raise HTTPException(415, f"The body takes Content-Type: application/json{merge_patch}.")
+        raise HTTPException(415, f"The Content-Type of the body should be application/json{merge_patch}.")
 
 
 def _whole_body() -> None:

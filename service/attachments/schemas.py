@@ -12,7 +12,7 @@ from service.core.validation import Input
 
 
 class Attachment(BaseModel):
-    """A file of a task."""
+    """A file that is attached to a task."""
 
     id: int
     task_id: int
@@ -21,7 +21,13 @@ class Attachment(BaseModel):
         str, Field(description="The media type, detected from the content.", examples=["application/pdf"])
     ]
     size: Annotated[int, Field(description="The size in bytes.", examples=[48_213])]
-    sha256: Annotated[str, Field(description="The SHA-256 of the content; the entity tag of a download.")]
+    sha256: Annotated[
+        str,
+        Field(
+            description="The SHA-256 of the content, in hexadecimal. It is the entity tag of a download.",
+            examples=["2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"],
+        ),
+    ]
     created_at: datetime
 
 

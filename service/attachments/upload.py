@@ -34,7 +34,9 @@ def clean_filename(path: str) -> str:
     """
     name = re.split(r"[/\\]", path)[-1]
     if not name.strip() or name in {".", ".."} or len(name) > MAX_NAME_CHARACTERS or UNSHOWABLE.search(name):
-        raise InvalidError("takes a file name of 1 to 255 characters without control characters", pointer="/file")
+        raise InvalidError(
+            "Input should have a file name of 1 to 255 characters without control characters", pointer="/file"
+        )
     return name
 
 

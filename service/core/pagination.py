@@ -25,7 +25,7 @@ PageCursor: TypeAlias = Annotated[
     str | None, Field(max_length=2000, description="The `next_cursor` of the previous page.")
 ]
 NextCursor: TypeAlias = Annotated[
-    str | None, Field(description="The `cursor` of the next page; null on the last page.")
+    str | None, Field(description="The `cursor` of the next page; null on the last page.", examples=["WyIyMDI2LTAz…"])
 ]
 
 
@@ -60,7 +60,7 @@ class Cursors:
         opened = self.open(cursor, bound_to=bound_to)
         if opened is None:
             raise InvalidError(
-                "takes a cursor of this very list: same viewer, sort and filters", pointer="/query/cursor"
+                "Input should be a cursor of this list, with the same viewer, sort and filters", pointer="/query/cursor"
             )
         value, key = opened
         return value, key

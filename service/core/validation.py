@@ -32,7 +32,7 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's type text stores ne
 
 def _check_storable(text: str) -> str:
     if UNSTORABLE.search(text):
-        raise ValueError("takes no NUL character and no lone surrogate")
+        raise ValueError("Input should contain no NUL character and no lone surrogate")
     return text
 
 
@@ -54,7 +54,7 @@ Text: TypeAlias = Annotated[str, AfterValidator(_check_storable), Documented(r"^
 def not_blank(text: str) -> str:
     """Return the text. Raises ValueError if it is blank."""
     if not text.strip():
-        raise ValueError("takes a text that is not blank")
+        raise ValueError("Input should be a text that is not blank")
     return text
 
 
@@ -63,7 +63,7 @@ VISIBLE = Documented(rf"^[^\u0000]*[^\u0000{BLANK}][^\u0000]*$")
 
 def _check_digits(value: object) -> object:
     if isinstance(value, str) and not WHOLE_NUMBER.fullmatch(value):
-        raise ValueError("takes a whole number")
+        raise ValueError("Input should be a whole number")
     return value
 
 
@@ -71,29 +71,41 @@ AS_DIGITS = BeforeValidator(_check_digits)  # after Field: the OpenAPI document 
 Id: TypeAlias = Annotated[int, Field(ge=1, le=MAX_ID), AS_DIGITS]
 
 
+def omit_defaults(schema: dict[str, Any]) -> None:
+    """Remove the defaults from the JSON schema of a model: client generators demand a member that has one."""
+    for member in schema.get("properties", {}).values():
+        member.pop("default", None)
+
+
+ALWAYS_SENT = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=omit_defaults)
+"""The configuration of a response whose members with a default are always sent: its schema requires them."""
+
+
 class Input(BaseModel):
     """The base of all input models; it refuses unknown fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=omit_defaults)
 
     @model_validator(mode="before")
     @classmethod
     def _check_field_count(cls, fields: object) -> object:
         if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
-            raise ValueError(f"takes at most {MAX_FIELDS} fields")  # one error: one per field takes long
+            raise ValueError(f"Input should have at most {MAX_FIELDS} members")  # one error: one per field takes long
         return fields
 
 
 def _parse(text: object) -> date | datetime:
     if not isinstance(text, str) or not MOMENT.fullmatch(text):
-        raise ValueError("takes a date (2025-05-24) or an RFC 3339 timestamp (2025-05-24T14:35:00Z, + written as %2B)")
+        raise ValueError(
+            "Input should be a date (2025-05-24) or an RFC 3339 timestamp (2025-05-24T14:35:00Z, + as %2B)"
+        )
     try:
         if len(text) == len("2025-05-24"):
             return date.fromisoformat(text)
         moment = datetime.fromisoformat(text.upper())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("takes a date or timestamp of the calendar, from year 1 to 9999") from None
+        raise ValueError("Input should be a date or timestamp of the calendar, from year 1 to 9999") from None
 
 
 def _start_of_day(day: date) -> datetime:
@@ -121,7 +133,7 @@ def _parse_end(value: object) -> datetime | None:
 
 def _check_future(moment: datetime) -> datetime:
     if not datetime.now(UTC) < moment < LAST_MOMENT:
-        raise ValueError("takes a moment that is to come, until the year 9999")
+        raise ValueError("Input should be a moment in the future, until the year 9999")
     return moment
 
 
@@ -157,5 +169,5 @@ class Period(Input):
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.start_date and self.end_date and self.start_date >= self.end_date:
-            raise ValueError("start_date takes a moment that is not after end_date")
+            raise ValueError("start_date should not be after end_date")
         return self

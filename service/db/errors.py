@@ -14,25 +14,35 @@ NO_ACCOUNT = "The account of this token no longer exists."
 # and a test compares the table with the schema.
 CONSTRAINTS: dict[str, Callable[[], ServiceError]] = {
     "users_username_key": partial(ConflictError, "This username is taken."),
-    "users_username_check": partial(InvalidError, "takes 3 to 50 of A-Z a-z 0-9 . _ -", pointer="/username"),
-    "users_role_check": partial(InvalidError, "takes user or admin", pointer="/role"),
+    "users_username_check": partial(InvalidError, "Input should be 3 to 50 of A-Z a-z 0-9 . _ -", pointer="/username"),
+    "users_role_check": partial(InvalidError, "Input should be user or admin", pointer="/role"),
     "users_last_admin": partial(ConflictError, "The last active administrator must stay."),
     "tickets_user_id_fkey": partial(UnauthorizedError, NO_ACCOUNT),
     "sessions_user_id_fkey": partial(UnauthorizedError, NO_ACCOUNT),
     "api_keys_user_id_fkey": partial(UnauthorizedError, NO_ACCOUNT),
-    "api_keys_name_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/name"),
-    "api_keys_expires_at_check": partial(InvalidError, "takes a time of the calendar", pointer="/expires_at"),
+    "api_keys_name_check": partial(
+        InvalidError, "Input should have 1 to 100 characters that are not all blank", pointer="/name"
+    ),
+    "api_keys_expires_at_check": partial(
+        InvalidError, "Input should be a moment of the calendar", pointer="/expires_at"
+    ),
     "idempotency_keys_user_id_fkey": partial(UnauthorizedError, NO_ACCOUNT),
     "idempotency_keys_key_check": partial(
-        InvalidError, "takes 1 to 255 visible ASCII characters", pointer="/header/idempotency-key"
+        InvalidError, "Input should have 1 to 255 visible ASCII characters", pointer="/header/idempotency-key"
     ),
     "tasks_user_id_fkey": partial(UnauthorizedError, NO_ACCOUNT),
-    "tasks_title_check": partial(InvalidError, "takes 1 to 100 characters, not blank", pointer="/title"),
-    "tasks_description_check": partial(InvalidError, "takes at most 10,000 characters", pointer="/description"),
-    "tasks_status_check": partial(InvalidError, "takes todo, in_progress or done", pointer="/status"),
+    "tasks_title_check": partial(
+        InvalidError, "Input should have 1 to 100 characters that are not all blank", pointer="/title"
+    ),
+    "tasks_description_check": partial(
+        InvalidError, "Input should have at most 10,000 characters", pointer="/description"
+    ),
+    "tasks_status_check": partial(InvalidError, "Input should be todo, in_progress or done", pointer="/status"),
     "attachments_added_by_fkey": partial(UnauthorizedError, NO_ACCOUNT),
-    "attachments_filename_check": partial(InvalidError, "takes a name and no path", pointer="/file"),
-    "tasks_city_check": partial(InvalidError, "takes at most 100 characters", pointer="/city"),
+    "attachments_filename_check": partial(
+        InvalidError, "Input should have a file name without a path", pointer="/file"
+    ),
+    "tasks_city_check": partial(InvalidError, "Input should have at most 100 characters", pointer="/city"),
 }
 
 # InternalClientError: the connection was used between the server's notice that it ends (57P01) and its end.

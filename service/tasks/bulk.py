@@ -22,10 +22,10 @@ def _check_size(tasks: object) -> object:
     """Refuse too many tasks or unknown fields as a whole: one error for each would take seconds."""
     if isinstance(tasks, list):
         if len(tasks) > MAX_TASKS:
-            raise ValueError(f"takes at most {MAX_TASKS} tasks; these are {len(tasks)}")
+            raise ValueError(f"Input should have at most {MAX_TASKS} tasks and has {len(tasks)}")
         names = (one.keys() for one in tasks if isinstance(one, dict))
         if sum(len(fields - NewTask.model_fields.keys()) for fields in names) > MAX_FIELDS:
-            raise ValueError(f"takes tasks without unknown fields; these have more than {MAX_FIELDS}")
+            raise ValueError(f"Input should have no unknown members and has more than {MAX_FIELDS}")
     return tasks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from loguru import logger
 from pydantic import BaseModel, Field
@@ -22,22 +22,26 @@ PAGE_BYTES = 1024 * 1024
 FIELDS = ("id", "type", "task_id", "user_id", "actor_id", "at", "changes", "task")
 
 
+EventType = Literal["task.created", "task.updated", "task.deleted", "task.restored"]
+
+
 class HistoryEvent(BaseModel):
     """One committed change of a task."""
 
     id: int
-    type: Annotated[str, Field(examples=["task.updated"])]
+    type: Annotated[EventType, Field(examples=["task.updated"])]
     task_id: int
     user_id: Annotated[int, Field(description="The task's owner after the change.")]
     actor_id: Annotated[int | None, Field(description="Who made the change; null for one made outside the API.")]
     at: datetime
     changes: Annotated[
-        dict[str, list[Any]] | None,
+        dict[str, list[Any]],
         Field(
-            description="Only in updates: each changed field's values before and after.",
+            default_factory=dict,
+            description="Present in updates: the values of each changed member before and after.",
             examples=[{"status": ["todo", "done"]}],
         ),
-    ] = None
+    ]
     task: Annotated[Task, Field(description="The task after the change, or as it was before its deletion.")]
 
 

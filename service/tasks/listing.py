@@ -35,7 +35,7 @@ async def page(db: Database, viewer: Viewer, params: TaskListParams, *, cursors:
     """
     filters = _filters(viewer, params)
     if params.cursor is not None and params.offset is not None:
-        raise InvalidError("takes no cursor beside it", pointer="/query/offset")
+        raise InvalidError("Input should be absent if there is a cursor", pointer="/query/offset")
     request = cursors.page(params.cursor, limit=params.limit, bound_to=[params.sort, filters])
     offset = params.offset or 0
     rows = await fetch_rows(

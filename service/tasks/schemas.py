@@ -37,16 +37,16 @@ City = Annotated[
 
 
 class NewTask(Input):
-    """The fields of a task that a client sets. PUT replaces all of them; an absent one gets its default."""
+    """The members of a task that a client sets."""
 
     title: Title
     description: Description = None
-    status: Status = "todo"
+    status: Annotated[Status, Field(description="A task without one is `todo`.")] = "todo"
     city: City = None
 
 
 class TaskPatch(Input):
-    """A merge patch (RFC 7396): an absent field stays unchanged, null clears it."""
+    """A merge patch (RFC 7396): an absent member stays unchanged, and null clears a member."""
 
     title: Title = Field(default_factory=str)
     description: Description = Field(default_factory=lambda: None)
@@ -55,7 +55,7 @@ class TaskPatch(Input):
 
 
 class TaskWeather(BaseModel):
-    """The weather in the task's city, which only the service sets."""
+    """The weather in the city of a task. Only the service sets it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -69,14 +69,14 @@ class TaskWeather(BaseModel):
 class Task(NewTask):
     """A task."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_serialization_defaults_required=True)
 
     id: int
-    weather: TaskWeather | None
-    user_id: int
+    weather: Annotated[TaskWeather | None, Field(description="Null until the service has it, or without a city.")]
+    user_id: Annotated[int, Field(description="The owner.")]
     created_at: datetime
     updated_at: datetime
-    version: Annotated[int, Field(description="Increased by every change; the entity tag.")]
+    version: Annotated[int, Field(description="A number that every change increases. It is the entity tag.")]
 
 
 class TaskPage(BaseModel):
@@ -85,7 +85,8 @@ class TaskPage(BaseModel):
     items: list[Task]
     next_cursor: NextCursor
     total: Annotated[
-        int | None, Field(description="The number of tasks on all pages; null unless `count` asks for it.")
+        int | None,
+        Field(description="The number of tasks on all pages; null unless `count` asks for it.", examples=[1]),
     ]
 
 

@@ -123,20 +123,31 @@ def test_every_operation_has_a_summary_and_a_description(operation: Operation) -
 
 @every
 def test_a_token_is_asked_for_where_one_is_needed(operation: Operation) -> None:
-    needed: list[dict[str, Any]] | None = [{"Bearer": []}]
+    needed: list[dict[str, Any]] = [{"Bearer": []}, {"ApiKey": []}]
     if str(operation) in OPEN:
-        needed = None
+        needed = []
     if str(operation) in OPTIONAL:
-        needed = [{"Bearer": []}, {}]
+        needed.append({})
     assert operation.spec.get("security") == needed
 
 
 def test_authorize_uses_the_log_in_route() -> None:
-    (scheme,) = DOCUMENT["components"]["securitySchemes"].values()
+    scheme = DOCUMENT["components"]["securitySchemes"]["Bearer"]
     assert scheme["type"] == "oauth2"
     assert scheme["flows"]["password"]["tokenUrl"] == "auth/login"
     login = DOCUMENT["paths"]["/auth/login"]["post"]["requestBody"]["content"]
-    assert login.keys() == {"application/json", "application/x-www-form-urlencoded"}
+    assert login.keys() == {"application/json"}  # with a form of the same schema, a generated client sends both
+
+
+async def test_the_log_in_route_accepts_the_form_that_authorize_sends(make: Factory) -> None:
+    ada = await make.user()
+    form = {"grant_type": "password", "username": ada.username, "password": PASSWORD, "scope": ""}
+    assert (await ada.client.post("/auth/login", data=form)).status_code == 200
+
+
+def test_authorize_accepts_an_api_key() -> None:
+    scheme = DOCUMENT["components"]["securitySchemes"]["ApiKey"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 
 
 def test_nothing_of_the_frameworks_own_errors_is_left() -> None:
@@ -232,7 +243,7 @@ async def test_successful_responses_match_the_document(limited: Factory) -> None
         assert documented - {"idempotency-replayed", "link"} <= answer.headers.keys(), operation
         if status != "204":
             kind = answer.headers["Content-Type"]
-            if "*/*" in documented_answer["content"]:
+            if "application/octet-stream" in documented_answer["content"]:
                 continue
             assert kind in documented_answer["content"]
             value = answer.json() if kind == "application/json" else answer.text
@@ -260,7 +271,7 @@ def conforms(value: Any, schema: dict[str, Any]) -> None:
             conforms(item, schema["items"])
     if "properties" in schema:
         open_ended = schema.get("additionalProperties", False) is not False
-        assert value.keys() >= set(schema["required"])
+        assert value.keys() >= set(schema.get("required", []))
         assert open_ended or value.keys() <= schema["properties"].keys()
         for name in value.keys() & schema["properties"].keys():
             conforms(value[name], schema["properties"][name])
@@ -277,6 +288,7 @@ async def test_a_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient, pa
     for path in needed:
         part = await client.get(path)
         assert (part.status_code, len(part.content) > 100) == (200, True), path
+        assert b"cdn." not in part.content
     assert "/openapi.json" in answer.text
 
 

@@ -321,7 +321,7 @@ async def test_a_process_is_notified_only_of_its_own_commits(
     task = (await q.tasks.create(database, user_id=ada.id, **VALUES))["id"]
     assert len(heard) == 1
     await q.tasks.get(database, task_id=task, viewer_id=ada.id, viewer_is_admin=False)
-    with pytest.raises(Exception, match="takes 1 to 100"):
+    with pytest.raises(Exception, match="should have 1 to 100"):
         await change(database, ada, task, title="")
     assert len(heard) == 1
     await change(database, ada, task, title="y")

@@ -98,7 +98,7 @@ def test_an_invalid_timestamp_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["\0", "a\0b", "\ud800", "a\udfff"])
 def test_text_that_the_database_cannot_store_is_refused(text: str) -> None:
-    with pytest.raises(ValidationError, match="takes no NUL character and no lone surrogate"):
+    with pytest.raises(ValidationError, match="should contain no NUL character and no lone surrogate"):
         TypeAdapter(Text).validate_python(text)
 
 
@@ -141,7 +141,7 @@ def test_a_moment_to_come_is_read_as_rfc_3339_spells_it(text: str, read: datetim
     ("value", "why"),
     [
         *(
-            (text, "takes a moment that is to come")
+            (text, "should be a moment in the future")
             for text in (
                 "2020-05-24",
                 "0001-01-01",
@@ -150,14 +150,14 @@ def test_a_moment_to_come_is_read_as_rfc_3339_spells_it(text: str, read: datetim
                 "9999-12-29T23:00:00-01:00",
             )
         ),
-        ("9999-12-31T23:59:59-01:00", "takes a date or timestamp of the calendar"),
-        ("0001-01-01T00:00:00+01:00", "takes a date or timestamp of the calendar"),
-        ("2999-02-29", "takes a date or timestamp of the calendar"),
-        ("", "takes a date"),
-        ("10000-01-01", "takes a date"),
-        ("2999-05-24T14:35", "takes a date"),
-        (32_503_680_000, "takes a date"),
-        (True, "takes a date"),
+        ("9999-12-31T23:59:59-01:00", "should be a date or timestamp of the calendar"),
+        ("0001-01-01T00:00:00+01:00", "should be a date or timestamp of the calendar"),
+        ("2999-02-29", "should be a date or timestamp of the calendar"),
+        ("", "should be a date"),
+        ("10000-01-01", "should be a date"),
+        ("2999-05-24T14:35", "should be a date"),
+        (32_503_680_000, "should be a date"),
+        (True, "should be a date"),
         (None, "valid datetime"),
     ],
 )
@@ -170,7 +170,7 @@ def test_now_is_between_what_has_been_and_what_is_to_come() -> None:
     now = datetime.now(UTC)
     before, after = ((now + timedelta(seconds=by)).isoformat() for by in (-1, 600))
     assert TypeAdapter(Future).validate_python(after) == now + timedelta(seconds=600)
-    with pytest.raises(ValidationError, match="to come"):
+    with pytest.raises(ValidationError, match="in the future"):
         TypeAdapter(Future).validate_python(before)
 
 

@@ -15,18 +15,31 @@ from service.api.request_checks import each_once
 from service.api.state import State
 
 router = APIRouter(prefix="/analytics", tags=["analytics"])
+FORBIDDEN = {403: "Only an administrator sees another's statistics."}
 
 
-@router.get("", response_model=Analytics, dependencies=[each_once], responses=problems(401, 403))
+@router.get(
+    "",
+    summary="Count tasks by status and owner",
+    response_model=Analytics,
+    dependencies=[each_once],
+    responses=problems(401, 403, details=FORBIDDEN),
+)
 async def get_analytics(state: State, viewer: CurrentUser, query: Annotated[AnalyticsParams, Query()]) -> Response:
-    """Count the tasks created in a period, by status and by owner.
+    """Count the tasks that were created in a period, by status and by owner.
 
-    A user's own tasks are counted; for an administrator, everyone's are.
+    The counts of a user cover their own tasks, and those of an administrator all tasks.
     """
     return responses.json(await operations.summary(state.reports, viewer, query))
 
 
-@router.get("/timeseries", response_model=Timeseries, dependencies=[each_once], responses=problems(401, 403))
+@router.get(
+    "/timeseries",
+    summary="Count tasks over time",
+    response_model=Timeseries,
+    dependencies=[each_once],
+    responses=problems(401, 403, details=FORBIDDEN),
+)
 async def get_timeseries(state: State, viewer: CurrentUser, query: Annotated[TimeseriesParams, Query()]) -> Response:
     """Count the tasks created and completed per day, week or month of a period, and how long they took to complete.
 

@@ -13,19 +13,29 @@ from service.api.openapi import DOWNLOAD, LOCATION, PAGE, UPLOAD_BODY, problems
 from service.api.request_checks import RowId, each_once, no_query, whole_body
 from service.api.state import State
 from service.api.streaming.download import Download, RequestedRange
-from service.api.streaming.multipart import FileBody
+from service.api.streaming.multipart import WRONG_UPLOAD_TYPE, FileBody
 from service.attachments.schemas import Attachment, AttachmentListParams, AttachmentPage
 
 router = APIRouter(prefix="/tasks/{task_id}/attachments", tags=["attachments"])
+FORBIDDEN = {403: "This task belongs to another user."}
+NO_ATTACHMENT = {404: "The task has no such attachment."}
 
 
 @router.post(
     "",
+    summary="Attach a file",
     status_code=201,
     response_model=Attachment,
     dependencies=[no_query],
     openapi_extra=UPLOAD_BODY,
-    responses=LOCATION | problems(401, 403, 404, 413),
+    responses=LOCATION
+    | problems(
+        401,
+        403,
+        404,
+        413,
+        details=FORBIDDEN | {413: "The file is too large: 26214400 bytes at most.", 415: WRONG_UPLOAD_TYPE},
+    ),
 )
 async def add_attachment(state: State, viewer: CurrentUser, request: Request, task_id: RowId) -> Response:
     """Add a file to a task, as multipart/form-data with one field, `file`.
@@ -39,7 +49,13 @@ async def add_attachment(state: State, viewer: CurrentUser, request: Request, ta
     return responses.json(attachment, status=201, headers={"Location": location})
 
 
-@router.get("", response_model=AttachmentPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404))
+@router.get(
+    "",
+    summary="List a task's attachments",
+    response_model=AttachmentPage,
+    dependencies=[each_once],
+    responses=PAGE | problems(401, 403, 404, details=FORBIDDEN),
+)
 async def list_attachments(
     state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[AttachmentListParams, Query()]
 ) -> Response:
@@ -50,11 +66,12 @@ async def list_attachments(
 
 @router.get(
     "/{attachment_id}",
+    summary="Download an attachment",
     response_class=Response,
     dependencies=[no_query],
-    responses=DOWNLOAD | problems(401, 403, 404, 416),
+    responses=DOWNLOAD | problems(401, 403, 404, 416, details=FORBIDDEN | NO_ATTACHMENT),
 )
-async def get_attachment(
+async def download_attachment(
     state: State,
     viewer: CurrentUser,
     *,
@@ -78,10 +95,11 @@ async def get_attachment(
 
 @router.delete(
     "/{attachment_id}",
+    summary="Delete an attachment",
     status_code=204,
     response_class=Response,
     dependencies=[no_query, whole_body],
-    responses=problems(401, 403, 404, 413),
+    responses=problems(401, 403, 404, 413, details=FORBIDDEN | NO_ATTACHMENT),
 )
 async def delete_attachment(state: State, viewer: CurrentUser, task_id: RowId, attachment_id: RowId) -> Response:
     """Delete an attachment."""

@@ -15,6 +15,7 @@ from service.api import responses
 from service.api.authentication import CurrentUser, OptionalUser
 from service.api.openapi import LOCATION, problems
 from service.api.pipeline.rate_limit import attempt_of
+from service.api.problems import NOT_JSON
 from service.api.request_checks import JSON, json_body, media_type, no_query
 from service.api.state import State
 from service.api.streaming.subscriptions import while_connected
@@ -23,12 +24,12 @@ from service.core.validation import MAX_FIELDS
 FORM = "application/x-www-form-urlencoded"
 # An OAuth 2 client, such as Swagger UI's Authorize, sends these with the username and password. They have no effect.
 OAUTH_FIELDS = frozenset({"grant_type", "scope", "client_id", "client_secret"})
+WRONG_LOGIN_TYPE = f"The Content-Type of the body should be application/json or {FORM}."
 LOGIN_BODY = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/Credentials"}},
-            FORM: {"schema": {"$ref": "#/components/schemas/Credentials"}},
         },
     }
 }
@@ -43,7 +44,7 @@ async def _read_credentials(request: Request) -> Credentials:
     elif content_type == FORM:
         fields = {name: value for name, value in await _parse_form(request) if name not in OAUTH_FIELDS}
     else:
-        raise HTTPException(415, f"The body takes Content-Type: application/json or {FORM}.")
+        raise HTTPException(415, WRONG_LOGIN_TYPE)
     try:
         return Credentials.model_validate(fields)
     except ValidationError as error:
@@ -63,19 +64,31 @@ async def _parse_json(request: Request) -> Any:
     try:
         return await request.json()
     except (ValueError, RecursionError):
-        raise HTTPException(400, "The body is not JSON.") from None
+        raise HTTPException(400, NOT_JSON) from None
 
 
 @router.post(
     "/register",
+    summary="Register an account",
     status_code=201,
     response_model=Account,
     dependencies=[no_query, json_body],
-    responses=LOCATION | problems(401, 403, 409, 413),
+    responses=LOCATION
+    | problems(
+        *(401, 403, 409, 413),
+        details={
+            401: "The token is not valid.",
+            403: "Only an administrator may register an administrator.",
+            409: "This username is taken.",
+        },
+    ),
     openapi_extra={"security": [{}]},
 )
 async def register(request: Request, state: State, viewer: OptionalUser, new: Registration) -> Response:
-    """Create an account. Only an administrator may set the role `admin`."""
+    """Create an account.
+
+    Everyone may register a user. Only an administrator may register an administrator.
+    """
     registering = state.users.register(state.db, viewer, new, payer=await attempt_of(request))
     row = await while_connected(request.receive, registering)
     return responses.json(row, status=201, headers={"Location": f"/users/{row['id']}" if viewer else "/auth/me"})
@@ -83,15 +96,16 @@ async def register(request: Request, state: State, viewer: OptionalUser, new: Re
 
 @router.post(
     "/login",
+    summary="Log in",
     response_model=Token,
     dependencies=[no_query],
     openapi_extra=LOGIN_BODY,
-    responses=problems(401, 413),
+    responses=problems(401, 413, details={401: "Wrong username or password.", 415: WRONG_LOGIN_TYPE}),
 )
-async def login(request: Request, state: State) -> Response:
-    """Log in with a username and a password, and return an access token and a refresh token.
+async def log_in(request: Request, state: State) -> Response:
+    """Return an access token and a refresh token for a username and a password.
 
-    The body is JSON or a form.
+    The route also accepts the form of an OAuth 2 password request, which Swagger UI's Authorize sends.
     """
     credentials = await _read_credentials(request)
     attempt = await attempt_of(request, account=credentials.username)
@@ -104,40 +118,41 @@ async def login(request: Request, state: State) -> Response:
 
 
 @router.get(
-    "/me", response_model=Account, summary="Get Current Account", dependencies=[no_query], responses=problems(401)
+    "/me", summary="Read your own account", response_model=Account, dependencies=[no_query], responses=problems(401)
 )
-async def me(state: State, viewer: CurrentUser) -> Response:
+async def get_current_account(state: State, viewer: CurrentUser) -> Response:
     """Return the account that the token or API key belongs to."""
     return responses.json(await state.users.get_own(state.db, viewer))
 
 
 @router.post(
     "/refresh",
+    summary="Refresh the tokens",
     response_model=Token,
     dependencies=[no_query, json_body],
-    responses=problems(401, 413),
+    responses=problems(401, 413, details={401: "The refresh token is not valid."}),
 )
-async def refresh(state: State, token: Refresh) -> Response:
+async def refresh_tokens(state: State, token: Refresh) -> Response:
     """Exchange a refresh token for a new access token and the next refresh token.
 
-    For ten seconds more, the used refresh token returns the same successor, so that parallel requests of one client all
-    succeed. If it is used later, its session ends, because two clients have it.
+    A refresh token is valid once. For ten more seconds it returns the same successor, so that parallel requests of one
+    client succeed. If it is used later, two clients have it, and its session ends.
     """
     return responses.json(await state.sessions.refresh(state.db, token.refresh_token))
 
 
 @router.put(
     "/password",
+    summary="Change your password",
     status_code=204,
     response_class=Response,
     dependencies=[no_query, json_body],
-    responses=problems(401, 403, 409, 413),
+    responses=problems(401, 403, 409, 413, details={409: "Another request has changed the password."}),
 )
 async def change_password(request: Request, state: State, viewer: CurrentUser, change: PasswordChange) -> Response:
-    """Change the own password, and end all other sessions of the account.
+    """Change your password, and end all other sessions of the account.
 
-    The request verifies one password and hashes another. Each counts as a log-in of the client address and of the
-    account towards the log-in limit.
+    The request counts as two log-ins towards the log-in limits of the account and of the client address.
     """
     account = await state.users.get_own(state.db, viewer)
     attempt = await attempt_of(request, account=account["username"])

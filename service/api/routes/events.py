@@ -25,7 +25,12 @@ from service.tasks.history import HistoryEvent
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 MAX_CURSOR_CHARACTERS = 16_384
-STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}}
+EXAMPLE_STREAM = 'id: WzQyXQ…\ndata: {"id": 42, "type": "task.created", …}\n\n'
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": EXAMPLE_STREAM}}}
+}
+FOREIGN_ORIGIN = "This origin may not subscribe: CORS_ORIGINS names those that may."
+NO_CREDENTIAL = "A token is required: `Authorization: Bearer …`, or a ticket."
 router = APIRouter(tags=["events"])
 
 
@@ -34,7 +39,10 @@ class TaskEvent(HistoryEvent):
 
     cursor: Annotated[
         str,
-        Field(description="The position after this event. Reading on from it returns every later event exactly once."),
+        Field(
+            description="The position after this event. Reading from it returns every later event exactly once.",
+            examples=["WzQyXQ…"],
+        ),
     ]
 
 
@@ -42,10 +50,13 @@ class EventPage(BaseModel):
     """A page of events."""
 
     items: list[TaskEvent]
-    cursor: Annotated[str, Field(description="The `since` of the next page.")]
+    cursor: Annotated[str, Field(description="The `since` of the next page.", examples=["WzQyXQ…"])]
     reset: Annotated[
         bool,
-        Field(description="True if `since` is not usable, so that events may be missing. Then read your lists again."),
+        Field(
+            description="True if `since` is not usable, so that events may be missing. Then read your lists again.",
+            examples=[False],
+        ),
     ]
 
 
@@ -68,12 +79,12 @@ class EventQuery(Input):
 
 @router.get(
     "/events",
+    summary="Read or stream events",
     response_model=EventPage,
-    summary="Read Events",
     dependencies=[each_once],
-    responses=STREAM_RESPONSES | problems(401, 403),
+    responses=STREAM_RESPONSES | problems(401, 403, details={401: NO_CREDENTIAL, 403: FOREIGN_ORIGIN}),
 )
-async def events(
+async def read_events(
     state: State,
     request: Request,
     viewer: OptionalUser,
@@ -93,7 +104,7 @@ async def events(
     process's slots. Beyond that the request returns 429, and 503 if the process has no slot left.
     """
     if not is_allowed_origin(request.headers.get("origin"), request.headers.get("host", ""), state.origins):
-        raise ForbiddenError("This origin may not subscribe: CORS_ORIGINS names those that may.")
+        raise ForbiddenError(FOREIGN_ORIGIN)
     viewer = viewer or await _use_ticket(state, query.ticket)
     if EVENT_STREAM in request.headers.get("accept", ""):
         since = last_event_id if last_event_id is not None else query.since
@@ -103,7 +114,7 @@ async def events(
 
 async def _use_ticket(state: AppState, ticket: str | None) -> Viewer:
     if ticket is None:
-        raise UnauthorizedError("A token is needed: `Authorization: Bearer …`, or a ticket.")
+        raise UnauthorizedError(NO_CREDENTIAL)
     return await state.tickets.use(state.db, ticket)
 
 

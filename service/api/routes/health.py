@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse
 
 from service.api import responses
@@ -18,32 +19,38 @@ from service.db import readiness
 
 router = APIRouter(tags=["operations"], dependencies=[no_query])
 DOCS_PATH = "/docs"
+EXAMPLE_METRICS = """\
+# HELP task_manager_event_subscribers WebSockets and event streams that are open.
+# TYPE task_manager_event_subscribers gauge
+task_manager_event_subscribers 3.0
+"""
 
 
 class Index(BaseModel):
     """The service's name and version, and the paths of its documentation."""
 
-    name: str
-    version: str
-    docs: str
-    openapi: str
+    name: Annotated[str, Field(examples=["Task Manager"])]
+    version: Annotated[str, Field(examples=["0.1.0"])]
+    docs: Annotated[str, Field(examples=["/docs"])]
+    openapi: Annotated[str, Field(examples=["/openapi.json"])]
 
 
 class Health(BaseModel):
     """The state of the process: `ok` or `degraded`."""
 
-    status: str
+    status: Literal["ok", "degraded"]
 
 
 @router.get(
     "/",
+    summary="Read the index",
     response_model=Index,
     responses={
         307: {"description": "To `/docs`, if `Accept` contains `text/html`, as a browser's does."},
         **problems(),
     },
 )
-async def index(request: Request) -> Response:
+async def get_index(request: Request) -> Response:
     """Return the service's name and version, and the paths of its documentation; redirect a browser to `/docs`."""
     if "text/html" in request.headers.get("accept", "").lower():
         return RedirectResponse(DOCS_PATH)
@@ -51,14 +58,14 @@ async def index(request: Request) -> Response:
     return responses.json(Index(name=app.title, version=app.version, docs=DOCS_PATH, openapi=app.openapi_url))
 
 
-@router.get("/healthz", response_model=Health, summary="Check Health", responses=problems())
-async def healthz() -> Response:
+@router.get("/healthz", summary="Check that the process runs", response_model=Health, responses=problems())
+async def check_health() -> Response:
     """Return 200 while the process runs, without asking the database or anything else."""
     return responses.json({"status": "ok"})
 
 
-@router.get("/readyz", response_model=Health, summary="Check Readiness", responses=problems(503))
-async def readyz(state: State) -> Response:
+@router.get("/readyz", summary="Check that the process can serve", response_model=Health, responses=problems(503))
+async def check_readiness(state: State) -> Response:
     """Return 200 if the process can serve requests, else 503.
 
     It can if the database responds, the schema is up to date and the listener for events is connected. If a configured
@@ -74,11 +81,14 @@ async def readyz(state: State) -> Response:
 
 @router.get(
     "/metrics",
+    summary="Read the metrics",
     response_class=Response,
-    summary="Get Metrics",
-    responses={200: {"content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}}}, **problems()},
+    responses={
+        200: {"content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE_METRICS}}},
+        **problems(),
+    },
 )
-async def prometheus() -> Response:
+async def get_metrics() -> Response:
     """Return the metrics of all workers in Prometheus's text format.
 
     They cover requests by route and status, SQL statements by file, pools, the listener, subscribers, rate limits,

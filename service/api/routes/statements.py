@@ -15,12 +15,13 @@ from service.api.state import State
 from service.dba import admin_view
 
 router = APIRouter(prefix="/admin/queries", tags=["administration"], dependencies=[no_query])
+DETAILS = {403: "Only administrators may do this.", 404: "There is no statement 'reports.none'."}
 
 
 class TypedName(BaseModel):
     """A parameter or a column of a statement."""
 
-    name: str
+    name: Annotated[str, Field(examples=["task_id"])]
     type: Annotated[str, Field(examples=["bigint"])]
     nullable: bool
 
@@ -42,21 +43,23 @@ class StatementDescription(BaseModel):
 
     name: Annotated[str, Field(examples=["tasks.get"])]
     file: Annotated[str, Field(examples=["sql/tasks/get.sql"])]
-    sentence: str
-    returns: str
+    sentence: Annotated[str, Field(examples=["Return one task, and whether the viewer may see it."])]
+    returns: Annotated[str, Field(examples=["row?"])]
     params: list[TypedName]
     columns: list[TypedName]
-    sorts: list[str]
-    reads: Annotated[list[str], Field(description="Tables.")]
-    writes: list[str]
-    index: Annotated[list[str], Field(description="The indexes by which it reads large tables.")]
-    scans: Annotated[list[str], Field(description="The large tables that it reads as a whole.")]
+    sorts: Annotated[list[str], Field(examples=[[]])]
+    reads: Annotated[list[str], Field(description="Tables.", examples=[["tasks"]])]
+    writes: Annotated[list[str], Field(description="Tables.", examples=[[]])]
+    index: Annotated[
+        list[str], Field(description="The indexes by which it reads large tables.", examples=[["tasks_pkey"]])
+    ]
+    scans: Annotated[list[str], Field(description="The large tables that it reads as a whole.", examples=[[]])]
     raises: Annotated[
         dict[str, str], Field(description="The constraints that it may violate, and the error that each becomes.")
     ]
-    notifies: str | None
-    extension: str | None
-    why: str | None
+    notifies: Annotated[str | None, Field(examples=[None])]
+    extension: Annotated[str | None, Field(description="The extension that it requires.", examples=[None])]
+    why: Annotated[str | None, Field(examples=[None])]
     run_by: Annotated[
         list[str], Field(description="The routes and commands that run it.", examples=[["GET /tasks/{task_id}"]])
     ]
@@ -69,22 +72,33 @@ class StatementList(BaseModel):
     items: list[StatementDescription]
     statistics_hint: Annotated[
         str | None,
-        Field(alias="figures_missing", description="How to enable the statistics, if there are none."),
+        Field(alias="figures_missing", description="How to enable the statistics, if there are none.", examples=[None]),
     ]
 
 
 class StatementPlan(BaseModel):
     """The database's plan for a statement."""
 
-    name: str
-    file: str
-    sentence: str
-    plan: Annotated[dict[str, Any], Field(description="The plan as EXPLAIN returns it, in JSON.")]
-    lines: Annotated[list[str], Field(description="The same plan as text.")]
+    name: Annotated[str, Field(examples=["tasks.get"])]
+    file: Annotated[str, Field(examples=["sql/tasks/get.sql"])]
+    sentence: Annotated[str, Field(examples=["Return one task, and whether the viewer may see it."])]
+    plan: Annotated[
+        dict[str, Any],
+        Field(
+            description="The plan as EXPLAIN returns it, in JSON.",
+            examples=[{"Plan": {"Node Type": "Index Scan", "Relation Name": "tasks", "Index Name": "tasks_pkey"}}],
+        ),
+    ]
+    lines: Annotated[
+        list[str],
+        Field(description="The same plan as text.", examples=[["Index Scan using tasks_pkey on tasks t"]]),
+    ]
 
 
-@router.get("", response_model=StatementList, responses=problems(401, 403))
-async def list_queries(state: State, _viewer: Administrator) -> Response:
+@router.get(
+    "", summary="List SQL statements", response_model=StatementList, responses=problems(401, 403, details=DETAILS)
+)
+async def list_statements(state: State, _viewer: Administrator) -> Response:
     """List the service's SQL statements.
 
     Each comes with its parameters, columns and tables, the routes and commands that run it, and its cost.
@@ -92,8 +106,13 @@ async def list_queries(state: State, _viewer: Administrator) -> Response:
     return responses.json(await admin_view.listing(state.reports))
 
 
-@router.get("/{name}/plan", response_model=StatementPlan, responses=problems(401, 403, 404))
-async def get_plan(
+@router.get(
+    "/{name}/plan",
+    summary="Read the plan of an SQL statement",
+    response_model=StatementPlan,
+    responses=problems(401, 403, 404, details=DETAILS),
+)
+async def get_statement_plan(
     state: State,
     _viewer: Administrator,
     name: Annotated[

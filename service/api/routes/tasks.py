@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api import responses
 from service.api.authentication import CurrentUser
 from service.api.conditional import IfMatch, IfNoneMatch
-from service.api.idempotency import Idempotent
-from service.api.openapi import MERGE_PATCH, PAGE, REPLAYED, TASK_HEADERS, problems
+from service.api.idempotency import FIRST_REQUEST_RUNS, Idempotent
+from service.api.openapi import PAGE, REPLAYED, TASK_HEADERS, merge_patch, problems
 from service.api.request_checks import RowId, each_once, json_body, no_query, whole_body
 from service.api.state import State
 from service.api.streaming import export
@@ -25,18 +25,23 @@ from service.tasks.schemas import ExportParams, NewTask, Task, TaskListParams, T
 BULK_SLOT_TIMEOUT_SECONDS = 15.0
 # A search can cost much more than a list, so searches have slots and leave connections to other requests.
 SEARCH_SLOT_TIMEOUT_SECONDS = 3.0
+FORBIDDEN = {403: "This task belongs to another user."}
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
 
 @router.post(
     "",
+    summary="Create a task",
     status_code=201,
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[201] | problems(401, 403, 409, 413),
+    responses=TASK_HEADERS[201] | problems(401, 403, 409, 413, details={409: FIRST_REQUEST_RUNS}),
 )
 async def create_task(state: State, viewer: CurrentUser, new: NewTask, idempotent: Idempotent) -> Response:
-    """Create a task, which the caller owns."""
+    """Create a task of your own.
+
+    With `Idempotency-Key` the request is safe to repeat.
+    """
 
     async def create(db: Executor) -> Response:
         row = await operations.create(db, viewer, new, weather=state.weather)
@@ -47,10 +52,11 @@ async def create_task(state: State, viewer: CurrentUser, new: NewTask, idempoten
 
 @router.post(
     "/bulk",
+    summary="Create many tasks",
     status_code=201,
     response_model=TaskList,
     dependencies=[no_query, json_body],
-    responses=REPLAYED | problems(401, 403, 409, 413),
+    responses=REPLAYED | problems(401, 403, 409, 413, details={409: FIRST_REQUEST_RUNS}),
 )
 async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, idempotent: Idempotent) -> Response:
     """Create up to 1,000 tasks, all of them or none.
@@ -65,11 +71,20 @@ async def create_tasks(state: State, viewer: CurrentUser, new: NewTasks, idempot
     return await idempotent.run(new, create, on=state.bulk, wait_seconds=BULK_SLOT_TIMEOUT_SECONDS)
 
 
-@router.get("", response_model=TaskPage, dependencies=[each_once], responses=PAGE | problems(401, 403))
+@router.get(
+    "",
+    summary="List tasks",
+    response_model=TaskPage,
+    dependencies=[each_once],
+    responses=PAGE | problems(401, 403, details={403: "Only an administrator sees another's tasks."}),
+)
 async def list_tasks(
     state: State, viewer: CurrentUser, request: Request, query: Annotated[TaskListParams, Query()]
 ) -> Response:
-    """List the caller's tasks that match the filters; for an administrator, everyone's tasks."""
+    """List the tasks that match the filters.
+
+    A user sees their own tasks, and an administrator all tasks.
+    """
     is_search = query.q is not None
     slot = state.searches.slot_within(SEARCH_SLOT_TIMEOUT_SECONDS, viewer.id) if is_search else nullcontext()
     async with slot:
@@ -79,9 +94,10 @@ async def list_tasks(
 
 @router.get(
     "/export",
+    summary="Export tasks",
     response_class=Response,
     dependencies=[each_once],
-    responses=export.RESPONSES | problems(401, 403),
+    responses=export.RESPONSES | problems(401, 403, details={403: "Only an administrator sees another's tasks."}),
 )
 async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[ExportParams, Query()]) -> Response:
     """Return all tasks that match the filters as one file, in the order of their ids, as of one moment.
@@ -97,9 +113,10 @@ async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[Expor
 
 @router.get(
     "/{task_id}",
+    summary="Read a task",
     response_model=Task,
     dependencies=[no_query],
-    responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404),
+    responses=TASK_HEADERS[200] | TASK_HEADERS[304] | problems(401, 403, 404, details=FORBIDDEN),
 )
 async def get_task(state: State, viewer: CurrentUser, task_id: RowId, cached: IfNoneMatch) -> Response:
     """Return one task."""
@@ -111,14 +128,15 @@ async def get_task(state: State, viewer: CurrentUser, task_id: RowId, cached: If
 
 @router.put(
     "/{task_id}",
+    summary="Replace a task",
     response_model=Task,
     dependencies=[no_query, json_body],
-    responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413),
+    responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413, details=FORBIDDEN),
 )
 async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: NewTask, versions: IfMatch) -> Response:
     """Replace a task's title, description, status and city.
 
-    An absent field is set to its default: `description` and `city` to null, `status` to `todo`.
+    An absent `description` or `city` becomes null, and an absent `status` becomes `todo`.
     """
     return responses.task(
         await operations.replace(state.db, viewer, task_id, new, versions=versions, weather=state.weather)
@@ -127,17 +145,18 @@ async def replace_task(state: State, viewer: CurrentUser, task_id: RowId, new: N
 
 @router.patch(
     "/{task_id}",
+    summary="Change a task",
     response_model=Task,
     dependencies=[no_query, json_body],
-    openapi_extra=MERGE_PATCH,
-    responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413),
+    openapi_extra=merge_patch("TaskPatch"),
+    responses=TASK_HEADERS[200] | problems(401, 403, 404, 412, 413, details=FORBIDDEN),
 )
 async def change_task(
     state: State, viewer: CurrentUser, task_id: RowId, changes: TaskPatch, versions: IfMatch
 ) -> Response:
-    """Change the fields that the body contains, as a merge patch (RFC 7396).
+    """Change the members that the body contains, as a merge patch (RFC 7396).
 
-    An absent field stays as it is; null clears a field.
+    An absent member stays unchanged. Null clears a member.
     """
     return responses.task(
         await operations.patch(state.db, viewer, task_id, changes, versions=versions, weather=state.weather)
@@ -146,10 +165,11 @@ async def change_task(
 
 @router.delete(
     "/{task_id}",
+    summary="Delete a task",
     status_code=204,
     response_class=Response,
     dependencies=[no_query, whole_body],
-    responses=problems(401, 403, 404, 412, 413),
+    responses=problems(401, 403, 404, 412, 413, details=FORBIDDEN),
 )
 async def delete_task(state: State, viewer: CurrentUser, task_id: RowId, versions: IfMatch) -> Response:
     """Delete a task and its attachments."""
@@ -159,9 +179,13 @@ async def delete_task(state: State, viewer: CurrentUser, task_id: RowId, version
 
 
 @router.get(
-    "/{task_id}/history", response_model=HistoryPage, dependencies=[each_once], responses=PAGE | problems(401, 403, 404)
+    "/{task_id}/history",
+    summary="List a task's changes",
+    response_model=HistoryPage,
+    dependencies=[each_once],
+    responses=PAGE | problems(401, 403, 404, details=FORBIDDEN),
 )
-async def get_history(
+async def list_task_history(
     state: State, viewer: CurrentUser, request: Request, task_id: RowId, query: Annotated[HistoryParams, Query()]
 ) -> Response:
     """List the changes of a task, the newest first: who changed which fields, and when.
@@ -174,9 +198,11 @@ async def get_history(
 
 @router.post(
     "/{task_id}/restore",
+    summary="Restore a deleted task",
     response_model=Task,
     dependencies=[no_query, whole_body],
-    responses=TASK_HEADERS[200] | problems(401, 403, 404, 409, 413),
+    responses=TASK_HEADERS[200]
+    | problems(401, 403, 404, 409, 413, details=FORBIDDEN | {409: "This task is not deleted."}),
 )
 async def restore_task(state: State, viewer: CurrentUser, task_id: RowId) -> Response:
     """Restore a deleted task within 30 days of its deletion, with its id and its content.

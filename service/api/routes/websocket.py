@@ -14,8 +14,8 @@ from service.api.streaming.websocket import WebSocketParams
 router = APIRouter(tags=["events"])
 
 
-@router.get("/ws", status_code=101, response_class=Response, summary="Open WebSocket", responses=problems(403, 426))
-async def upgrade(_query: Annotated[WebSocketParams, Query()]) -> Response:
+@router.get("/ws", summary="Open a WebSocket", status_code=101, response_class=Response, responses=problems(403, 426))
+async def open_websocket(_query: Annotated[WebSocketParams, Query()]) -> Response:
     """Subscribe to events over a WebSocket.
 
     A client authenticates in one of four ways:

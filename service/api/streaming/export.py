@@ -58,7 +58,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
             "Content-Disposition": {"schema": {"type": "string", "examples": ['attachment; filename="tasks.csv"']}}
         },
         "content": {
-            media_type.partition(";")[0]: {"schema": {"type": "string"}} for media_type, _, _ in FORMATS.values()
+            "application/x-ndjson": {
+                "schema": {"type": "string"},
+                "example": '{"id": 1, "title": "Prepare report", …}\n',
+            },
+            "text/csv": {"schema": {"type": "string"}, "example": "id,title,description,…\r\n1,Prepare report,,…\r\n"},
         },
     }
 }

@@ -11,9 +11,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
 
+from service.api.problems import FIELD_REQUIRED, UNKNOWN_NAME
 from service.core.errors import InvalidError
 
 FIELD = "file"
+WRONG_UPLOAD_TYPE = "The Content-Type of the body should be multipart/form-data."
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 MAX_POINTER_CHARACTERS = 200
 # An honest file has next to no lines that begin like the boundary. The parser compares each of them byte by byte, which
@@ -34,7 +36,7 @@ class FileBody:
     def __init__(self, request: Request) -> None:
         media_type, options = parse_options_header(request.headers.get("content-type"))
         if media_type != b"multipart/form-data":
-            raise HTTPException(415, "The body takes Content-Type: multipart/form-data.")
+            raise HTTPException(415, WRONG_UPLOAD_TYPE)
         boundary = options.get(b"boundary", b"")
         if not 0 < len(boundary) <= MAX_BOUNDARY_BYTES:
             raise HTTPException(400)
@@ -104,7 +106,7 @@ class FileBody:
     def _on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > 1:
-            raise InvalidError("takes one file and nothing else", pointer="")
+            raise InvalidError("Input should be one file and nothing else", pointer="")
         self._headers.clear()
 
     def _on_headers_finished(self) -> None:
@@ -112,16 +114,16 @@ class FileBody:
         disposition, options = parse_options_header(headers.get(b"content-disposition", b"").decode("latin-1"))
         field = options.get(b"name", b"").decode(errors="replace")
         if disposition != b"form-data" or field != FIELD:
-            raise InvalidError("is not known here", pointer=f"/{field[:MAX_POINTER_CHARACTERS]}")
+            raise InvalidError(UNKNOWN_NAME, pointer=f"/{field[:MAX_POINTER_CHARACTERS]}")
         if b"filename" not in options:
-            raise InvalidError("takes a file, with a file name", pointer=f"/{FIELD}")
+            raise InvalidError("Input should be a file with a file name", pointer=f"/{FIELD}")
         if headers.get(b"content-transfer-encoding", b"").strip().lower() not in PLAIN_ENCODINGS:
-            raise InvalidError("takes a file as it is, without Content-Transfer-Encoding", pointer=f"/{FIELD}")
+            raise InvalidError("Input should be a file without Content-Transfer-Encoding", pointer=f"/{FIELD}")
         self._name = _decode_filename(options[b"filename"])
 
     def _on_end(self) -> None:
         if self._name is None:
-            raise InvalidError("is missing", pointer=f"/{FIELD}")
+            raise InvalidError(FIELD_REQUIRED, pointer=f"/{FIELD}")
         self._is_complete = True
 
 
@@ -131,4 +133,4 @@ def _decode_filename(name: bytes) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError:
-        raise InvalidError("takes a file name in UTF-8", pointer=f"/{FIELD}") from None
+        raise InvalidError("Input should have a file name in UTF-8", pointer=f"/{FIELD}") from None
