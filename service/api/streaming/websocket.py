@@ -117,7 +117,7 @@ def _refusal(socket: WebSocket, state: AppState) -> Response | None:
     if not is_allowed_origin(socket.headers.get("origin"), socket.headers.get("host", ""), state.origins):
         return problems.problem("forbidden", "This origin may not subscribe: CORS_ORIGINS names those that may.")
     if unknown := socket.query_params.keys() - WebSocketParams.model_fields:
-        fields = [{"pointer": f"/query/{name}", "message": "is not known here"} for name in sorted(unknown)]
+        fields = [{"pointer": f"/query/{name}", "message": problems.UNKNOWN_NAME} for name in sorted(unknown)]
         return problems.problem("invalid", fields=fields)
     return None
 
