@@ -61,18 +61,13 @@ class Hub:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def has_live_subscribers(self) -> bool:
-        """Whether a subscriber needs the events of the next poll."""
-        return bool(self._live_administrators or self._live_owners)
-
-    @property
     def position(self) -> Position | None:
-        """The position up to which events were dispatched; None if those who subscribe first must read the table."""
+        """The position up to which events were dispatched; None without live subscribers."""
         return self._position
 
-    @position.setter
-    def position(self, position: Position) -> None:
-        self._position = position if self.subscribers else None
+    def advance(self, position: Position) -> None:
+        """Note that all events up to this position were dispatched."""
+        self._position = position if self._has_live_subscribers() else None
 
     async def dispatch(self, events: Iterable[Event]) -> None:
         """Offer events to the live subscribers that may see them; other tasks run between two events."""
@@ -84,16 +79,11 @@ class Hub:
                 for subscriber in self._live_owners.get(owner, ()):
                     subscriber.offer(event)
 
-    def reread(self) -> None:
-        """Make every subscriber read the table from its position, because events may not have been dispatched."""
-        for subscriber in self.subscribers:
-            subscriber.overflow()
-
     def reset(self) -> None:
         """Send every subscriber a reset, because the database's history is not the one that their positions are of."""
         for subscriber in self.subscribers:
             subscriber.position = replace(subscriber.position, epoch="")
-        self.reread()
+            subscriber.overflow()
 
     @contextmanager
     def subscribed(self, subscriber: Subscriber) -> Iterator[AsyncGenerator[Item, None]]:
@@ -110,8 +100,6 @@ class Hub:
         finally:
             self.subscribers.discard(subscriber)
             self._leave(subscriber)
-            if not self.subscribers:
-                self._position = None
 
     def _check_times(self) -> None:
         """Stop subscribers from waiting past their time: one timer in place of one each, which took KiB and CPU."""
@@ -128,6 +116,7 @@ class Hub:
             self._live_administrators.add(subscriber)
         else:
             self._live_owners.setdefault(subscriber.viewer.id, set()).add(subscriber)
+        self._position = self._position or subscriber.position
 
     def _leave(self, subscriber: Subscriber) -> None:
         self._live_administrators.discard(subscriber)
@@ -135,6 +124,11 @@ class Hub:
         others.discard(subscriber)
         if not others:
             self._live_owners.pop(subscriber.viewer.id, None)
+        if not self._has_live_subscribers():
+            self._position = None
+
+    def _has_live_subscribers(self) -> bool:
+        return bool(self._live_administrators or self._live_owners)
 
     async def _stream(self, subscriber: Subscriber) -> AsyncGenerator[Item, None]:
         page = await self._read(subscriber)

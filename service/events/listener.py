@@ -117,7 +117,7 @@ class Listener:
             changed, self._changed_accounts = self._changed_accounts, set()
             await self._end_revoked(connection, [one for one in self._hub.subscribers if one.viewer.id in changed])
         # Without subscribers nobody waits for events: a poll for each commit would take 3 % of the CPU time of writes.
-        polls = self._hub.has_live_subscribers or started_at + MIN_ROUND_SECONDS >= polls_at
+        polls = self._hub.position is not None or started_at + MIN_ROUND_SECONDS >= polls_at
         if polls:
             await self._poll(connection)
             self._polled_at = time.monotonic()
@@ -131,23 +131,16 @@ class Listener:
 
     async def _poll(self, connection: Connection) -> None:
         await self._repair_future_xids(connection)
-        if not self._hub.subscribers:
-            return
         start = self._hub.position
-        if start is None or not self._hub.has_live_subscribers:
-            position = await self._event_log.current_position(connection)
-            if start is None:
-                self._hub.reread()  # those who subscribed before this first poll may have read less
-            if start is None or not self._hub.has_live_subscribers:  # none joined during the statement
-                self._hub.position = position
-                return
+        if start is None:
+            return
         page = await self._event_log.page(connection, start, max_bytes=MAX_PAGE_BYTES)
         if page.reset:
             logger.warning("event history replaced")
             self._poll_signal.set()
             self._hub.reset()
         await self._hub.dispatch(page.events)
-        self._hub.position = page.position
+        self._hub.advance(page.position)
         if page.more:  # in the next round, which first ends the subscriptions whose session has ended
             self._poll_signal.set()
 

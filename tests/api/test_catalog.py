@@ -39,6 +39,7 @@ def test_every_route_and_command_is_found() -> None:
             [
                 "",
                 "?q=x&count=estimated",
+                "?q=x&count=exact",
                 "?sort=title&start_date=2026-01-01",
                 "?sort=id&start_date=2026-01-01",
                 "?sort=id&user_id=1",

@@ -19,6 +19,7 @@ from tests.support.factories import Factory
 from tests.support.measurements import MetricSamples
 from tests.support.redis_server import RedisServer
 from tests.support.serving import serving
+from tests.support.weather import until
 
 REQUESTS, STATEMENTS = "http_request_duration_seconds_count", "sql_statement_duration_seconds_count"
 
@@ -105,12 +106,18 @@ async def test_metrics_show_used_connections_and_waiting_times_of_the_pools(
                 await lent.enter_async_context(pools[name].connection())
         during = await read_metrics(client)
     for name, size in sizes.items():
-        assert during.of("db_pool_connections_used", pool=name) == size > 1
         waits = [one.of("db_pool_wait_seconds_count", pool=name) for one in (before, during)]
         assert waits[1] >= waits[0] + size
-    after = await read_metrics(client)
-    assert after.of("db_pool_connections_used", pool="reports") == 0
-    assert after.of("db_pool_connections_max", pool="reports") == sizes["reports"] == 4
+
+    async def all_returned() -> bool:  # but what an application of another test has left in the process's metrics
+        after = await read_metrics(client)
+        lent_and_left = [
+            {name: one.of("db_pool_connections_used", pool=name) for name in sizes} for one in (during, after)
+        ]
+        return all(lent_and_left[0][name] - lent_and_left[1][name] == size for name, size in sizes.items())
+
+    await until(all_returned)
+    assert during.of("db_pool_connections_max", pool="reports") == sizes["reports"] == 4
 
 
 async def test_metrics_show_the_last_poll_and_the_number_of_subscribers(app: FastAPI, make: Factory) -> None:

@@ -137,7 +137,7 @@ def test_a_tool_called_with_wrong_arguments_prints_the_usage(tmp_path: Path, own
 
 def test_every_plan_is_checked_in_a_scratch_database(tmp_path: Path, own_database_url: str) -> None:
     ended = subprocess.run(
-        command("sql", "plans", "--rows", "20000"),
+        command("sql", "plans", "--rows", "40000"),
         env=environment(DATABASE_URL=own_database_url),  # not as the service's role, which may make no database
         cwd=tmp_path,
         capture_output=True,
