@@ -80,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("openapi", help="print the OpenAPI document")
     command.set_defaults(run="openapi.run")
+
+    command = commands.add_parser("settings", help="print all settings with their values and defaults")
+    command.add_argument("--write", action="store_true", help="rewrite docs/configuration.md and .env.example")
+    command.set_defaults(run="settings.run")
     return parser
 
 

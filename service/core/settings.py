@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -16,13 +15,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic.networks import IPvAnyNetwork
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
 from service.core.errors import StartError
+from service.core.setting_sources import NonEmptySource, is_parsable, split, upper
 
 SECRETS_FOLDER = Path("/run/secrets")
 MIN_SECRET_KEY_BYTES = 32
@@ -30,89 +29,128 @@ MIN_BUCKET_CHARACTERS = 3  # of S3
 EXAMPLE_SECRET_KEY = "change-me"  # noqa: S105 - the start of the example's value, which must not sign anything
 
 
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
 LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
-def _is_parsable(address: str) -> bool:
-    """Return whether an address, of one host or several, parses; a password cut in two would reach the log."""
-    try:
-        parts = urlsplit(f"//{address}")
-        for host in parts.netloc.rpartition("@")[2].split(","):
-            _ = urlsplit(f"//{host}").port
-    except ValueError:
-        return False
-    return bool(address) and "@" not in parts.path and not parts.fragment
-
-
-class _NonEmptySource(PydanticBaseSettingsSource):
-    """A source of settings without its empty values; LOG_FILE may be empty."""
-
-    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
-        super().__init__(settings_cls)
-        self._source = source
-
-    @override
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
-        return self._source.get_field_value(field, field_name)
-
-    @override
-    def __call__(self) -> dict[str, object]:
-        return {name: value for name, value in self._source().items() if value != "" or name == "log_file"}
+def _setting(default: Any, description: str, **constraints: Any) -> Any:
+    """Return a setting. `docs/configuration.md` and `.env.example` show its description and default."""
+    return Field(default=default, description=description, **constraints)
 
 
 class Settings(BaseSettings):
-    """All settings; the README describes each one."""
+    """All settings, in the order of `docs/configuration.md`."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
-    database_url: SecretStr = SecretStr("")
-    database_listen_url: SecretStr = SecretStr("")
-    database_pooler: Literal["", "transaction"] = ""
-    database_pool_size: int = Field(default=10, ge=1, le=1000)
-    database_statement_timeout_ms: int = Field(default=5000, ge=1, le=3_600_000)
-    migrate_on_start: bool | None = None
-    sql_admin: bool = False
-    event_retention_days: int = Field(default=90, ge=30, le=36_500)
-    redis_url: SecretStr = SecretStr("")
-    openweather_api_key: SecretStr = SecretStr("")
-    openweather_url: str = "https://api.openweathermap.org"
-    weather_timeout_seconds: float = Field(default=2, gt=0, le=60)
-    weather_cache_seconds: int = Field(default=3600, ge=0, le=7 * 24 * 3600)
-    rate_limit_per_minute: int = Field(default=100, ge=0, le=1_000_000)
-    login_limit_per_minute: int = Field(default=10, ge=0, le=1_000_000)
-    max_subscriptions_per_user: int = Field(default=20, ge=1, le=1_000_000)
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
-    attachments_url: str = "file://.data/attachments"
-    attachment_max_bytes: int = Field(default=26_214_400, ge=1, le=10_000_000_000)
-    attachment_quota_bytes: int = Field(default=0, ge=0, le=2**50)
-    s3_endpoint_url: str = ""
-    aws_region: str = ""
-    aws_access_key_id: str = ""
-    aws_secret_access_key: SecretStr = SecretStr("")
-    aws_session_token: SecretStr = SecretStr("")
-    secret_key: SecretStr = SecretStr("")
-    secret_key_previous: SecretStr = SecretStr("")
-    access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
-    refresh_token_days: int = Field(default=30, ge=1, le=3650)
-    admin_username: str = ""
-    admin_password: SecretStr = SecretStr("")
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
-    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
-    log_file: str = "app.log"
-    log_format: Literal["text", "json"] = "text"
-    host: str = Field(default="127.0.0.1", min_length=1)
-    port: int = Field(default=8000, ge=0, le=65535)
-    workers: int = Field(default=1, ge=1, le=64)
+    database_url: SecretStr = _setting(
+        SecretStr(""),
+        "The database: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. Empty: an embedded PostgreSQL under `.data/`, "
+        "for development and trial.",
+    )
+    database_listen_url: SecretStr = _setting(
+        SecretStr(""), "The same database without a pooler, for `LISTEN` and migrations. Empty: `DATABASE_URL`."
+    )
+    database_pooler: Literal["", "transaction"] = _setting(
+        "", "`transaction` if `DATABASE_URL` leads to a PgBouncer with `pool_mode = transaction`. Empty: no pooler."
+    )
+    database_pool_size: int = _setting(
+        10,
+        "Connections of one process for requests. Four more serve reports and exports, two more bulk requests.",
+        ge=1,
+        le=1000,
+    )
+    database_statement_timeout_ms: int = _setting(
+        5000, "Milliseconds after which the database cancels a statement of a request.", ge=1, le=3_600_000
+    )
+    migrate_on_start: bool | None = _setting(
+        None, "Whether `serve` applies the migrations of this release first. Empty: only on the embedded PostgreSQL."
+    )
+    sql_admin: bool = _setting(
+        False, "Whether administrators may read the statements, their statistics and plans under `/admin/queries`."
+    )
+    event_retention_days: int = _setting(
+        90, "Days for which events are kept: a subscriber may be away for so long and miss nothing.", ge=30, le=36_500
+    )
+    redis_url: SecretStr = _setting(
+        SecretStr(""),
+        "Redis, by which processes share rate limits and the weather cache: `redis://:PASSWORD@HOST:PORT/DATABASE`, "
+        "`rediss://…` or `unix://…`. Empty: each process has its own.",
+    )
+    rate_limit_per_minute: int = _setting(
+        100,
+        "Requests of a user, or of an address without a user: so many at once, and so many a minute. 0: no limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    login_limit_per_minute: int = _setting(
+        10,
+        "Log-ins of an address; an account has ten times as many. Registrations, refreshes and every hashed password "
+        "count. 0: no limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    max_subscriptions_per_user: int = _setting(
+        20, "WebSockets and event streams of one user on one process.", ge=1, le=1_000_000
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split)] = _setting(
+        (),
+        "Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed. Behind a proxy it must be set, or "
+        "all clients count as one.",
+    )
+    openweather_api_key: SecretStr = _setting(SecretStr(""), "The key of OpenWeather. Empty: tasks have no weather.")
+    openweather_url: str = _setting("https://api.openweathermap.org", "The server of OpenWeather.")
+    weather_timeout_seconds: float = _setting(
+        2, "Seconds for which a request waits for the weather. What comes later is written into the task.", gt=0, le=60
+    )
+    weather_cache_seconds: int = _setting(
+        3600, "Seconds for which the weather of a city is kept.", ge=0, le=7 * 24 * 3600
+    )
+    attachments_url: str = _setting(
+        "file://.data/attachments",
+        "The store of attachments: `file://FOLDER`, which all processes share, or `s3://BUCKET/PREFIX`.",
+    )
+    attachment_max_bytes: int = _setting(26_214_400, "The largest attachment.", ge=1, le=10_000_000_000)
+    attachment_quota_bytes: int = _setting(
+        0, "Bytes of all attachments that one user added. 0: no limit.", ge=0, le=2**50
+    )
+    s3_endpoint_url: str = _setting("", "The S3 server, if it is not Amazon's: `https://HOST:PORT`.")
+    aws_region: str = _setting("", "The region of the bucket.")
+    aws_access_key_id: str = _setting(
+        "", "The key of the store. Empty: found as the tools of AWS do (profile, role of the machine)."
+    )
+    aws_secret_access_key: SecretStr = _setting(
+        SecretStr(""), "The secret of `AWS_ACCESS_KEY_ID`; both are set, or neither."
+    )
+    aws_session_token: SecretStr = _setting(SecretStr(""), "The token of a temporary key.")
+    secret_key: SecretStr = _setting(
+        SecretStr(""),
+        "Signs tokens and cursors; at least 32 bytes: `openssl rand -base64 48`. It must be set with `DATABASE_URL`. "
+        "Empty: one is made and kept under `.data/`.",
+        examples=["change-me-to-the-output-of-openssl-rand-base64-48"],
+    )
+    secret_key_previous: SecretStr = _setting(
+        SecretStr(""),
+        "The key before `SECRET_KEY`. It still verifies and never signs, so that a new key logs nobody out.",
+    )
+    access_token_minutes: int = _setting(15, "Minutes for which an access token is valid.", ge=1, le=24 * 60)
+    refresh_token_days: int = _setting(30, "Days after which an unused session ends.", ge=1, le=3650)
+    admin_username: str = _setting("", "The first administrator, created at the start if there is none.")
+    admin_password: SecretStr = _setting(SecretStr(""), "The password of `ADMIN_USERNAME`; must be set with it.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = _setting(
+        (), "Origins whose web pages may call the service, such as `https://example.org`, or `*`. Empty: none."
+    )
+    log_level: Annotated[LogLevel, BeforeValidator(upper)] = _setting(
+        "INFO", "The least severe level that is logged. `DEBUG` adds a line for each request."
+    )
+    log_file: str = _setting(
+        "app.log",
+        "A file for the log besides standard output, rotated at 50 MB; five are kept. Set and empty: none. With "
+        "several workers it must be empty.",
+    )
+    log_format: Literal["text", "json"] = _setting("text", "The form of a log line.")
+    host: str = _setting("127.0.0.1", "The address to listen on; `0.0.0.0` for all.", min_length=1)
+    port: int = _setting(8000, "The port to listen on. With Docker Compose, the port of the host.", ge=0, le=65535)
+    workers: int = _setting(1, "The number of processes that serve.", ge=1, le=64)
 
     @classmethod
     @override
@@ -126,7 +164,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # An empty variable counts as unset, so that it does not hide a secret file.
         sources = (env_settings, dotenv_settings)
-        return (init_settings, *(_NonEmptySource(settings_cls, source) for source in sources), file_secret_settings)
+        return (init_settings, *(NonEmptySource(settings_cls, source) for source in sources), file_secret_settings)
 
     @field_validator("database_url", "database_listen_url")
     @classmethod
@@ -134,7 +172,7 @@ class Settings(BaseSettings):
         scheme, _, rest = value.get_secret_value().partition("://")
         if not value:
             return value
-        if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"} or not _is_parsable(rest):
+        if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"} or not is_parsable(rest):
             raise ValueError(
                 "takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded"
             )
@@ -144,7 +182,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         scheme, _, rest = value.get_secret_value().partition("://")
-        network = scheme in {"redis", "rediss"} and _is_parsable(rest) and re.fullmatch(r"[^/?]+(/\d*)?(\?.*)?", rest)
+        network = scheme in {"redis", "rediss"} and is_parsable(rest) and re.fullmatch(r"[^/?]+(/\d*)?(\?.*)?", rest)
         if value and not network and not (scheme == "unix" and rest):
             raise ValueError("takes redis://:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded")
         return value
@@ -162,7 +200,7 @@ class Settings(BaseSettings):
     @field_validator("openweather_url", "s3_endpoint_url")
     @classmethod
     def _check_http_url(cls, value: str, field: ValidationInfo) -> str:
-        is_url = re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) and _is_parsable(value.partition("://")[2])
+        is_url = re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", value) and is_parsable(value.partition("://")[2])
         if not is_url and (value or field.field_name == "openweather_url"):
             raise ValueError("takes http(s)://HOST, without a query")
         return value

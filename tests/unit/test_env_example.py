@@ -1,4 +1,4 @@
-"""`.env.example` and `docker-compose.yml` name the service's settings, all of them."""
+"""`docs/configuration.md`, `.env.example` and `docker-compose.yml` name the service's settings, all of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service.cli import settings
 from service.core.settings import EXAMPLE_SECRET_KEY, Settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
 NAMES = {name.upper() for name in Settings.model_fields}
 SET_BY_COMPOSE = {"DATABASE_URL", "HOST", "LOG_FILE"}  # in the volume of secrets, and in the image
+
+
+def test_the_files_that_are_checked_in_are_current() -> None:
+    assert settings.DOCUMENT.read_text(encoding="utf-8") == settings.document(), (
+        "run `python -m service settings --write`"
+    )
+    assert settings.EXAMPLE.read_text(encoding="utf-8") == settings.example(), (
+        "run `python -m service settings --write`"
+    )
 
 
 def test_the_example_names_every_setting_and_nothing_else() -> None:
