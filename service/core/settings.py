@@ -69,7 +69,10 @@ class Settings(BaseSettings):
         False, "Whether administrators may read the statements, their statistics and plans under `/admin/queries`."
     )
     event_retention_days: int = _setting(
-        90, "Days for which events are kept: a subscriber may be away for so long and miss nothing.", ge=30, le=36_500
+        90,
+        "Days for which events are kept: a subscriber that was disconnected for less time misses nothing.",
+        ge=30,
+        le=36_500,
     )
     redis_url: SecretStr = _setting(
         SecretStr(""),
@@ -94,7 +97,7 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split)] = _setting(
         (),
-        "Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed. Behind a proxy it must be set, or "
+        "Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed. With a proxy it must be set, or "
         "all clients count as one.",
     )
     openweather_api_key: SecretStr = _setting(SecretStr(""), "The key of OpenWeather. Empty: tasks have no weather.")

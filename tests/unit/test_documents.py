@@ -1,4 +1,4 @@
-"""README.md, docs/api.md, docs/events.md and docs/glossary.md agree with the code, each other and the style."""
+"""README.md, the documents and the SQL guides agree with the code, each other and the style."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from tests.conftest import SECRET_KEY
 from tests.unit.test_style import PHRASES
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/api.md", "docs/events.md", "docs/glossary.md"]
+DOCUMENTS = [
+    "README.md",
+    "sql/README.md",
+    "sql/TUNING.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 PARAMETER = re.compile(r"\{\w+\}")

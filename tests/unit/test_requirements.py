@@ -69,7 +69,8 @@ def test_the_tests_run_on_what_is_served(lock: str) -> None:
 
 def test_the_readme_and_the_image_install_the_optional_packages() -> None:
     assert (
-        "sed -n 's/^#s3 //p' requirements.txt | .venv/bin/pip install -r /dev/stdin" in (ROOT / "README.md").read_text()
+        "sed -n 's/^#s3 //p' requirements.txt | .venv/bin/pip install -r /dev/stdin"
+        in (ROOT / "docs" / "operations.md").read_text()
     )
     image = (ROOT / "Dockerfile").read_text()
     assert "--require-hashes -r requirements.lock ${WITH_S3:+-r requirements-s3.lock}" in image
