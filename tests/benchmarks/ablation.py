@@ -30,6 +30,18 @@ Replace = Callable[[Any], Any]
 
 
 def remembered(original: Any) -> Any:
+    """Return a method that runs once for each object and returns that result from then on."""
+    results: dict[int, Any] = {}
+
+    def call(self: Any, *arguments: Any) -> Any:
+        if id(self) not in results:
+            results[id(self)] = original(self, *arguments)
+        return results[id(self)]
+
+    return call
+
+
+def awaited_once(original: Any) -> Any:
     """Return a coroutine method that runs once for each object and returns that result from then on."""
     results: dict[int, Any] = {}
 
@@ -77,11 +89,11 @@ def nothing(_original: Any) -> Any:
 PIPELINE = "service.api.pipeline"
 PARTS: dict[str, list[tuple[str, str, Replace]]] = {
     "nothing left out (the noise)": [],
-    "rate limit": [("service.ratelimit.limiter", "RateLimiter.check", remembered)],
+    "rate limit": [("service.ratelimit.limiter", "RateLimiter.check", awaited_once)],
     "rate limit and authentication": [(f"{PIPELINE}.request_pipeline", "check_rate_limit", identified_once)],
     "bounds of the body": [(f"{PIPELINE}.body_limits", "BodyLimits.bound", unbounded)],
     "arguments of the handler": [("service.api.endpoint", "Call.arguments", remembered)],
-    "statement, pool and driver": [("service.db.statements", "Statement._run", remembered)],
+    "statement, pool and driver": [("service.db.statements", "Statement._run", awaited_once)],
     "headers of the response": [(f"{PIPELINE}.response_sender", "ResponseSender._start", without_headers)],
     "metrics of the request": [(f"{PIPELINE}.response_sender", "ResponseSender.record", nothing)],
     "log lines": [("loguru._logger", "Logger._log", nothing)],
