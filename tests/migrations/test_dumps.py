@@ -75,8 +75,8 @@ def shell(folder: Path, commands: str, *, source: str, target: str) -> None:
 
 
 def guide() -> str:
-    section = (FOLDER / "README.md").read_text(encoding="utf-8").partition("## Dump and restore")[2]
-    found = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
+    text = (FOLDER.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    found = re.search(r"```sh\n(pg_dump [^`]*--data-only[^`]*)```", text)
     assert found
     return found[1]
 
