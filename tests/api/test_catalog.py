@@ -14,6 +14,7 @@ COMMANDS = {
     "create-admin",
     "demo",
     "openapi",
+    "settings",
     "sql check",
     "sql catalog",
     "sql explain",
