@@ -60,7 +60,7 @@ class TaskWeather(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     temperature: Annotated[float, Field(description="°C", examples=[15.5])]
-    condition: Annotated[str, Field(examples=["Clouds"])]
+    condition: Annotated[str | None, Field(examples=["Clouds"])] = None
     humidity: Annotated[float | None, Field(description="%", examples=[81])] = None
     wind_speed: Annotated[float | None, Field(description="m/s", examples=[4.1])] = None
     observed_at: datetime | None = None

@@ -1,4 +1,7 @@
-"""Adds weather to the tasks that lack it; the tasks table shows which, so the work survives restarts."""
+"""Adds weather to the tasks that lack it; the tasks table shows which, so the work survives restarts.
+
+A city that the provider does not know is due again after a day.
+"""
 
 from __future__ import annotations
 
@@ -51,4 +54,4 @@ async def _fill(db: Executor, weather: WeatherClient, city: str, slots: asyncio.
     filled = FILL_ROWS
     while filled == FILL_ROWS:
         filled = await q.weather.fill(db, city=city, weather=fragment, row_limit=FILL_ROWS)
-        logger.bind(city=city, tasks=filled).info("weather added")
+        logger.bind(city=city, tasks=filled).info("weather added" if fragment else "city unknown")

@@ -90,5 +90,5 @@ def _is_weather(stored: bytes) -> bool:
         return False
     if not isinstance(fields, dict):
         return False
-    complete = isinstance(fields.get("temperature"), int | float) and isinstance(fields.get("condition"), str)
+    complete = isinstance(fields.get("temperature"), int | float) and isinstance(fields.get("condition", 0), str | None)
     return complete and b"\\u0000" not in stored

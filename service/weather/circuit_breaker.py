@@ -19,6 +19,10 @@ class WeatherUnavailableError(Exception):
     """No weather: the provider is slow, fails, limits calls or answers nonsense, or its circuit is open."""
 
 
+class UnusableAnswerError(WeatherUnavailableError):
+    """The provider answered, but without a usable temperature: no failure of the provider."""
+
+
 class ProviderCircuit:
     """One circuit breaker for the provider and one for each city that failed.
 
@@ -57,6 +61,9 @@ class ProviderCircuit:
         try:
             yield
             self._count_success(city)
+        except UnusableAnswerError as error:
+            self._count_success(city, error)
+            raise
         except WeatherUnavailableError as error:
             self._count_failure(city, error, is_trial=is_trial)
             raise
@@ -65,10 +72,14 @@ class ProviderCircuit:
                 self._has_trial = False
             self._log_change()
 
-    def _count_success(self, city: str) -> None:
+    def _count_success(self, city: str, error: UnusableAnswerError | None = None) -> None:
+        """Count an answer of the provider. An unusable one counts as a failure of the city alone."""
         self._provider.reset()
         self._failed_cities.clear()
-        self._cities.pop(city, None)
+        if error:
+            _fail(self._cities.setdefault(city, _breaker(city)), error)
+        else:
+            self._cities.pop(city, None)
 
     def _count_failure(self, city: str, error: WeatherUnavailableError, *, is_trial: bool) -> None:
         breaker = self._cities.setdefault(city, _breaker(city))

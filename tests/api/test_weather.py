@@ -19,7 +19,17 @@ from service.weather.circuit_breaker import WeatherUnavailableError
 from service.weather.client import WeatherClient
 from tests.support.factories import User
 from tests.support.measurements import MetricSamples
-from tests.support.provider import FAILING, KEY, NO_CITY, Provider, temperature
+from tests.support.provider import (
+    FAILING,
+    INCOMPLETE,
+    KEY,
+    NO_CITY,
+    UNUSABLE,
+    WORKING,
+    Provider,
+    serving_proxy,
+    temperature,
+)
 from tests.support.redis_server import RedisServer
 from tests.support.weather import BUDGET, MARGIN, Forecaster, Start, until
 
@@ -537,6 +547,84 @@ async def test_a_city_that_does_not_exist_does_not_open_the_circuit(forecaster: 
             provider.mode = mode
             assert await fetch(client, f"City {number}") is None
         assert client.available
+
+
+@pytest.mark.parametrize("mode", WORKING)
+async def test_an_answer_in_another_coding_is_read(forecaster: Forecaster, provider: Provider, mode: str) -> None:
+    provider.mode = mode
+    async with forecaster() as client:
+        assert (await fetch(client, "Moscow"))["temperature"] == temperature("Moscow")
+
+
+@pytest.mark.parametrize("mode", INCOMPLETE)
+async def test_a_part_that_is_missing_or_invalid_is_null(
+    forecaster: Forecaster, provider: Provider, redis: Redis, redis_url: str, mode: str
+) -> None:
+    provider.mode = mode
+    async with forecaster(redis_url=redis_url) as client:
+        found = [await fetch(client, "Moscow") for _ in range(2)]  # the second one is from the cache
+    assert {name for name, value in found[0].items() if value is None} == INCOMPLETE[mode][1]
+    assert found[0] == found[1]
+    assert provider.cities == ["Moscow"]
+
+
+async def test_unusable_answers_open_the_circuit_of_their_city_alone(
+    forecaster: Forecaster, provider: Provider
+) -> None:
+    async with forecaster() as client:
+        for number, mode in enumerate([*UNUSABLE] * 2):
+            provider.mode = mode
+            assert await fetch(client, f"City {number}") == "away"
+        assert client.available
+        calls = len(provider.calls)
+        for _ in range(circuit_breaker.FAILURES + 2):
+            assert await fetch(client, "City 0") == "away"
+        assert len(provider.calls) - calls == circuit_breaker.FAILURES - 1
+        provider.mode = "ok"
+        assert (await fetch(client, "Paris"))["condition"] == "Clouds"
+
+
+@pytest.mark.parametrize(
+    ("mode", "logged"),
+    [
+        ("is another server's 404", {"status": 404, "body": "<h1>Not Found</h1>"}),
+        ("redirects", {"status": 302, "location": "/data/2.5/weather", "body": "302: Found"}),
+        ("has no member", {"status": 200, "body": "{}"}),
+    ],
+)
+async def test_an_unexpected_answer_is_logged_once_until_an_expected_one(
+    forecaster: Forecaster, provider: Provider, json_log: list[str], mode: str, logged: dict[str, Any]
+) -> None:
+    async with forecaster() as client:
+        for city in ("Moscow", "Paris", "Berlin", "Rome"):
+            provider.mode = "ok" if city == "Berlin" else mode
+            await fetch(client, city)
+    records = [orjson.loads(line)["record"] for line in json_log]
+    assert [one["extra"] for one in records if one["message"] == "weather answer unexpected"] == [logged, logged]
+    assert KEY not in "".join(json_log)
+
+
+async def test_a_provider_that_knows_no_city_is_reported_once(
+    forecaster: Forecaster, provider: Provider, json_log: list[str]
+) -> None:
+    provider.mode = "no such city"
+    async with forecaster() as client:
+        for number in range(12):
+            assert await fetch(client, f"City {number}") is None
+    messages = [orjson.loads(line)["record"]["message"] for line in json_log]
+    assert messages.count("weather provider knows no city") == 1
+
+
+async def test_the_proxy_of_the_environment_is_used(
+    forecaster: Forecaster, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_proxy() as (proxy_url, targets), forecaster(openweather_url="http://weather.example") as client:
+        monkeypatch.setenv("HTTP_PROXY", proxy_url)
+        assert (await fetch(client, "Moscow"))["condition"] == "Clouds"
+        monkeypatch.setenv("NO_PROXY", "weather.example")
+        assert await fetch(client, "Paris") == "away"
+    assert targets == ["http://weather.example/data/2.5/weather"]
+    assert provider.calls == []
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -108,13 +109,30 @@ async def test_no_more_are_filled_than_asked(database: Database, make: Factory) 
     assert [await fill(database, "Moscow", row_limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
 
-async def test_a_task_with_an_unknown_city_is_marked_and_not_changed(database: Database, make: Factory) -> None:
-    await make.task(await make.user(), city="Nowhere")
-    before = await make.sql.fetchrow("select version, updated_at from tasks")
+async def test_an_unknown_city_is_due_again_after_a_day_and_changes_no_task(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    await make.task(ada, city="Nowhere")
+    before = await make.sql.fetchrow("select version, updated_at, weather from tasks")
+    events = await make.sql.fetchval("select count(*) from task_events")
     assert await fill(database, "Nowhere", None) == 1
-    assert await make.sql.fetchrow("select version, updated_at from tasks") == before
+    assert await fill(database, "Nowhere", None) == 0
     assert await claim(database) == []
-    assert await fill(database, "Nowhere") == 0
+    due = "select round(extract(epoch from weather_due_at - now()) / 3600) from tasks"
+    assert await make.sql.fetchval(due) == 24
+    await make.sql.execute("update tasks set weather_due_at = now()")
+    assert await claim(database) == ["Nowhere"]
+    assert await make.sql.fetchrow("select version, updated_at, weather from tasks") == before
+    assert await make.sql.fetchval("select count(*) from task_events") == events
+    assert await fill(database, "Nowhere") == 1
+    assert await filled(make.sql, "weather ->> 'condition'") == ["Snow"]
+
+
+async def test_an_unknown_city_of_an_old_task_is_looked_up_less_often(database: Database, make: Factory) -> None:
+    ada = await make.user()
+    month_ago = datetime.now(UTC) - timedelta(days=30)
+    await make.task(ada, city="Nowhere", created_at=month_ago, updated_at=month_ago)
+    await fill(database, "Nowhere", None)
+    assert await make.sql.fetchval("select round(extract(epoch from weather_due_at - now()) / 86400) from tasks") == 30
 
 
 @pytest.mark.parametrize("before", [SNOW, None])

@@ -100,7 +100,21 @@ async def redirects(_: Provider, request: web.Request) -> web.StreamResponse:
 
 
 async def zips(_: Provider, request: web.Request) -> web.StreamResponse:
-    return web.Response(body=gzip.compress(answer("Moscow")), headers={"Content-Encoding": "gzip"})
+    return web.Response(body=gzip.compress(answer(request.query["q"])), headers={"Content-Encoding": "gzip"})
+
+
+async def begins_with_a_mark(_: Provider, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=b"\xef\xbb\xbf" + answer(request.query["q"]), content_type="application/json")
+
+
+async def writes_utf_16(_: Provider, request: web.Request) -> web.StreamResponse:
+    text = answer(request.query["q"]).decode()
+    return web.Response(body=text.encode("utf-16"), content_type="application/json", charset="utf-16")
+
+
+async def names_an_unknown_charset(_: Provider, request: web.Request) -> web.StreamResponse:
+    headers = {"Content-Type": "application/json; charset=x-unknown"}
+    return web.Response(body=answer(request.query["q"]), headers=headers)
 
 
 def _hung_up(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
@@ -113,6 +127,32 @@ Behaviour = Callable[[Provider, web.Request], Awaitable[web.StreamResponse]]
 NO_CITY: dict[str, Behaviour] = {
     "no such city": body(b'{"cod": "404", "message": "city not found"}', status=404),
     "nothing to geocode": body(b'{"cod": "400", "message": "Nothing to geocode"}', status=400),
+    "no such city, with status 200": body(b'{"cod": "404", "message": "city not found"}'),
+}
+WORKING: dict[str, Behaviour] = {"zips": zips, "begins with a mark": begins_with_a_mark, "writes UTF-16": writes_utf_16}
+ALONE: dict[str, object] = {"weather": 1, "wind": [], "dt": -1, "main": {"temp": 1}}
+# An answer without some of its parts, and the members of the weather that are then null.
+INCOMPLETE: dict[str, tuple[Behaviour, set[str]]] = {
+    name: (body(orjson.dumps({**orjson.loads(answer("Moscow")), **parts})), nulls)
+    for name, parts, nulls in (
+        ("has no wind", {"wind": None}, {"wind_speed"}),
+        ("has a wind that is a text", {"wind": {"speed": "strong"}}, {"wind_speed"}),
+        ("has no condition", {"weather": []}, {"condition"}),
+        ("has a condition with NUL", {"weather": [{"main": "Clo\0uds"}]}, {"condition"}),
+        ("has conditions that are no list", {"weather": {"main": "Clouds"}}, {"condition"}),
+        ("has an impossible humidity", {"main": {"temp": 1, "humidity": 101}}, {"humidity"}),
+        ("has a time that is a text", {"dt": "now"}, {"observed_at"}),
+        ("has a temperature alone", ALONE, {"condition", "humidity", "wind_speed", "observed_at"}),
+    )
+}
+# Without a temperature: the provider works, but this answer is of no use.
+UNUSABLE: dict[str, Behaviour] = {
+    "has another shape": body(b'{"weather": {"main": "Clouds"}, "main": [1]}'),
+    "has no member": body(b"{}"),
+    **{
+        f"has temperature {temp}": body(answer("Moscow", temp=0).replace(b'"temp":0', b'"temp":' + temp.encode()))
+        for temp in ("-274", '"warm"', "null", "[]")
+    },
 }
 FAILING: dict[str, Behaviour] = {
     "refuses the key": body(b'{"cod": 401, "message": "Invalid API key."}', status=401),
@@ -123,21 +163,31 @@ FAILING: dict[str, Behaviour] = {
     "closes half-way": closes_half_way,
     "closes at once": closes_at_once,
     "redirects": redirects,
-    "zips": zips,
     "says nothing": body(b""),
     "is not JSON": body(b"<html>"),
     "is not UTF-8": body(b'{"\xff'),
     "nests": body(b"[" * 60_000),
-    "has another shape": body(b'{"weather": {"main": "Clouds"}, "main": [1]}'),
-    "has no condition": body(b'{"weather": [], "main": {"temp": 1}}'),
-    "has a condition with NUL": body(answer("Moscow").replace(b"Clouds", b"Clo\\u0000uds")),
     "is too large": body(answer("Moscow") + b" " * 70_000),
     **{
         f"has temperature {temp}": body(answer("Moscow", temp=0).replace(b'"temp":0', b'"temp":' + temp.encode()))
-        for temp in ("NaN", "Infinity", "1e999", "-274", '"warm"', "null", "[]")
+        for temp in ("NaN", "Infinity", "1e999")
     },
+    "is another server's 404": body(b"<h1>Not Found</h1>", status=404),
+    "is the provider's 404 of a wrong path": body(b'{"cod": "404", "message": "Internal error"}', status=404),
+    "is another server's 404 as JSON": body(b'{"detail": "Not Found"}', status=404),
+    "is another 400": body(b'{"cod": "400", "message": "wrong latitude"}', status=400),
+    "names an unknown charset": names_an_unknown_charset,
+    **UNUSABLE,
 }
-MODES: dict[str, Behaviour] = {"ok": ok, "late": late, "held": held, **NO_CITY, **FAILING}
+MODES: dict[str, Behaviour] = {
+    "ok": ok,
+    "late": late,
+    "held": held,
+    **NO_CITY,
+    **FAILING,
+    **WORKING,
+    **{name: behaviour for name, (behaviour, _) in INCOMPLETE.items()},
+}
 
 
 @asynccontextmanager
@@ -153,5 +203,23 @@ async def serving() -> AsyncIterator[Provider]:
     provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield provider
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving_proxy() -> AsyncIterator[tuple[str, list[str]]]:
+    """Run an HTTP proxy that answers as the provider does; yield its URL and the URLs that it was asked for."""
+    targets: list[str] = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        targets.append(str(request.url.with_query(None)))
+        return web.Response(body=answer(request.query["q"]), content_type="application/json")
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", targets
     finally:
         await runner.cleanup()
