@@ -29,6 +29,7 @@ from service.core.errors import (
 )
 from service.core.pagination import Cursors
 from service.core.viewer import Viewer
+from service.db.errors import discarded
 from service.db.pool import Executor
 from service.db.queries import q
 
@@ -105,9 +106,10 @@ class Users:
         Raises: NotFoundError, ConflictError for the last active administrator.
         """
         sent = change.model_dump(exclude_unset=True)
-        row = _found_or_raise(
-            await q.accounts.change(db, user_id=user_id, role=sent.get("role"), active=sent.get("active"))
-        )
+        row = await q.accounts.change(db, user_id=user_id, role=sent.get("role"), active=sent.get("active"))
+        if row is None:
+            await self.get(db, user_id)
+            raise discarded("accounts.change")
         logger.bind(actor_id=viewer.id, user_id=user_id, role=row["role"], active=row["active"]).info("account changed")
         return row
 

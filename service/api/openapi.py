@@ -15,6 +15,7 @@ from service.accounts.schemas import Credentials
 from service.api import examples
 from service.api.pipeline.rate_limit import UNLIMITED_PATHS
 from service.api.problems import CODES, MEDIA_TYPE, NOT_JSON, PROBLEM_TYPES, Problem, content
+from service.db.errors import REFUSED
 
 DESCRIPTION = f"""\
 A task manager: tasks with their files, history and events, accounts, and statistics.
@@ -61,6 +62,7 @@ DETAILS = {
     401: "A token is required: `Authorization: Bearer …`.",
     403: "This API key may only read.",
     404: "There is no such task.",
+    409: REFUSED,
 }
 # In place of FastAPI's "Successful Response".
 DONE = {"101": "The WebSocket is open.", "200": "The result.", "201": "Created.", "204": "Done. There is no body."}
@@ -164,7 +166,7 @@ def problems(*statuses: int, details: Mapping[int, str] | None = None) -> dict[i
     413 says that the route has a body, and adds the other statuses of bodies. `details` are the details of the examples
     that differ from those of most routes.
     """
-    of_bodies = {400, 408, 415} if 413 in statuses else set()
+    of_bodies = {400, 408, 409, 415} if 413 in statuses else set()
     all_details = {**DETAILS, **(details or {})}
     return {
         status: _problem(status, all_details.get(status)) for status in sorted({*statuses, *of_bodies, *EVERY_ROUTE})

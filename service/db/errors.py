@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import asyncpg
+from loguru import logger
 
 from service.core.errors import ConflictError, InvalidError, ServiceError, UnauthorizedError, UnavailableError
 
@@ -61,8 +62,13 @@ ROLLED_BACK = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 # connection, transaction rollback, resources, operator intervention, authorization, unknown or closed database, lock,
 # read-only transaction, feature that a standby lacks (a transaction that writes).
 UNAVAILABLE = ("08", "40", "53", "57", "28", "3D", "55000", "55P03", "25006", "0A000")
-# A missing table, column or function, or a missing privilege: the schema is not this release's.
-OUTDATED = ("42P01", "42703", "42883", "42501")
+# A missing table, column or function: the schema is not this release's.
+OUTDATED = ("42P01", "42703", "42883")
+MISSING_PERMISSION = "42501"
+# Unique, foreign key and exclusion: in conflict with other rows. The rest of class 23, and class P0 (`raise
+# exception`), are about the value.
+CONFLICTS = {"23505", "23503", "23P01"}
+REFUSED = "The database refuses this value."
 
 
 def translate(error: BaseException) -> BaseException:
@@ -74,11 +80,12 @@ def translate(error: BaseException) -> BaseException:
 
 def _translate_sqlstate(error: asyncpg.PostgresError) -> BaseException:
     code = error.sqlstate or ""
-    name = getattr(error, "constraint_name", None)
-    if code.startswith("23") and name in CONSTRAINTS:
-        return CONSTRAINTS[name]()
-    if code == "23514" or code.startswith("22"):  # a check that a DBA added, or a value out of range
-        return InvalidError("The database refused a value.")
+    if code.startswith(("23", "P0")):
+        return _refused(error, code)
+    if code.startswith("22"):  # a value out of range
+        return InvalidError(REFUSED)
+    if code == MISSING_PERMISSION:
+        return UnavailableError("The database role lacks a permission.", retry_after=10)
     if code.startswith(UNAVAILABLE):
         return UnavailableError("The database is unavailable or busy.")
     if code.startswith(OUTDATED):
@@ -86,3 +93,19 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> BaseException:
             "The database schema does not match this release: run `python -m service migrate`.", retry_after=10
         )
     return error
+
+
+def _refused(error: asyncpg.PostgresError, code: str) -> ServiceError:
+    """Return the error of a violated rule; log one that a DBA added, because the table does not know it."""
+    rule = getattr(error, "constraint_name", None)
+    if rule in CONSTRAINTS:
+        return CONSTRAINTS[rule]()
+    table = getattr(error, "table_name", None)
+    logger.bind(rule=rule or str(error), table=table, sqlstate=code).warning("value refused by the database")
+    return ConflictError(REFUSED) if code in CONFLICTS else InvalidError(REFUSED)
+
+
+def discarded(statement: str) -> ServiceError:
+    """Return the error of a row that a trigger discarded, and log it."""
+    logger.bind(rule="a trigger returned null", statement=statement).warning("value refused by the database")
+    return ConflictError(REFUSED)

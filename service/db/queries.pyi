@@ -158,8 +158,8 @@ class AttachmentsCreateRow(TypedDict):
     size: int | None
     sha256: str | None
     created_at: datetime | None
-    verdict: str
     used: int
+    verdict: str
 
 class AttachmentsDeleteRow(TypedDict):
     verdict: str
@@ -357,8 +357,8 @@ class TasksCreateManyRow(TypedDict):
     version: int
 
 class TasksDeleteRow(TypedDict):
-    verdict: str
     version: int
+    verdict: str
 
 class TasksExportRow(TypedDict):
     id: int

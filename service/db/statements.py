@@ -16,7 +16,7 @@ import orjson
 
 from service.core import metrics, server_timing
 from service.core.server_timing import Stopwatch
-from service.db.errors import DRIVER_ERRORS, ROLLED_BACK, translate
+from service.db.errors import DRIVER_ERRORS, ROLLED_BACK, discarded, translate
 from service.db.headers import Header, HeaderError, expand, split
 from service.db.pool import NO_IDLE_TIMEOUT, Connection, Database, Executor, Transaction
 
@@ -143,6 +143,12 @@ class Statement:
         finally:
             self._seconds.observe(time.perf_counter() - begun)
 
+    async def _fetch_row(self, connection: Connection, text: str, arguments: list[Any]) -> Any:
+        row = await connection.fetchrow(text, *arguments)
+        if row is None:
+            raise discarded(self.name)
+        return row
+
     async def _fetch_plan(self, connection: Connection, text: str, arguments: list[Any]) -> Any:
         with metrics.STATEMENTS.labels(f"{self.name} (estimate)").time():
             return await connection.fetchval(text, *arguments)
@@ -153,7 +159,7 @@ class Statement:
 
     @cached_property
     def _method(self) -> Fetch:
-        return METHODS.get(self.header.returns, _count)
+        return self._fetch_row if self.header.returns == "row" else METHODS.get(self.header.returns, _count)
 
     @cached_property
     def writes(self) -> bool:
@@ -175,7 +181,6 @@ async def _count(connection: Connection, text: str, arguments: list[Any]) -> int
 
 
 METHODS: dict[str, Fetch] = {
-    "row": lambda connection, text, arguments: connection.fetchrow(text, *arguments),
     "row?": lambda connection, text, arguments: connection.fetchrow(text, *arguments),
     "rows": lambda connection, text, arguments: connection.fetch(text, *arguments),
     "value": lambda connection, text, arguments: connection.fetchval(text, *arguments),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from loguru import logger
@@ -10,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from service.core.validation import MAX_FIELDS, Input
 from service.core.viewer import Viewer
-from service.db.pool import Executor
+from service.db.errors import discarded
+from service.db.pool import Database, Executor
 from service.db.queries import q
 from service.tasks.schemas import NewTask, Task
 from service.weather.client import WeatherClient
@@ -48,15 +50,18 @@ class TaskList(BaseModel):
 async def create(db: Executor, viewer: Viewer, new: NewTasks, *, weather: WeatherClient) -> Sequence[Mapping[str, Any]]:
     """Create tasks that the viewer owns and return their rows, with the weather that is found in time."""
     found = await weather.find_many({one.city for one in new.tasks if one.city is not None})
-    rows = await q.tasks.create_many(
-        db,
-        user_id=viewer.id,
-        titles=[one.title for one in new.tasks],
-        descriptions=[one.description for one in new.tasks],
-        statuses=[one.status for one in new.tasks],
-        cities=[one.city for one in new.tasks],
-        weathers=[found.get(one.city or "") for one in new.tasks],
-    )
+    async with db.transaction() if isinstance(db, Database) else nullcontext(db) as transaction:
+        rows = await q.tasks.create_many(
+            transaction,
+            user_id=viewer.id,
+            titles=[one.title for one in new.tasks],
+            descriptions=[one.description for one in new.tasks],
+            statuses=[one.status for one in new.tasks],
+            cities=[one.city for one in new.tasks],
+            weathers=[found.get(one.city or "") for one in new.tasks],
+        )
+        if len(rows) < len(new.tasks):
+            raise discarded("tasks.create_many")
     first, last = rows[0]["id"], rows[-1]["id"]
     logger.bind(tasks=len(rows), first_id=first, last_id=last, actor_id=viewer.id).info("tasks created")
     return rows

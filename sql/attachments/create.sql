@@ -51,7 +51,7 @@ added as (
 
 select
     added.*,
-    target.verdict,
-    target.used
+    target.used,
+    case when target.verdict = 'ok' and added.id is null then 'refused' else target.verdict end as verdict
 from target
 left join added on true;

@@ -4,7 +4,8 @@
 -- index: tasks_pkey
 -- notifies: task_events
 -- why: the trigger that records the event reads the actor from the setting.
---   The row is locked first, so that the verdict speaks of the version that is then deleted.
+--   The row is locked first, so that the verdict speaks of the version that is then deleted. `refused`: a trigger that
+--   a DBA added discards the deletion.
 with actor as materialized (
     select set_config('service.actor_id', $2::bigint::text, true)
 ),
@@ -28,9 +29,11 @@ deleted as (
     delete from tasks as t
     using target
     where t.id = target.id and target.verdict = 'ok'
+    returning t.id
 )
 
 select
-    target.verdict,
-    target.version
-from target;
+    target.version,
+    case when target.verdict = 'ok' and deleted.id is null then 'refused' else target.verdict end as verdict
+from target
+left join deleted on true;

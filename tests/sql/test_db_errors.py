@@ -270,15 +270,6 @@ async def test_a_backend_that_is_ended_between_two_statements_is_replaced(databa
             assert connection.get_server_pid() != backend
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("selec 1", asyncpg.PostgresSyntaxError),
-        ("insert into users (username) values ('without a hash')", asyncpg.NotNullViolationError),
-    ],
-)
-async def test_a_programming_error_is_not_reported_as_a_database_error(
-    database: Database, tmp_path: Path, text: str, kind: type[asyncpg.PostgresError]
-) -> None:
-    with pytest.raises(kind):
-        await statement(tmp_path, text)(database)
+async def test_a_programming_error_is_not_reported_as_a_database_error(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        await statement(tmp_path, "selec 1")(database)
