@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from loguru import logger
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
@@ -23,6 +25,9 @@ TIMEOUT_SLICES = 5
 CONNECTIONS = 100
 MAX_BATCH = 100
 PROBE_SECONDS = 1.0
+PROBE_KEY = "weather:probe"
+SENTINEL_SCHEME, SENTINEL_PORT = "redis+sentinel", 26379
+SENTINEL_SECONDS = 0.3  # for one sentinel, so that a probe reaches the second one
 
 T = TypeVar("T")
 
@@ -100,7 +105,9 @@ class RedisClient:
                     metrics.REDIS_CALLS.observe(time.perf_counter() - begun_call)
         except RedisUnavailableError:
             raise
-        except ResponseError as error:  # Redis refuses this call alone: a key of another type, for example
+        except ResponseError as error:
+            if _is_unusable(error):
+                self._disconnect(error)
             raise RedisUnavailableError from error
         except Exception as error:  # any other: the URL may lead to a server that is not Redis
             self._disconnect(error)
@@ -117,26 +124,29 @@ class RedisClient:
                 self._timeouts.stop(timeout)
 
     async def ping(self) -> bool:
-        """Call Redis, and return whether it answers."""
+        """Write to Redis, and return whether it accepts this; a replica answers a PING as well."""
         with suppress(RedisUnavailableError):
-            await self.call(lambda redis: redis.ping())
+            await self.call(_write)
         return self._available
 
     def _disconnect(self, error: BaseException) -> None:
         if self._available:
             self._available = False
             metrics.REDIS_UNAVAILABLE.set(1)
-            logger.bind(error=type(error).__name__).warning("redis disconnected")
+            reason = str(error)[:80] if isinstance(error, ResponseError) else None
+            logger.bind(error=type(error).__name__, reason=reason).warning("redis disconnected")
             self._probe = asyncio.create_task(self._reconnect(), context=Context())
 
     async def _reconnect(self) -> None:
         while not self._available:
             await asyncio.sleep(PROBE_SECONDS)
             with suppress(Exception):
+                # A kept connection may lead to a server that is a replica now. A new one looks the name up again.
+                await self._redis.connection_pool.disconnect()
                 async with asyncio.timeout(PROBE_SECONDS):
-                    await self._redis.ping()
+                    await _write(self._redis)
                 # On the open connection: the first call would fail if Redis is still too slow.
-                await self._run_in_time(lambda redis: redis.ping())
+                await self._run_in_time(_write)
                 self._available = True
                 metrics.REDIS_UNAVAILABLE.set(0)
                 logger.info("redis reconnected")
@@ -204,26 +214,65 @@ class Scripts:
         self._busy = False
 
 
+def _is_unusable(error: Exception) -> bool:
+    """Return whether Redis would refuse other calls as well: not if a key has the type that another program gave it."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" not in str(error)
+
+
+async def _write(redis: Redis) -> None:
+    await redis.set(PROBE_KEY, b"", px=1000)
+
+
 async def _pipelined(redis: Redis, *, commands: list[tuple[Any, ...]]) -> list[Any]:
     pipeline = redis.pipeline(transaction=False)
     for command in commands:
         pipeline.execute_command(*command)
-    return await pipeline.execute(raise_on_error=False)
+    results: list[Any] = await pipeline.execute(raise_on_error=False)
+    for result in results:
+        if isinstance(result, Exception) and _is_unusable(result):
+            raise result
+    return results
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[RedisClient | None]:
-    """Open the client and ping Redis; yield None without a URL."""
+    """Open the client and write to Redis; yield None without a URL."""
     if not url:
         yield None
         return
-    # Protocol 2 and no driver info save a new connection the round trips of a handshake. No socket timeout: each call
-    # has its own, and the library's would make a task of each call, which loses its cancellation (Python 3.11).
-    client = RedisClient(
-        Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2, driver_info=None, socket_timeout=None)
-    )
-    try:
+    async with AsyncExitStack() as stack:
+        client = RedisClient(_open(url, stack))
+        stack.push_async_callback(client.close)
         await client.ping()
         yield client
-    finally:
-        await client.close()
+
+
+def _open(url: str, stack: AsyncExitStack) -> Redis:
+    # Protocol 2 and no driver info save a new connection the round trips of a handshake. No socket timeout: each call
+    # has its own, and the library's would make a task of each call, which loses its cancellation (Python 3.11).
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+        "socket_timeout": None,
+    }
+    parts = urlsplit(url)
+    if parts.scheme != SENTINEL_SCHEME:
+        return Redis.from_url(url, **options)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = (unquote(part) for part in credentials.partition(":"))
+    addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        [(one.hostname, one.port or SENTINEL_PORT) for one in addresses],
+        sentinel_kwargs={
+            "socket_timeout": SENTINEL_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+            "password": dict(parse_qsl(parts.query)).get("sentinel_password"),
+        },
+    )
+    stack.push_async_callback(sentinels.aclose)
+    _, service, *database = parts.path.split("/")
+    redis: Redis = sentinels.master_for(
+        service, username=username or None, password=password or None, db=int(database[0]) if database else 0, **options
+    )
+    return redis

@@ -77,7 +77,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr = _setting(
         SecretStr(""),
         "Redis, by which processes share rate limits and the weather cache: `redis://:PASSWORD@HOST:PORT/DATABASE`, "
-        "`rediss://…` or `unix://…`. Empty: each process has its own.",
+        "`rediss://…`, `unix://…`, or `redis+sentinel://:PASSWORD@HOST:26379,HOST:26379/SERVICE/DATABASE`. Empty: each "
+        "process has its own.",
     )
     rate_limit_per_minute: int = _setting(
         100,
@@ -185,9 +186,13 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         scheme, _, rest = value.get_secret_value().partition("://")
-        network = scheme in {"redis", "rediss"} and is_parsable(rest) and re.fullmatch(r"[^/?]+(/\d*)?(\?.*)?", rest)
+        forms = {"redis": r"(/\d*)?", "rediss": r"(/\d*)?", "redis+sentinel": r"/[^/?]+(/\d+)?"}
+        network = scheme in forms and is_parsable(rest) and re.fullmatch(rf"[^/?]+{forms[scheme]}(\?.*)?", rest)
         if value and not network and not (scheme == "unix" and rest):
-            raise ValueError("takes redis://:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded")
+            raise ValueError(
+                "takes redis://:PASSWORD@HOST:PORT/DATABASE or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE, "
+                "special characters in it percent-encoded"
+            )
         return value
 
     @field_validator("attachments_url")

@@ -22,7 +22,8 @@ def program() -> str:
 class RedisServer:
     """A server on a free port, without persistence: a kill deletes its content."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        self._options = options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -34,7 +35,8 @@ class RedisServer:
         """Start the server and wait until it answers."""
         log = Path(self._folder.name, "log")
         command = [program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder.name]
-        self._process = subprocess.Popen([*command, "--logfile", str(log)], stdout=subprocess.DEVNULL)
+        command += ["--logfile", str(log), *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         with redis.Redis(port=self.port, socket_timeout=1) as client:
             while True:
                 try:

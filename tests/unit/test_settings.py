@@ -83,6 +83,8 @@ BAD = [
     ("REDIS_URL", "redis://", "takes redis://"),
     ("REDIS_URL", "redis://:s3cret@cache.example:port", "takes redis://"),
     ("REDIS_URL", "redis://:s3cret@cache.example/one", "takes redis://"),
+    ("REDIS_URL", "redis+sentinel://:s3cret@cache.example:26379", "takes redis://"),
+    ("REDIS_URL", "redis+sentinel://cache.example:s3cret/tasks", "takes redis://"),
     ("OPENWEATHER_URL", "api.openweathermap.org", "takes http(s)://"),
     ("OPENWEATHER_URL", "https://weather.example?units=metric", "without a query"),
     ("WEATHER_TIMEOUT_SECONDS", "0", "greater than 0"),
