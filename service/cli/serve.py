@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import signal
 import sys
 from contextlib import suppress
@@ -19,12 +20,13 @@ from service.api.connection_limits import ConnectionLimits
 from service.api.protocols import protocols
 from service.api.websocket_protocol import MAX_MESSAGE_BYTES
 from service.attachments import operations
-from service.core import descriptors, logs, metrics, signing_keys
+from service.core import database_url, descriptors, logs, metrics, signing_keys
 from service.core.errors import StartError
 from service.core.settings import Settings
-from service.db import embedded
+from service.db import embedded, pool, readiness
 
 SHUTDOWN_TIMEOUT_SECONDS = 10
+CHECK_SECONDS = 3.0
 
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
@@ -39,9 +41,14 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
+    urls = {settings.database_url.get_secret_value(), settings.database_listen_url.get_secret_value()}
+    if names := sorted({name for url in urls for name in database_url.ignored(url)}):
+        logger.bind(parameters=", ".join(names)).warning("database parameters ignored")
     with embedded.database(settings) as url:
         if settings.embedded:
             logger.bind(url=url).warning("serving from an embedded PostgreSQL for development only")
+        else:
+            asyncio.run(_check_server(settings))
         if settings.migrates_on_start:
             _migrate(url)
         try:
@@ -53,6 +60,17 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
                 ) from None
             raise
     return 0
+
+
+async def _check_server(settings: Settings) -> None:
+    """Check the server, if it is available: without it the service starts and waits."""
+    url = settings.database_url.get_secret_value()
+    with suppress(TimeoutError):
+        async with (
+            asyncio.timeout(CHECK_SECONDS),
+            pool.connected(url, settings, pooler=settings.database_pooler) as database,
+        ):
+            await readiness.check_server_of(database)
 
 
 def _migrate(url: str) -> None:

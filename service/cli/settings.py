@@ -42,6 +42,9 @@ An empty variable counts as not set, except `LOG_FILE`. An invalid value stops t
 variable and what it accepts; a secret is not shown. Lists are separated by commas. In a URL, special characters of a
 password are percent-encoded.
 
+A database URL accepts the parameters of libpq, and several hosts. Those that asyncpg does not know, such as
+`channel_binding`, apply to migrations only: the service logs their names and ignores them.
+
 Docker Compose passes the variables of `.env` on. It sets `DATABASE_URL`, `HOST`, `LOG_FILE` and `REDIS_URL` itself.
 """
 EXAMPLE_HEAD = """\

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from service.core import database_url
 from service.core.errors import StartError
 from service.core.setting_sources import NonEmptySource, is_parsable, split, upper
 
@@ -180,6 +181,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "takes postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters in it percent-encoded"
             )
+        if names := database_url.unknown(f"postgresql://{rest}"):
+            raise ValueError(f"takes no parameter {', '.join(names)}: PostgreSQL's drivers do not know it")
         return SecretStr(f"postgresql://{rest}")
 
     @field_validator("redis_url")

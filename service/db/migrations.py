@@ -18,11 +18,13 @@ from yoyo.connections import DatabaseURI
 
 from service.core.errors import StartError
 from service.db.migration_files import FOLDER, release_ids
+from service.db.readiness import check_server
 
 __all__ = ["FOLDER", "Status", "migrate", "release_ids", "rollback", "status"]
 
 # Advisory locks: one process migrates at a time; one session changes the schema at a time.
 MIGRATION_LOCK, SCHEMA_LOCK = 0x7A5C_0001, 0x7A5C_0002
+FIRST_MIGRATION = "0001.accounts"
 # Defaults of a role or database must not change these.
 PINNED = (r"-c default_transaction_isolation=read\ committed", "-c default_transaction_read_only=off")
 
@@ -41,6 +43,7 @@ def status(url: str, *, folder: Path = FOLDER) -> list[Status]:
     Raises: StartError if the database is unavailable.
     """
     with _start_errors("cannot read the schema's state"), psycopg.connect(**_params(url)) as connection:
+        _check_server(connection)
         applied = _applied(connection)
     return [Status(name, name in applied) for name in sorted({*release_ids(folder), *applied})]
 
@@ -100,11 +103,23 @@ def _params(url: str) -> dict[str, Any]:
     return {"connect_timeout": 10, "client_encoding": "utf8", "autocommit": True, **params, "options": options}
 
 
+def _check_server(connection: psycopg.Connection[Any]) -> None:
+    status = connection.info.parameter_status
+    check_server(version=connection.info.server_version, encoding=status("server_encoding") or "")
+
+
 def _applied(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return the applied migrations.
+
+    Raises: StartError if the table of migrations is another application's.
+    """
     try:
-        return sorted(row[0] for row in connection.execute("select migration_id from _yoyo_migration"))
+        applied = sorted(row[0] for row in connection.execute("select migration_id from _yoyo_migration"))
     except psycopg.errors.UndefinedTable:
         return []
+    if applied and FIRST_MIGRATION not in applied:
+        raise StartError(f"the database belongs to another application: it has the migration {applied[0]!r}")
+    return applied
 
 
 def _acquire(connection: psycopg.Connection[Any], lock: int, *, wait: float) -> None:
@@ -121,6 +136,7 @@ def _locked(url: str, *, wait: float) -> Iterator[tuple[Backend, list[str]]]:
     params = _params(url)
     uri = DatabaseURI("postgresql+psycopg", *[None] * 5, params)
     with _start_errors("cannot migrate"), psycopg.connect(**params) as lock_holder:
+        _check_server(lock_holder)
         _acquire(lock_holder, MIGRATION_LOCK, wait=wait)
         with Backend(uri, default_migration_table) as backend:
             applied = _applied(lock_holder)

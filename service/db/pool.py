@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 
 from service.core import metrics
+from service.core.database_url import for_asyncpg
 from service.core.server_timing import measured
 from service.core.settings import Settings
 from service.db.connections import ConnectionPool, PooledConnection
@@ -210,7 +211,7 @@ async def connected(
 
     async def connect() -> PooledConnection:
         connection = await asyncpg.connect(
-            url,
+            for_asyncpg(url),
             timeout=connect_seconds,
             command_timeout=seconds + 1,
             server_settings={setting: session[setting] for setting in KEPT_BY_POOLERS} if pooler else session,

@@ -279,6 +279,10 @@ class DbaRunningRow(TypedDict):
     tag: str | None
     query: str
 
+class DbaServerRow(TypedDict):
+    version: int
+    encoding: str
+
 class DbaSizesRow(TypedDict):
     of_table: str
     estimated_rows: int
@@ -1029,6 +1033,10 @@ class _Dba:
         self,
         db: Executor,
     ) -> Sequence[DbaRunningRow]: ...
+    async def server(
+        self,
+        db: Executor,
+    ) -> DbaServerRow: ...
     async def set_for_transaction(
         self,
         db: Executor,

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from service.core.errors import UnavailableError
+from contextlib import suppress
+
+from service.core.errors import StartError, UnavailableError
 from service.db import migration_files
 from service.db.pool import Executor
 from service.db.queries import q
+
+MIN_VERSION = 180_000
+
+
+def check_server(*, version: int, encoding: str) -> None:
+    """Check a server by its version (180004 is 18.4) and the encoding of the database.
+
+    Raises: StartError if the service cannot use it.
+    """
+    if version < MIN_VERSION:
+        raise StartError(f"PostgreSQL {MIN_VERSION // 10000} or newer is needed; the server has {version // 10000}")
+    if encoding != "UTF8":
+        raise StartError(f"the database needs the encoding UTF8 and has {encoding}")
+
+
+async def check_server_of(db: Executor) -> None:
+    """Check the server if it is available.
+
+    Raises: StartError if the service cannot use it.
+    """
+    with suppress(UnavailableError):
+        server = await q.dba.server(db)
+        check_server(version=server["version"], encoding=server["encoding"])
 
 
 async def pending_migrations(db: Executor) -> list[str]:

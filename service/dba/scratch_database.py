@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from service.core.database_url import for_asyncpg
 from service.core.errors import StartError
 from service.db import migrations
 from service.db.pool import PINNED, Connection
@@ -30,7 +31,7 @@ async def database(url: str) -> AsyncIterator[str]:
     """
     name = f"workbench_{uuid4().hex}"
     try:
-        server = await asyncpg.connect(url, timeout=10, server_settings=PINNED)
+        server = await asyncpg.connect(for_asyncpg(url), timeout=10, server_settings=PINNED)
     except (asyncpg.PostgresError, OSError) as error:
         raise StartError(f"cannot create a scratch database: {error}") from error
     try:
@@ -51,7 +52,7 @@ async def database(url: str) -> AsyncIterator[str]:
 async def connected(url: str) -> AsyncIterator[Connection]:
     """Open a session with the service's settings and a long statement timeout."""
     settings = {"timezone": "UTC", "jit": "off", "statement_timeout": str(STATEMENT_SECONDS * 1000), **PINNED}
-    connection = await asyncpg.connect(url, server_settings=settings)
+    connection = await asyncpg.connect(for_asyncpg(url), server_settings=settings)
     try:
         yield connection
     finally:

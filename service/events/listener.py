@@ -14,6 +14,7 @@ from loguru import logger
 from service.accounts.session_cache import SessionCache
 from service.core import metrics
 from service.core.close_codes import SESSION_ENDED
+from service.core.database_url import for_asyncpg
 from service.core.errors import ServiceError, UnavailableError
 from service.db import pool
 from service.db.errors import DRIVER_ERRORS, translate
@@ -89,7 +90,7 @@ class Listener:
 
     async def _listen(self) -> None:
         connection = await asyncpg.connect(
-            self._url,
+            for_asyncpg(self._url),
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_TIMEOUT_SECONDS,
             server_settings=pool.session_settings("listener", milliseconds=int(COMMAND_TIMEOUT_SECONDS * 1000)),

@@ -1,0 +1,5 @@
+-- Return the server's version as a number, and the encoding of the database.
+-- returns: row
+select
+    current_setting('server_version_num')::integer as version,
+    current_setting('server_encoding') as encoding;
