@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from service.core.pagination import NextCursor, PageCursor, PageLimit
 from service.core.validation import AS_DIGITS, VISIBLE, Id, Input, Period, Text, not_blank
@@ -129,3 +129,13 @@ class ExportParams(TaskFilters):
     """The filters and format of an export."""
 
     format: Annotated[Literal["ndjson", "csv"], Field(description="One JSON object or CSV row per line.")] = "ndjson"
+    bom: Annotated[
+        bool, Field(description="Whether a CSV file begins with a byte order mark, by which Excel recognizes UTF-8.")
+    ] = False
+
+    @field_validator("bom")
+    @classmethod
+    def _check_bom(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("format") != "csv":
+            raise ValueError("Input should be false unless the format is csv")
+        return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -129,6 +130,26 @@ async def test_a_cell_that_a_spreadsheet_would_run_is_defused(make: Factory, tex
     assert (await export(ada))[0]["title"] == text
 
 
+@pytest.mark.parametrize("text", ["a;=1+1", ";@x", "a;b;-1", "x;\t=1"])
+async def test_a_cell_after_a_semicolon_is_defused(make: Factory, text: str) -> None:
+    ada = await make.user()
+    await make.task(ada, title=text)
+    (row,) = await rows(ada)
+    assert row["title"].count("'") == 1
+    assert row["title"].replace("'", "") == text
+    assert not re.search(r";[=+\-@\t]", row["title"])
+
+
+@pytest.mark.parametrize(("params", "begins"), [("&bom=true", True), ("&bom=false", False), ("", False)])
+async def test_a_table_begins_with_a_byte_order_mark_on_request(make: Factory, params: str, begins: bool) -> None:
+    ada = await make.user()
+    await make.task(ada, title="Zürich")
+    answer = await ada.client.get(f"/tasks/export?format=csv{params}")
+    assert answer.content.startswith(b"\xef\xbb\xbfid,title") is begins
+    assert answer.content.count(b"\xef\xbb\xbf") == begins
+    assert "Zürich" in answer.text
+
+
 async def test_the_head_alone_renders_no_task(make: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = await make.user()
     await make.task(ada)
@@ -144,7 +165,16 @@ async def test_exporting_tasks_of_another_user_is_forbidden(make: Factory, clien
 
 
 @pytest.mark.parametrize(
-    "params", [{"format": "xlsx"}, {"limit": "1"}, {"sort": "id"}, {"cursor": "x"}, {"q": "\0"}, {"count": "exact"}]
+    "params",
+    [
+        {"format": "xlsx"},
+        {"limit": "1"},
+        {"sort": "id"},
+        {"cursor": "x"},
+        {"q": "\0"},
+        {"count": "exact"},
+        {"bom": "true"},
+    ],
 )
 async def test_parameters_that_an_export_does_not_have_are_refused(make: Factory, params: dict[str, str]) -> None:
     ada = await make.user()

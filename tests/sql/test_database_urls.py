@@ -34,9 +34,9 @@ def with_parameters(url: str, parameters: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{parameters}"
 
 
-def test_every_parameter_of_libpq_is_known() -> None:
-    known = {one.keyword.decode() for one in Conninfo.get_defaults()}
-    assert known - {"hostaddr"} == database_url.SHARED | database_url.LIBPQ_ONLY  # asyncpg would connect to `host`
+def test_every_parameter_of_libpq_is_listed() -> None:
+    listed = {one.keyword.decode() for one in Conninfo.get_defaults()}
+    assert listed - {"hostaddr"} == database_url.SHARED | database_url.LIBPQ_ONLY  # asyncpg would connect to `host`
 
 
 @pytest.mark.parametrize("parameters", [*IGNORED, *SHARED])

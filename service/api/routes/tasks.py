@@ -102,13 +102,13 @@ async def list_tasks(
 async def export_tasks(state: State, viewer: CurrentUser, query: Annotated[ExportParams, Query()]) -> Response:
     """Return all tasks that match the filters as one file, in the order of their ids, as of one moment.
 
-    In CSV, an apostrophe precedes a cell that a spreadsheet would run as a formula. Such a cell begins with `=`, `+`,
-    `-` or `@`, a full-width form of these, a tab or a line break. If an export fails, the connection closes before the
-    end of the file.
+    In CSV, an apostrophe precedes what a spreadsheet would run as a formula: `=`, `+`, `-` or `@`, a full-width form of
+    these, a tab or a line break, at the beginning of a cell or after a semicolon, which separates cells in some
+    countries. If an export fails, the connection closes before the end of the file.
     """
     rows = listing.export(state.reports, viewer, query)
     slot = state.exports.slot_within(export.SLOT_TIMEOUT_SECONDS, viewer.id)
-    return Export(rows, format_=query.format, slot=slot)
+    return Export(rows, format_=query.format, has_bom=query.bom, slot=slot)
 
 
 @router.get(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeAlias
@@ -28,8 +29,9 @@ COLUMNS = (
     *("id", "title", "description", "status", "city", "weather"),
     *("user_id", "created_at", "updated_at", "version"),
 )
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
-"""The first characters of a cell that a spreadsheet runs as a formula; Japanese ones accept full-width signs too."""
+FORMULA = re.compile("(^|;)(?=[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n])")
+"""Where a spreadsheet may begin a formula: Japanese ones accept full-width signs, some countries separate by `;`."""
+BYTE_ORDER_MARK = "\ufeff".encode()
 
 
 def _ndjson(rows: Rows) -> bytes:
@@ -38,7 +40,7 @@ def _ndjson(rows: Rows) -> bytes:
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA_PREFIXES) else value
+        return FORMULA.sub(r"\1'", value)
     return "" if value is None else responses.json_line(value).decode().strip().strip('"')
 
 
@@ -71,11 +73,15 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 class Export(Response):
     """A file of rows. If it cannot send them all, it closes the connection.
 
+    has_bom: whether the file begins with a byte order mark.
     slot: held while the file is sent.
     """
 
-    def __init__(self, rows: AsyncGenerator[Rows], *, format_: str, slot: AbstractAsyncContextManager[None]) -> None:
-        self.media_type, self._header, self._render = FORMATS[format_]
+    def __init__(
+        self, rows: AsyncGenerator[Rows], *, format_: str, has_bom: bool, slot: AbstractAsyncContextManager[None]
+    ) -> None:
+        self.media_type, header, self._render = FORMATS[format_]
+        self._header = BYTE_ORDER_MARK + header if has_bom else header
         super().__init__(headers={"Content-Disposition": f'attachment; filename="tasks.{format_}"'})
         del self.headers["content-length"]
         self._rows = rows
