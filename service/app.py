@@ -193,7 +193,7 @@ async def _open_services(
             total=max(1, settings.database_pool_size * 4 // 5),
             per_user=max(1, settings.database_pool_size * 2 // 5),
         ),
-        users=Users(passwords=passwords),
+        users=Users(passwords=passwords, registration=settings.registration),
         sessions=Sessions(
             passwords=passwords,
             tokens=tokens,

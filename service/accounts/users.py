@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from loguru import logger
 
@@ -38,16 +38,23 @@ AFTER_USERNAMES = "\x7f"  # sorts after every character of a username
 
 @dataclass(frozen=True)
 class Users:
-    """The operations on accounts."""
+    """The operations on accounts.
+
+    registration: who may create accounts, everyone (`open`) or administrators (`admin`).
+    """
 
     passwords: Passwords
+    registration: Literal["open", "admin"] = "open"
 
     async def register(self, db: Executor, viewer: Viewer | None, new: Registration, *, payer: Payer) -> Any:
         """Create an account and return its row.
 
-        Raises: ForbiddenError if the viewer may not assign the role, ConflictError if the username is taken.
+        Raises: ForbiddenError if the viewer may not register or assign the role, ConflictError for a username in use.
         """
-        if new.role == "admin" and not (viewer and viewer.is_admin):
+        is_admin = viewer is not None and viewer.is_admin
+        if self.registration == "admin" and not is_admin:
+            raise ForbiddenError("Only an administrator may register an account.")
+        if new.role == "admin" and not is_admin:
             raise ForbiddenError("Only an administrator may register an administrator.")
         password_hash = await self.passwords.hash(new.password, payer=payer)
         actor_id = viewer.id if viewer else None

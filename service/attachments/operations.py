@@ -30,6 +30,8 @@ S3_SCHEME = "s3://"
 MAX_RESTORED = 1000
 CLOSE_SECONDS = 3.0
 
+SLOT_TIMEOUT_SECONDS = 3.0
+
 
 class Attachments:
     """The operations on attachments of one process, with limits of concurrent uploads and downloads.
@@ -55,7 +57,7 @@ class Attachments:
         )
         target = _permitted(row)
         receiver = UploadReceiver(self.store, max_bytes=self.max_bytes, quota_left=self._quota_left(target["used"]))
-        with self._uploads.slot(viewer.id):
+        async with self._uploads.slot_within(SLOT_TIMEOUT_SECONDS, viewer.id):
             filename = clean_filename(await upload.name())
             key = f"{target['folder']}/{secrets.token_hex(16)}"
             await receiver.receive(key, upload.content())

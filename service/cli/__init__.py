@@ -13,6 +13,7 @@ from service.db.headers import HeaderError
 
 MAX_DEMO_TASKS = 100_000
 PLANS_ROWS = 1_000_000  # tasks of the kept plans in sql/plans/
+STDOUT, STDERR = 1, 2
 TOP_COLUMNS = ("total", "mean", "calls", "rows")
 
 
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     If the reader of its output goes, as in `| head`, the command ends silently, as if by SIGPIPE.
     """
+    _open_standard_streams()
     try:
         try:
             return _run(arguments)
@@ -31,6 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):  # Python flushes both again at exit
             os.dup2(nowhere, stream.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _open_standard_streams() -> None:
+    """Open those that were closed before the start, so that neither a socket nor a file gets their number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(STDOUT, "w", closefd=False)  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(STDERR, "w", closefd=False)  # noqa: SIM115
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -1,4 +1,4 @@
-"""The parameters of a database URL. asyncpg and libpq, which migrates, know different ones."""
+"""The parameters of a database URL, of which asyncpg and libpq know different ones."""
 
 from __future__ import annotations
 

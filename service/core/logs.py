@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import traceback
@@ -43,7 +44,7 @@ def setup(settings: Settings) -> None:
     writer = _BatchWriter(_json if settings.log_format == "json" else _text)
     # First, so that `logger.remove` stops it before the destinations. An empty format, because it has its own.
     logger.add(writer, format="", level=settings.log_level, filter=_is_line, backtrace=False, diagnose=False)
-    logger.add(sys.stdout, level=BATCH, colorize=False)
+    logger.add(_StandardOutput(), level=BATCH)
     if settings.log_file:
         try:
             logger.add(
@@ -112,6 +113,21 @@ class _BatchWriter:
         with self._writing:
             if batch := "".join(self._lines.popleft() for _ in range(len(self._lines))):
                 logger.opt(raw=True).log(BATCH, batch)
+
+
+class _StandardOutput:
+    """A sink that survives its reader: without one it drops the lines, which a log file still receives."""
+
+    def write(self, batch: str) -> None:
+        """Write some lines."""
+        try:
+            sys.stdout.write(batch)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+            print("standard output has no reader: it is closed", file=sys.stderr)  # noqa: T201 - the log may end here
 
 
 class _Intercept(logging.Handler):

@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     )
     attachment_max_bytes: int = _setting(26_214_400, "The largest attachment.", ge=1, le=10_000_000_000)
     attachment_quota_bytes: int = _setting(
-        0, "Bytes of all attachments that one user added. 0: no limit.", ge=0, le=2**50
+        2**30, "Bytes of all attachments that one user added. 0: no limit.", ge=0, le=2**50
     )
     s3_endpoint_url: str = _setting("", "The S3 server, if it is not Amazon's: `https://HOST:PORT`.")
     aws_region: str = _setting("", "The region of the bucket.")
@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     )
     access_token_minutes: int = _setting(15, "Minutes for which an access token is valid.", ge=1, le=24 * 60)
     refresh_token_days: int = _setting(30, "Days after which an unused session ends.", ge=1, le=3650)
+    registration: Literal["open", "admin"] = _setting(
+        "open", "Who may register accounts: everyone (`open`), or administrators only (`admin`)."
+    )
     admin_username: str = _setting("", "The first administrator, created at the start if there is none.")
     admin_password: SecretStr = _setting(SecretStr(""), "The password of `ADMIN_USERNAME`; must be set with it.")
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = _setting(

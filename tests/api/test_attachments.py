@@ -390,8 +390,9 @@ async def test_one_user_uses_only_a_share_of_the_upload_slots(users: Factory, fi
     assert int(refused.headers["Retry-After"]) > 0
     problem(refused, 503)
     await added(bob, bobs)
+    waiting = asyncio.create_task(add(ada, task))
     going_on.set()
-    assert [answer.status_code for answer in await asyncio.gather(*running)] == [201] * 6
+    assert [answer.status_code for answer in await asyncio.gather(*running, waiting)] == [201] * 7
     await added(ada, task)
     assert files._uploads._slots.used == 0
 

@@ -103,6 +103,18 @@ async def test_only_an_administrator_registers_an_administrator(make: Factory, c
     assert (await register(client, "newest", role="user")).json()["role"] == "user"
 
 
+async def test_registration_may_be_for_administrators_only(
+    make: Factory, client: httpx.AsyncClient, database_url: str
+) -> None:
+    root, ada = await make.admin(), await make.user()
+    async with serving(make_settings(database_url, registration="admin")) as closed:
+        for user, status in ((None, 403), (ada, 403), (root, 201)):
+            headers = {"Authorization": user.client.headers["Authorization"]} if user else {}
+            body = {"username": f"by_{status}", "password": PASSWORD}
+            answer = await closed.post("/auth/register", json=body, headers=headers)
+            assert answer.status_code == status
+
+
 async def test_a_registration_with_an_invalid_token_is_refused(make: Factory, client: httpx.AsyncClient) -> None:
     client.headers["Authorization"] = "Bearer nonsense"
     problem(await register(client, "ada"), 401)

@@ -19,7 +19,7 @@ from service.core import settings
 from service.core.errors import StartError
 from service.db import migrations
 from tests.conftest import make_settings
-from tests.support.servers import command, environment, refusal, run
+from tests.support.servers import ROOT, command, environment, refusal, run
 
 NOWHERE = "postgresql://tasks:hunter2@127.0.0.1:1/tasks"
 PASSWORD = "correct horse battery staple"
@@ -246,3 +246,25 @@ def test_a_port_in_use_stops_the_start(tmp_path: Path, workers: str) -> None:
         ended = run(tmp_path, DATABASE_URL=NOWHERE, PORT=port, WORKERS=workers)
     assert f"PORT={port}" in refusal(ended)
     assert "Traceback" not in ended.stdout
+
+
+def test_a_command_runs_with_its_streams_closed(tmp_path: Path) -> None:
+    script = 'exec "$0" -m service settings >&- 2>&- <&-'
+    ended = subprocess.run(["sh", "-c", script, sys.executable], cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == 0
+
+
+def test_the_log_survives_the_reader_of_standard_output() -> None:
+    program = (
+        "from service.core.logs import _StandardOutput as Output; import sys; sys.stdin.read(); "
+        "output = Output(); [output.write('x' * 100_000 + '\\n') for _ in range(3)]"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == "standard output has no reader: it is closed\n"
+    assert process.returncode == 0

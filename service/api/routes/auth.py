@@ -87,7 +87,8 @@ async def _parse_json(request: Request) -> Any:
 async def register(request: Request, state: State, viewer: OptionalUser, new: Registration) -> Response:
     """Create an account.
 
-    Everyone may register a user. Only an administrator may register an administrator.
+    Everyone may register a user, unless the service is set up so that only administrators may. Only an administrator
+    may register an administrator.
     """
     registering = state.users.register(state.db, viewer, new, payer=await attempt_of(request))
     row = await while_connected(request.receive, registering)
