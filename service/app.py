@@ -31,6 +31,7 @@ from service.accounts.tokens import RefreshTokens, Tokens
 from service.accounts.users import Users
 from service.api import connection_limits, openapi, pages
 from service.api.connection_limits import SubscriptionLimits
+from service.api.origins import Origins
 from service.api.pipeline.body_limits import BodyLimits
 from service.api.pipeline.request_pipeline import RequestPipeline
 from service.api.router import Router
@@ -145,7 +146,7 @@ def create_app(settings: Settings, *, passwords: Passwords | None = None) -> App
         documents=pages.pages(app),
         serve_websocket=websocket.serve,
         body_limits=BodyLimits(max_attachment_bytes=settings.attachment_max_bytes),
-        cors={**CORS, "allow_origins": settings.cors_origins} if settings.cors_origins else None,
+        cors={**CORS, **origins} if (origins := Origins(settings.cors_origins).cors_options()) else None,
     )
     return app
 
@@ -222,7 +223,7 @@ async def _open_services(
             poll_signal=poll_signal,
             heartbeat=heartbeat,
         ),
-        origins=settings.cors_origins,
+        origins=Origins(settings.cors_origins, trusted_proxies=settings.trusted_proxies),
     )
 
 

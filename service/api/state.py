@@ -14,6 +14,7 @@ from service.accounts.sessions import Sessions
 from service.accounts.tickets import Tickets
 from service.accounts.users import Users
 from service.api.connection_limits import SubscriptionLimits
+from service.api.origins import Origins
 from service.attachments.operations import Attachments
 from service.core.concurrency import ConcurrencyLimiter
 from service.core.pagination import Cursors
@@ -54,7 +55,7 @@ class AppState:
     event_log: EventLog
     hub: Hub
     listener: Listener
-    origins: tuple[str, ...]
+    origins: Origins
 
 
 SERVICES = "service.state"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from typing_extensions import override
+
+# A name with or without `*.` before it, an address, or the id of a browser's extension; and a port.
+ORIGIN_HOST = r"((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:\d+)?"
 
 
 def split(value: object) -> object:
@@ -46,3 +50,20 @@ class NonEmptySource(PydanticBaseSettingsSource):
     @override
     def __call__(self) -> dict[str, object]:
         return {name: value for name, value in self._source().items() if value != "" or name == "log_file"}
+
+
+def check_origin(origin: str) -> str:
+    """Return an origin as browsers write it, in lower case.
+
+    Raises: ValueError for what no `Origin` header can be.
+    """
+    origin = origin.lower()
+    if origin in {"*", "null"}:
+        return origin
+    scheme, _, host = origin.partition("://")
+    default_port = {"http": ":80", "https": ":443"}.get(scheme, "\n")
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) or not re.fullmatch(ORIGIN_HOST, host) or not is_parsable(host):
+        raise ValueError("takes origins such as https://example.org or https://*.example.org, separated by commas")
+    if host.endswith(default_port):
+        raise ValueError(f"takes {origin.removesuffix(default_port)}: browsers leave out the scheme's default port")
+    return origin

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from service.core import database_url
 from service.core.errors import StartError
-from service.core.setting_sources import NonEmptySource, is_parsable, split, upper
+from service.core.setting_sources import NonEmptySource, check_origin, is_parsable, split, upper
 
 SECRETS_FOLDER = Path("/run/secrets")
 MIN_SECRET_KEY_BYTES = 32
@@ -145,7 +145,9 @@ class Settings(BaseSettings):
     admin_username: str = _setting("", "The first administrator, created at the start if there is none.")
     admin_password: SecretStr = _setting(SecretStr(""), "The password of `ADMIN_USERNAME`; must be set with it.")
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = _setting(
-        (), "Origins whose web pages may call the service, such as `https://example.org`, or `*`. Empty: none."
+        (),
+        "Origins whose web pages may call the service, such as `https://example.org`, `https://*.example.org`, "
+        "`capacitor://localhost`, `null` or `*`. Empty: none.",
     )
     log_level: Annotated[LogLevel, BeforeValidator(upper)] = _setting(
         "INFO", "The least severe level that is logged. `DEBUG` adds a line for each request."
@@ -232,10 +234,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
-                raise ValueError("takes origins such as https://example.org, separated by commas")
-        return value
+        return tuple(check_origin(origin) for origin in value)
 
     @model_validator(mode="after")
     def _check_aws_key(self) -> Self:

@@ -14,7 +14,6 @@ from service.api.openapi import problems
 from service.api.request_checks import each_once
 from service.api.state import AppState, State
 from service.api.streaming.sse import EVENT_STREAM, EventStream
-from service.api.streaming.subscriptions import is_allowed_origin
 from service.core.errors import ForbiddenError, UnauthorizedError
 from service.core.validation import AS_DIGITS, Input, Text
 from service.core.viewer import Viewer
@@ -103,7 +102,7 @@ async def read_events(
     at most `MAX_SUBSCRIPTIONS_PER_USER` streams and WebSockets open on one process, and one address half of the
     process's slots. Beyond that the request returns 429, and 503 if the process has no slot left.
     """
-    if not is_allowed_origin(request.headers.get("origin"), request.headers.get("host", ""), state.origins):
+    if not state.origins.allows(request):
         raise ForbiddenError(FOREIGN_ORIGIN)
     viewer = viewer or await _use_ticket(state, query.ticket)
     if EVENT_STREAM in request.headers.get("accept", ""):

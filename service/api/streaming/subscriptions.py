@@ -25,14 +25,6 @@ def client_connection_of(scope: Scope) -> ClientConnection | None:
     return connection
 
 
-def is_allowed_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> bool:
-    """Return whether a page of this origin may subscribe.
-
-    Allowed are requests without an origin (no browser), the host's own origin, and those in CORS_ORIGINS.
-    """
-    return origin is None or "*" in allowed or origin in allowed or origin.partition("://")[2] == host
-
-
 def position_message(item: Ready | Reset, event_log: EventLog) -> dict[str, str]:
     """Return the message that tells the client the cursor from which the next events continue."""
     return {"type": "ready" if isinstance(item, Ready) else "reset", "cursor": event_log.cursor(item.position)}

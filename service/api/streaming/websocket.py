@@ -18,7 +18,6 @@ from service.api.state import AppState
 from service.api.streaming.subscriptions import (
     Items,
     client_connection_of,
-    is_allowed_origin,
     position_message,
     wait_for_first,
 )
@@ -114,7 +113,7 @@ async def serve(socket: WebSocket) -> None:
 
 
 def _refusal(socket: WebSocket, state: AppState) -> Response | None:
-    if not is_allowed_origin(socket.headers.get("origin"), socket.headers.get("host", ""), state.origins):
+    if not state.origins.allows(socket):
         return problems.problem("forbidden", "This origin may not subscribe: CORS_ORIGINS names those that may.")
     if unknown := socket.query_params.keys() - WebSocketParams.model_fields:
         fields = [{"pointer": f"/query/{name}", "message": problems.UNKNOWN_NAME} for name in sorted(unknown)]
