@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
+from service.api import json_text
 from service.api.headers import headers_of, query_of
 from service.api.request_checks import MERGE_PATCH, media_type, whole_body
 
@@ -229,7 +230,7 @@ async def _parse_body(request: Request) -> Any:
     """Return the JSON value of the body; NO_BODY if there is none, or one that is not declared as JSON."""
     try:
         body = await _read_body(request)
-        return json.loads(body) if body and media_type(request) in MERGE_PATCH else NO_BODY
+        return json_text.parse(body) if body and media_type(request) in MERGE_PATCH else NO_BODY
     except json.JSONDecodeError as error:
         raise RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": error.msg}]) from None
     except (ValueError, RecursionError):

@@ -26,7 +26,14 @@ MAX_FIELDS = 100
 RESOLUTION = timedelta(microseconds=1)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)?)?", re.ASCII)
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
-BLANK = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.strip
+# White space (as str.strip), then what shows nothing: zero-width characters, controls of the direction, fillers, and
+# selectors of variants.
+BLANK = (
+    r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+)
+VISIBLE_CHARACTER = re.compile(f"[^{BLANK}]")
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL's type text stores neither
 
 
@@ -53,7 +60,7 @@ Text: TypeAlias = Annotated[str, AfterValidator(_check_storable), Documented(r"^
 
 def not_blank(text: str) -> str:
     """Return the text. Raises ValueError if it is blank."""
-    if not text.strip():
+    if not VISIBLE_CHARACTER.search(text):
         raise ValueError("Input should be a text that is not blank")
     return text
 

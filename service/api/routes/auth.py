@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from service.accounts.schemas import Account, Credentials, PasswordChange, Refresh, Registration, Token
-from service.api import responses
+from service.api import json_text, responses
 from service.api.authentication import CurrentUser, OptionalUser
 from service.api.openapi import LOCATION, problems
 from service.api.pipeline.rate_limit import attempt_of
@@ -42,7 +42,11 @@ async def _read_credentials(request: Request) -> Credentials:
     if content_type in JSON:
         fields = await _parse_json(request)
     elif content_type == FORM:
-        fields = {name: value for name, value in await _parse_form(request) if name not in OAUTH_FIELDS}
+        form = [field for field in await _parse_form(request) if field[0] not in OAUTH_FIELDS]
+        fields = dict(form)
+        if len(fields) < len(form):
+            names = [name for name, _ in form]
+            raise json_text.duplicates([("body", name) for name in fields if names.count(name) > 1])
     else:
         raise HTTPException(415, WRONG_LOGIN_TYPE)
     try:
@@ -62,7 +66,9 @@ async def _parse_form(request: Request) -> list[tuple[str, str]]:
 
 async def _parse_json(request: Request) -> Any:
     try:
-        return await request.json()
+        return json_text.parse(await request.body())
+    except RequestValidationError:
+        raise
     except (ValueError, RecursionError):
         raise HTTPException(400, NOT_JSON) from None
 
