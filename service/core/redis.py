@@ -25,7 +25,7 @@ TIMEOUT_SLICES = 5
 CONNECTIONS = 100
 MAX_BATCH = 100
 PROBE_SECONDS = 1.0
-PROBE_KEY = "weather:probe"
+PROBE_KEY = "service:probe"
 SENTINEL_SCHEME, SENTINEL_PORT = "redis+sentinel", 26379
 SENTINEL_SECONDS = 0.3  # for one sentinel, so that a probe reaches the second one
 

@@ -213,12 +213,12 @@ async def test_a_restored_task_gets_back_what_is_still_there(
         monkeypatch.setattr(reconciler, "CLAIM_ROWS", 0)
     restored = await ada.client.post(f"/tasks/{task}/restore")
     assert restored.status_code == 200
-    assert restored.json()["version"] == 7
+    assert restored.json()["version"] == 8
     listed = (await ada.client.get(f"/tasks/{task}/attachments")).json()["items"]
     assert listed == [made[0], made[2]]
     for one in listed:
         assert (await ada.client.get(f"/tasks/{task}/attachments/{one['id']}")).status_code == 200
-    assert (await ada.client.get(f"/tasks/{task}")).json()["version"] == 7
+    assert (await ada.client.get(f"/tasks/{task}")).json()["version"] == 8
     # What stayed behind does not come another time, whatever becomes of its file.
     assert await users.sql.fetchval("select bool_or(with_task) from removed_attachments") is False
     await users.sql.execute("update removed_attachments set claimed_until = null")

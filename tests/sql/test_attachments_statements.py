@@ -303,8 +303,8 @@ async def test_a_restored_attachment_is_unchanged_and_causes_no_event_of_its_own
         assert await q.attachments.restore(transaction, task_id=task, keys=all_keys[:2]) == 2
     after = [dict(row) for row in await make.sql.fetch("select * from attachments order by id")]
     assert after == [before[0], {**before[1], "added_by": None}]
-    assert [event[:2] for event in await events(make)][-2:] == [("task.deleted", 4), ("task.restored", 5)]
-    assert await make.sql.fetchval("select version from tasks") == 5
+    assert [event[:2] for event in await events(make)][-2:] == [("task.deleted", 5), ("task.restored", 6)]
+    assert await make.sql.fetchval("select version from tasks") == 6
     # What stayed behind stays so.
     await make.sql.execute("delete from tasks")
     rows = await q.attachments.restorable(database, task_id=task, **asked(ada.viewer), row_limit=10)

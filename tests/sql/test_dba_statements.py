@@ -11,6 +11,7 @@ from service.core.errors import UnavailableError
 from service.db import migrations, pool
 from service.db.pool import Database
 from service.db.queries import q
+from service.db.readiness import MIN_VERSION
 from tests.conftest import make_settings
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -44,3 +45,8 @@ async def test_a_setting_is_gone_with_its_transaction(sql: Session) -> None:
         assert await q.dba.set_for_transaction(sql, name="workbench.p0", value="it's") == "it's"
         assert await sql.fetchval("select current_setting('workbench.p0')") == "it's"
     assert await sql.fetchval("select current_setting('workbench.p0', true)") == ""
+
+
+async def test_the_server_is_asked_for_its_version_and_encoding(database: Database) -> None:
+    server = await q.dba.server(database)
+    assert (server["version"] >= MIN_VERSION, server["encoding"]) == (True, "UTF8")

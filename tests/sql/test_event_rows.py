@@ -70,7 +70,7 @@ async def test_a_change_through_the_service_has_its_user_as_actor(database: Data
     ]
     assert [one["changes"] for one in found] == [None, {"title": ["x", "y"]}, {"status": ["todo", "done"]}, None]
     assert {(one["task_id"], one["user_id"], one["previous_user_id"]) for one in found} == {(task, ada.id, None)}
-    assert [one["task"]["version"] for one in found] == [1, 2, 3, 3]
+    assert [one["task"]["version"] for one in found] == [1, 2, 3, 4]
     assert [one["task"]["status"] for one in found] == ["todo", "todo", "done", "done"]
     assert [one["id"] for one in found] == sorted({one["id"] for one in found})
 

@@ -55,7 +55,7 @@ OUTCOME = """
 EXPECTED = {
     "types": "task.created" + " task.updated" * 4 + " task.deleted",
     "sizes": [True],
-    "version": "5",
+    "version": "6",
     "logged_in": "bob",
     "removed": "b.txt",
     "roles": "admin user",
