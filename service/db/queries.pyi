@@ -280,8 +280,8 @@ class DbaRunningRow(TypedDict):
     query: str
 
 class DbaServerRow(TypedDict):
-    version: int
-    encoding: str
+    version_number: int
+    database_encoding: str
 
 class DbaSizesRow(TypedDict):
     of_table: str

@@ -30,7 +30,7 @@ async def check_server_of(db: Executor) -> None:
     """
     with suppress(UnavailableError):
         server = await q.dba.server(db)
-        check_server(version=server["version"], encoding=server["encoding"])
+        check_server(version=server["version_number"], encoding=server["database_encoding"])
 
 
 async def pending_migrations(db: Executor) -> list[str]:

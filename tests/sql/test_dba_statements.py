@@ -49,4 +49,4 @@ async def test_a_setting_is_gone_with_its_transaction(sql: Session) -> None:
 
 async def test_the_server_is_asked_for_its_version_and_encoding(database: Database) -> None:
     server = await q.dba.server(database)
-    assert (server["version"] >= MIN_VERSION, server["encoding"]) == (True, "UTF8")
+    assert (server["version_number"] >= MIN_VERSION, server["database_encoding"]) == (True, "UTF8")
