@@ -154,8 +154,8 @@ class Settings(BaseSettings):
     )
     log_file: str = _setting(
         "app.log",
-        "A file for the log besides standard output, rotated at 50 MB; five are kept. Set and empty: none. With "
-        "several workers it must be empty.",
+        "A file for the log besides standard output, rotated at 50 MB; five are kept. Set and empty: none. Set it "
+        "empty with several workers, because each would rotate the same file.",
     )
     log_format: Literal["text", "json"] = _setting("text", "The form of a log line.")
     host: str = _setting("127.0.0.1", "The address to listen on; `0.0.0.0` for all.", min_length=1)

@@ -84,7 +84,7 @@ begin
         current_schema()
     );
     execute format(
-        'alter default privileges for role tasks_owner in schema %I grant select on tables to tasks_reader',
+        'alter default privileges for role tasks_owner in schema %I revoke select on tables from tasks_reader',
         current_schema()
     );
     -- yoyo's own tables say which migrations there were: the service reads them, and only the owner writes them.
